@@ -1,0 +1,122 @@
+"""A site's settings: one folder, one ``site.toml``, environment variables on top.
+
+The folder is the start-up kit that `wardround provision` made::
+
+    site.toml    policy.toml
+    keys/        node, node.pub (Flower node identity), pseudonyms (secret of patient pseudonyms)
+    trust/       ca.crt, root.json (first TUF root), plan-keys/*.pem (coordinator plan keys)
+    data/        cases.db, images/, cache/, releases/
+    logs/
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from common.database import sqlite_url
+from common.errors import ConfigurationError
+from common.plan import Identifier
+
+
+class SiteSettings(BaseSettings):
+    """Settings of one site. ``WARDROUND_SITE_<FIELD>`` in the environment overrides the file.
+
+    Durations are in seconds, ``port`` is that of the inference service.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="WARDROUND_SITE_", extra="forbid", frozen=True, protected_namespaces=()
+    )
+
+    folder: Path
+    name: Identifier
+    task: Identifier
+    database_url: str | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    memory_megabytes: Annotated[int, Field(ge=64)] = 2048
+    holdout_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    coordinator_url: str = "https://127.0.0.1:8444"
+    release_poll_seconds: Annotated[float, Field(gt=0)] = 60.0
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8500
+    maximum_upload_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over ``site.toml`` (which arrives as init settings)."""
+        return env_settings, init_settings
+
+    @classmethod
+    def read(cls, folder: Path) -> SiteSettings:
+        """Read ``site.toml`` of a site folder.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is absent, no TOML, or a field is wrong; the message names the field.
+        """
+        path = folder / "site.toml"
+        try:
+            data = tomllib.loads(path.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"There is no {path}.",
+                action="Name a site folder, as `wardround provision` makes them.",
+            ) from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigurationError(f"{path} cannot be read: {error}.") from error
+        try:
+            return cls(**{**data, "folder": folder.resolve()})
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()
+            )
+            raise ConfigurationError(f"{path} breaks a rule: {faults}.") from error
+
+    @property
+    def data(self) -> Path:
+        """Folder of all that the site writes, logs excepted."""
+        return self.folder / "data"
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy URL of the case store and ledger."""
+        return self.database_url or sqlite_url(self.data / "cases.db")
+
+    @property
+    def images(self) -> Path:
+        """Root of the content-addressed image store."""
+        return self.data / "images"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of prepared pixels; may be deleted at any time."""
+        return self.data / "cache"
+
+    @property
+    def releases(self) -> Path:
+        """Folder of TUF state and downloaded releases."""
+        return self.data / "releases"
+
+    @property
+    def trust(self) -> Path:
+        """Folder of what the site trusts: CA certificate, TUF root, plan keys."""
+        return self.folder / "trust"
+
+    @property
+    def keys(self) -> Path:
+        """Folder of the site's secrets."""
+        return self.folder / "keys"

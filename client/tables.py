@@ -1,0 +1,97 @@
+"""The site's SQL tables. `client/migrations` holds the Alembic revisions that make them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Declarative base with a naming convention, so that migrations can name constraints."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class PatientRow(Base):
+    """A patient, under a keyed pseudonym, and the side of the split that is theirs for ever."""
+
+    __tablename__ = "patients"
+    __table_args__ = (CheckConstraint("split IN ('train', 'holdout')", name="split"),)
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    split: Mapped[str] = mapped_column(String(8))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class CaseRow(Base):
+    """One image of one patient. ``digest`` names the image bytes in the image store."""
+
+    __tablename__ = "cases"
+    __table_args__ = (
+        UniqueConstraint("task", "digest"),
+        CheckConstraint("status IN ('waiting', 'confirmed', 'withdrawn')", name="status"),
+        CheckConstraint("status <> 'confirmed' OR label IS NOT NULL", name="confirmed_label"),
+        Index("ix_cases_task_status", "task", "status"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    task: Mapped[str] = mapped_column(String(63))
+    patient: Mapped[str] = mapped_column(ForeignKey("patients.key"), index=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    label: Mapped[str | None] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(9))
+    source: Mapped[str] = mapped_column(String(16))
+    age_band: Mapped[str | None] = mapped_column(String(8))
+    sex: Mapped[str | None] = mapped_column(String(8))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    confirmed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class LedgerRow(Base):
+    """One line of the privacy ledger: append-only, chained by hash.
+
+    ``kind`` is ``reserve`` (epsilon is spent from here on) or ``outcome`` (what became of the
+    reservation with the same nonce; it never gives anything back).
+    """
+
+    __tablename__ = "privacy_ledger"
+    __table_args__ = (
+        UniqueConstraint("nonce", "kind"),
+        UniqueConstraint("campaign", "round", "kind"),
+        CheckConstraint("kind IN ('reserve', 'outcome')", name="kind"),
+    )
+
+    sequence: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(8))
+    campaign: Mapped[str] = mapped_column(String(63), index=True)
+    round: Mapped[int] = mapped_column(Integer)
+    nonce: Mapped[str] = mapped_column(String(64))
+    noise_multiplier: Mapped[float] = mapped_column(Float)
+    sampling_rate: Mapped[float] = mapped_column(Float)
+    steps: Mapped[int] = mapped_column(Integer)
+    max_grad_norm: Mapped[float] = mapped_column(Float)
+    delta: Mapped[float] = mapped_column(Float)
+    outcome: Mapped[str | None] = mapped_column(String(32))
+    written_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    previous: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64), unique=True)

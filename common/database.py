@@ -1,0 +1,97 @@
+"""Opening a database, SQLite (WAL) or PostgreSQL by URL, and bringing its schema up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from common.errors import ConfigurationError, StoreError
+
+BUSY_TIMEOUT_MILLISECONDS = 30_000
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the SQLAlchemy URL of a SQLite file."""
+    return f"sqlite:///{path.resolve()}"
+
+
+def open_database(url: str) -> Engine:
+    """Open a database; a SQLite file's folder is made when it is absent.
+
+    SQLite runs in WAL mode with ``synchronous=FULL``: a committed transaction survives a power
+    cut, which the privacy ledger relies on (https://sqlite.org/wal.html, section 2).
+
+    Raises
+    ------
+    ConfigurationError
+        If the URL is neither SQLite nor PostgreSQL.
+    """
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError as error:
+        raise ConfigurationError("The database URL cannot be read.") from error
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+    if backend != "sqlite":
+        raise ConfigurationError(
+            f"The database {backend!r} is not supported.",
+            action="Use sqlite:///PATH or postgresql://USER@HOST/NAME.",
+        )
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def migrate(engine: Engine, scripts: Path) -> None:
+    """Bring the schema to the newest revision in the Alembic folder ``scripts``.
+
+    Raises
+    ------
+    StoreError
+        If the database cannot be reached, or is newer than this program.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except SQLAlchemyError as error:
+        raise StoreError(
+            f"The database cannot be used ({type(error).__name__}).",
+            action="Check that it runs, that the disk has room and that the user may write.",
+        ) from error
+    except CommandError as error:
+        raise StoreError(
+            "The database was written by a newer version of Wardround.",
+            action="Upgrade this program, or restore the matching backup.",
+        ) from error
+
+
+def _configure_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    # isolation_level None hands BEGIN to SQLAlchemy, so that _begin_immediate really starts it.
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MILLISECONDS}")
+    cursor.close()
+
+
+def _begin_immediate(connection: object) -> None:
+    # A deferred transaction that turns from read to write fails at once when another has
+    # written meanwhile; an immediate one waits for the busy timeout.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")  # type: ignore[attr-defined]

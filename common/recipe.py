@@ -1,0 +1,287 @@
+"""A recipe: the typed, frozen description of one clinical task, read from TOML.
+
+Training, evaluation, release and inference all follow from it. Adding a disease is one TOML
+file beside the four in ``common/recipes/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import RecipeError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ImageSpec(_Part):
+    """How pixels are prepared, the same at training and at inference.
+
+    ``size`` is the side in pixels of the square that the network sees. ``region`` names the
+    part of the picture that is kept: ``full``, or ``tissue`` (ultrasound: text, muscle band and
+    shadow are cropped away). ``mean`` and ``std`` are per RGB channel, on the 0-1 scale; they
+    are public constants, never statistics of private data.
+    """
+
+    size: Annotated[int, Field(ge=16, le=1024)]
+    region: Literal["full", "tissue"] = "full"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
+
+
+class ModelSpec(_Part):
+    """The timm network. ``alternatives`` may be chosen instead with ``--model``.
+
+    ``normalisation``: ``group`` replaces BatchNorm by GroupNorm (from scratch); ``frozen`` keeps
+    pretrained BatchNorm features with frozen statistics. ``trainable`` says which parameters
+    move: everything, norms and biases with the head (BiTFiT), or the head alone.
+    """
+
+    architecture: str
+    alternatives: tuple[str, ...] = ()
+    pretrained: bool = False
+    normalisation: Literal["group", "frozen"] = "group"
+    trainable: Literal["all", "bias", "head"] = "all"
+
+
+class Augmentation(_Part):
+    """Random changes to a training image; each is independent of every other image."""
+
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    colour_jitter: Fraction = 0.0
+
+
+class LossSpec(_Part):
+    """The loss is always a mean of per-sample terms, so that one patient moves one term.
+
+    ``class_weights`` are public numbers (from literature), one a class in the recipe's order;
+    weights counted from a site's own labels would leak them.
+    """
+
+    name: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: Annotated[float, Field(ge=0, le=5)] = 2.0
+    class_weights: tuple[PositiveFloat, ...] = ()
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+
+
+class LocalTraining(_Part):
+    """What a site does in one round.
+
+    ``sampling_rate`` q is the probability with which each patient enters a local step (Poisson
+    sampling under privacy, a shuffled fraction without); the passes over the data of a campaign
+    are ``rounds * local_steps * q``.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: PositiveFloat = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    local_steps: Annotated[int, Field(ge=1, le=10_000)] = 1
+    sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+
+
+class NonPrivateExtras(_Part):
+    """Techniques that mix patients: refused with privacy, allowed in ``--no-privacy`` studies."""
+
+    mixup_alpha: Annotated[float, Field(ge=0, le=2)] = 0.0
+    cutmix_alpha: Annotated[float, Field(ge=0, le=2)] = 0.0
+    balance_classes: bool = False
+
+
+class PrivacySpec(_Part):
+    """Patient-level DP-SGD defaults; the site's policy has the last word.
+
+    ``epsilon`` is for one campaign at the site's delta; ``max_grad_norm`` is the clip C;
+    ``augmentation_multiplicity`` averages that many augmentations of the one sampled image
+    before clipping (De et al. 2022, arXiv:2204.13650).
+    """
+
+    epsilon: PositiveFloat = 8.0
+    max_grad_norm: PositiveFloat = 1.0
+    augmentation_multiplicity: Annotated[int, Field(ge=1, le=32)] = 1
+    training: LocalTraining = LocalTraining()
+
+
+class ServerOptimizer(_Part):
+    """How the coordinator applies the weighted mean delta (FedOpt, arXiv:2003.00295).
+
+    ``average`` adds it; ``adamw`` treats it, divided by local rate x steps, as a gradient.
+    """
+
+    name: Literal["average", "adamw"] = "average"
+    learning_rate: PositiveFloat = 1.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "one_cycle", "cosine_restarts"] = "constant"
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class FederationSpec(_Part):
+    """Rounds, quorum of successes, deadlines in seconds, and the server's optimizer."""
+
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 5
+    quorum: Annotated[int, Field(ge=1)] = 2
+    round_deadline_seconds: PositiveFloat = 3600.0
+    early_stopping_rounds: Annotated[int, Field(ge=0)] = 0
+    unfreeze_after: Fraction = 0.0
+    server: ServerOptimizer = ServerOptimizer()
+    server_with_privacy: ServerOptimizer = ServerOptimizer()
+
+
+class DecisionSpec(_Part):
+    """Which classes count as positive (cancer), and the threshold on their summed probability."""
+
+    positive_classes: tuple[str, ...]
+    threshold: Fraction = 0.5
+
+
+class ReleaseGateSpec(_Part):
+    """Limits that a candidate must pass before it may be released.
+
+    ``accuracy_floor`` is None where the source set none. ``non_inferiority_margin`` is the
+    macro AUROC that a candidate may lose against the champion.
+    """
+
+    accuracy_floor: Fraction | None = None
+    macro_auroc_floor: Fraction = 0.5
+    non_inferiority_margin: Fraction = 0.0
+    minimum_sites: Annotated[int, Field(ge=1)] = 2
+
+
+class Recipe(_Part):
+    """One clinical task. See each part for its meaning and units."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    title: str
+    images: str
+    source: str = ""
+    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=1000)]
+    optional_classes: tuple[str, ...] = ()
+    image: ImageSpec
+    model: ModelSpec
+    augmentation: Augmentation = Augmentation()
+    loss: LossSpec = LossSpec()
+    training: LocalTraining = LocalTraining()
+    without_privacy: NonPrivateExtras = NonPrivateExtras()
+    privacy: PrivacySpec = PrivacySpec()
+    federation: FederationSpec = FederationSpec()
+    decision: DecisionSpec
+    release: ReleaseGateSpec = ReleaseGateSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: a class is named twice")
+        if self.loss.class_weights and len(self.loss.class_weights) != len(self.classes):
+            raise ValueError("loss.class_weights: one weight a class, or none")
+        unknown = set(self.decision.positive_classes) - set(self.classes)
+        if unknown:
+            raise ValueError(f"decision.positive_classes: unknown {sorted(unknown)}")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON, so that two ends can tell that they agree."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def with_changes(
+        self,
+        *,
+        model: str | None = None,
+        image_size: int | None = None,
+        rounds: int | None = None,
+        epsilon: float | None = None,
+    ) -> Recipe:
+        """Return the recipe with the parts that the command line may override.
+
+        Raises
+        ------
+        RecipeError
+            If the changed recipe breaks a rule.
+        """
+        data = self.model_dump()
+        if model is not None:
+            data["model"]["architecture"] = model
+        if image_size is not None:
+            data["image"]["size"] = image_size
+        if rounds is not None:
+            data["federation"]["rounds"] = rounds
+        if epsilon is not None:
+            data["privacy"]["epsilon"] = epsilon
+        return _validated(data, origin=f"recipe {self.name} with changes")
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Return the names of the recipes that come with Wardround, sorted."""
+    folder = resources.files("common") / "recipes"
+    return tuple(sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml")))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a shipped recipe by name, or any recipe by the path of its TOML file.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such recipe, it is no TOML, or it breaks a rule; the message names the
+        field.
+    """
+    if name_or_path in shipped_recipes():
+        text = (resources.files("common") / "recipes" / f"{name_or_path}.toml").read_text("utf-8")
+        return parse_recipe(text, origin=name_or_path)
+    path = Path(name_or_path)
+    if path.suffix == ".toml" and path.is_file():
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"The recipe {path} cannot be read: {error}.") from error
+        return parse_recipe(text, origin=str(path))
+    raise RecipeError(
+        f"There is no recipe {name_or_path!r}.",
+        action=f"Use one of {', '.join(shipped_recipes())}, or the path of a .toml file.",
+    )
+
+
+def parse_recipe(text: str, *, origin: str = "recipe") -> Recipe:
+    """Parse a recipe's TOML (or the JSON of `Recipe.model_dump_json`).
+
+    Raises
+    ------
+    RecipeError
+        As for `load_recipe`.
+    """
+    try:
+        if text.lstrip().startswith("{"):
+            return Recipe.model_validate_json(text)
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{origin} is not valid TOML: {error}.") from error
+    except ValidationError as error:
+        raise _as_recipe_error(error, origin) from error
+    return _validated(data, origin=origin)
+
+
+def _validated(data: dict[str, object], *, origin: str) -> Recipe:
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise _as_recipe_error(error, origin) from error
+
+
+def _as_recipe_error(error: ValidationError, origin: str) -> RecipeError:
+    faults = "; ".join(
+        f"{'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg']}" for e in error.errors()
+    )
+    return RecipeError(f"{origin} breaks a rule: {faults}.", action="Correct the field and retry.")

@@ -1,0 +1,63 @@
+"""What a site says about a round: the receipt, the refusal and the reply as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.evaluation import SiteEvaluation
+from common.plan import Hex64, Identifier
+from common.update import ModelUpdate
+
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Receipt(BaseModel):
+    """What a round cost at one site, as the site's own ledger says it.
+
+    ``epsilon_campaign`` and ``epsilon_life`` are upper bounds (RDP) at ``delta`` after this round,
+    the latter over everything the site ever spent; both are None without privacy.
+    ``public_patients`` is the site's declared, rounded number of training patients, never the
+    exact one. ``evaluation_outside_guarantee`` says that released holdout counts are not noised.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: Identifier
+    campaign: Identifier
+    round: Annotated[int, Field(ge=1)]
+    nonce: Hex64
+    base_digest: Hex64
+    update_digest: Hex64 | None
+    privacy_unit: Literal["patient", "none"]
+    epsilon_campaign: Finite | None
+    epsilon_life: Finite | None
+    delta: Finite | None
+    max_grad_norm: Finite | None
+    noise_multiplier: Finite | None
+    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    steps: Annotated[int, Field(ge=0)]
+    public_patients: Annotated[int, Field(ge=0)]
+    seconds: Finite
+    evaluation_outside_guarantee: bool = True
+
+
+class Refusal(BaseModel):
+    """Why a site did not do as asked: a stable code, and no text from inside the site."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+
+
+@dataclass(frozen=True)
+class SiteReply:
+    """One site's answer to one plan. Exactly one of ``refusal`` and ``receipt`` is set."""
+
+    site: str
+    refusal: Refusal | None = None
+    receipt: Receipt | None = None
+    update: ModelUpdate | None = None
+    evaluation: SiteEvaluation | None = None

@@ -1,0 +1,1 @@
+"""Provisioning, launching a whole federation on one machine, and the command line."""

@@ -1,0 +1,1 @@
+"""The coordinator's side: rounds, aggregation, registry, release gate and publishing."""
