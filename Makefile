@@ -1,0 +1,43 @@
+# Two commands do all the set-up: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.installed
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench soak format clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(SETUP): pyproject.toml
+	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "Wardround needs Python 3.11 to 3.13"'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25" "setuptools>=80"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+setup: $(SETUP) ## make the environment in .venv and install everything
+
+demo: $(SETUP) ## a whole federation on this machine, on synthetic images
+	$(BIN)/wardround demo
+
+test: $(SETUP) ## all tests (PostgreSQL and Chromium ones skip, and say so, where those are absent)
+	$(BIN)/python -m pytest
+
+check: $(SETUP) ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(SETUP) ## format and sort imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(SETUP) ## measured ratios against peers, one run each
+	$(BIN)/python -m tests.bench.dp_step
+
+clean: ## remove the environment and what runs left behind
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
