@@ -1,0 +1,95 @@
+"""Making a site's folder: the layout that `client.settings` describes, with the right modes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+from pydantic import BaseModel
+
+from client.settings import SiteSettings
+from common.folders import new_folder, write_private, write_public
+from common.signing import VerifyKey
+
+FOLDERS = ("keys", "trust", "trust/plan-keys", "data", "data/images", "logs")
+
+
+@dataclass(frozen=True)
+class NodeKey:
+    """A SuperNode's identity: an EC P-384 key pair, both halves in OpenSSH format."""
+
+    private: bytes
+    public: bytes
+
+
+def create_site_folder(
+    folder: Path,
+    *,
+    name: str,
+    task: str,
+    plan_keys: Sequence[bytes],
+    policy: BaseModel | str,
+    settings: Mapping[str, object] | None = None,
+    root_json: bytes | None = None,
+    ca_certificate: bytes | None = None,
+    node_key: NodeKey | None = None,
+) -> SiteSettings:
+    """Make a new site folder, whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Must not exist, or be empty.
+    name, task : str
+        The site's identifier and the recipe that it trains.
+    plan_keys : sequence of bytes
+        The coordinator's public plan keys, PEM.
+    policy : SitePolicy or str
+        The site's policy, or the text of its ``policy.toml``.
+    settings : mapping, optional
+        Further fields of `SiteSettings`, such as ``port`` or ``holdout_fraction``.
+    root_json, ca_certificate : bytes, optional
+        First TUF root and the coordinator's CA (PEM); a simulation needs neither.
+    node_key : NodeKey, optional
+        The identity of the site's SuperNode; a simulation needs none.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder holds something already (code ``folder-exists``), or a setting is wrong.
+    """
+    fields = {"name": name, "task": task, **(settings or {})}
+    with new_folder(folder) as draft:
+        for part in FOLDERS:
+            (draft / part).mkdir(mode=0o700)
+        write_public(draft / "site.toml", tomli_w.dumps(fields).encode())
+        write_public(draft / "policy.toml", _policy_text(policy).encode())
+        write_private(draft / "keys" / "pseudonyms", secrets.token_hex(32).encode())
+        _write_trust(draft / "trust", plan_keys, root_json, ca_certificate)
+        if node_key is not None:
+            write_private(draft / "keys" / "node", node_key.private)
+            write_public(draft / "keys" / "node.pub", node_key.public)
+        SiteSettings.read(draft)  # refuses a wrong field before anything is in place
+    return SiteSettings.read(folder)
+
+
+def _policy_text(policy: BaseModel | str) -> str:
+    if isinstance(policy, str):
+        return policy
+    return tomli_w.dumps(policy.model_dump(mode="json", exclude_none=True))
+
+
+def _write_trust(
+    trust: Path, plan_keys: Sequence[bytes], root_json: bytes | None, ca: bytes | None
+) -> None:
+    for index, pem in enumerate(plan_keys, start=1):
+        path = trust / "plan-keys" / f"{index}.pem"
+        write_public(path, pem)
+        VerifyKey.read(path)  # refuses what is no Ed25519 public key
+    if root_json is not None:
+        write_public(trust / "root.json", root_json)
+    if ca is not None:
+        write_public(trust / "ca.crt", ca)
