@@ -1,0 +1,231 @@
+"""The release manifest: what a released model is, where it comes from and what it scored.
+
+It travels as a TUF target, so that its signature, freshness and version order are TUF's
+business (https://theupdateframework.github.io/specification/latest/); this module only says
+what the signed bytes mean. Everything that a site needs to serve the model is in it.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from common.errors import ReleaseError
+from common.evaluation import Metrics
+from common.plan import Hex64, Identifier
+from common.recipe import Fraction, Recipe
+from common.records import Receipt
+
+MAXIMUM_MANIFEST_BYTES = 1_048_576
+MAXIMUM_MODEL_BYTES = 4 * 1024**3
+MAXIMUM_VERSION = 2**31 - 1
+
+Version = Annotated[int, Field(ge=1, le=MAXIMUM_VERSION)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _whole_seconds_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_whole_seconds_utc)]
+
+
+def release_target(version: int) -> str:
+    """Return the TUF target path of a release's manifest."""
+    return f"release-{version}.json"
+
+
+def model_target(model_digest: str) -> str:
+    """Return the TUF target path of a model's weights."""
+    return f"model-{model_digest}.safetensors"
+
+
+def latest_target(task: str) -> str:
+    """Return the TUF target path of the pointer to a task's newest release."""
+    return f"latest-{task}.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelFile(_Part):
+    """The safetensors target: its path in the repository, SHA-256 of its bytes, and its size."""
+
+    name: str
+    sha256: Hex64
+    bytes: Annotated[int, Field(ge=1, le=MAXIMUM_MODEL_BYTES)]
+
+
+class SiteContribution(_Part):
+    """One site's part in a release.
+
+    ``rounds`` is the number of rounds whose update was taken in. ``receipt`` is the site's last
+    one, whose ``epsilon_campaign`` and ``epsilon_life`` already add up all earlier rounds; the
+    coordinator's registry keeps every receipt. It is None for a model that was not trained
+    federated.
+    """
+
+    site: Identifier
+    rounds: Annotated[int, Field(ge=0)]
+    receipt: Receipt | None = None
+
+
+class Lineage(_Part):
+    """Where a model comes from.
+
+    ``candidate`` is the registry's identifier; publishing the same candidate twice is one
+    release. ``base_release`` is the release that the campaign started from, None from scratch.
+    """
+
+    campaign: Identifier
+    candidate: Identifier
+    rounds: Annotated[int, Field(ge=0)]
+    base_release: Version | None = None
+    sites: tuple[SiteContribution, ...] = ()
+
+
+class ReleaseMetrics(_Part):
+    """Merged holdout metrics of the candidate, and of the champion on the same patients."""
+
+    candidate: Metrics
+    champion: Metrics | None = None
+
+
+class GateCheck(_Part):
+    """One named check of the release gate: its figure, the limit it was held to, the verdict."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+    passed: bool
+    figure: FiniteFloat | None = None
+    limit: FiniteFloat | None = None
+    explanation: Annotated[str, Field(max_length=500)] = ""
+
+
+class ReleaseManifest(_Part):
+    """A released model.
+
+    Attributes
+    ----------
+    version : int
+        Monotonic over all releases of a coordinator; given by the repository on publishing.
+    recipe : Recipe
+        The whole recipe, as trained: preparation, network, classes and positive classes.
+    model_digest : str
+        `common.update.tensors_digest` of the weights (64 hex digits).
+    file : ModelFile
+        The safetensors target that holds them.
+    threshold : float
+        Operating threshold on the summed probability of the positive classes, in [0, 1].
+    lineage, metrics, gate
+        Where it comes from, what it scored, what it had to pass.
+    created_at : datetime
+        UTC, whole seconds.
+    """
+
+    version: Version
+    recipe: Recipe
+    model_digest: Hex64
+    file: ModelFile
+    threshold: Fraction
+    lineage: Lineage
+    metrics: ReleaseMetrics
+    gate: tuple[GateCheck, ...] = ()
+    created_at: Moment
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ReleaseManifest:
+        if self.file.name != model_target(self.model_digest):
+            raise ValueError("file.name: not the name of this model digest")
+        if self.lineage.base_release is not None and self.lineage.base_release >= self.version:
+            raise ValueError("lineage.base_release: not older than the release itself")
+        return self
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the network's outputs."""
+        return self.recipe.classes
+
+    @property
+    def task(self) -> str:
+        """The clinical task: the recipe's name."""
+        return self.recipe.name
+
+    def to_json(self) -> bytes:
+        """Return the manifest as canonical JSON: sorted keys, no spaces, UTF-8.
+
+        Equal manifests give equal bytes.
+        """
+        return _canonical(self)
+
+
+class LatestRelease(_Part):
+    """The pointer to a task's newest release, itself a signed target."""
+
+    task: Identifier
+    version: Version
+
+    def to_json(self) -> bytes:
+        """Return canonical JSON, as `ReleaseManifest.to_json`."""
+        return _canonical(self)
+
+
+def parse_manifest(data: bytes) -> ReleaseManifest:
+    """Parse a manifest's JSON.
+
+    Raises
+    ------
+    ReleaseError
+        With code ``manifest-too-large`` or ``manifest-malformed``.
+    """
+    if len(data) > MAXIMUM_MANIFEST_BYTES:
+        raise ReleaseError("The release manifest is larger than 1 MiB.", code="manifest-too-large")
+    try:
+        return ReleaseManifest.model_validate_json(data)
+    except ValidationError as error:
+        raise _malformed("The release manifest", error) from error
+
+
+def parse_latest(data: bytes) -> LatestRelease:
+    """Parse the pointer to the newest release.
+
+    Raises
+    ------
+    ReleaseError
+        With code ``manifest-malformed``.
+    """
+    try:
+        return LatestRelease.model_validate_json(data)
+    except ValidationError as error:
+        raise _malformed("The pointer to the newest release", error) from error
+
+
+def _canonical(document: BaseModel) -> bytes:
+    data = document.model_dump(mode="json")
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def _malformed(what: str, error: ValidationError) -> ReleaseError:
+    faults = "; ".join(
+        f"{'.'.join(str(p) for p in e['loc']) or 'document'}: {e['msg']}"
+        for e in error.errors(include_input=False, include_url=False)[:5]
+    )
+    return ReleaseError(
+        f"{what} breaks the schema: {faults}.",
+        meaning="It was made by a newer or a faulty coordinator.",
+        action="Upgrade this site's Wardround, or ask the coordinator.",
+        code="manifest-malformed",
+    )
