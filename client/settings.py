@@ -26,7 +26,10 @@ from common.plan import Identifier
 class SiteSettings(BaseSettings):
     """Settings of one site. ``WARDROUND_SITE_<FIELD>`` in the environment overrides the file.
 
-    Durations are in seconds, ``port`` is that of the inference service.
+    Durations are in seconds, ``port`` is that of the inference service. It has no accounts yet,
+    so an address beyond loopback is refused unless ``tls_certificate`` and ``tls_key`` (PEM) are
+    set, or ``allow_plain_http`` says that the network itself is trusted; ``host_names`` are the
+    names by which browsers may call it, loopback and ``host`` apart.
     """
 
     model_config = SettingsConfigDict(
@@ -46,6 +49,10 @@ class SiteSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8500
     maximum_upload_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    host_names: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    allow_plain_http: bool = False
 
     @classmethod
     def settings_customise_sources(

@@ -9,6 +9,7 @@
     │   ├── ImageRefused        the bytes are not an image that we accept
     │   └── CaseRefused         a case (label, patient, split) contradicts what is stored
     ├── NotFound                the thing asked for does not exist
+    ├── Busy                    more is asked at once than this machine takes on; try again soon
     ├── PlanRefused             a round plan is unsigned, expired, replayed or against policy
     ├── PrivacyRefused          training would spend what the site does not have, or proof is missing
     ├── UpdateRefused           a model update has wrong shapes, is not finite or is bound elsewhere
@@ -95,6 +96,12 @@ class NotFound(WardroundError):
     """The thing asked for does not exist."""
 
     default_code = "not-found"
+
+
+class Busy(WardroundError):
+    """More is asked at once than this machine takes on; the same request may do well later."""
+
+    default_code = "busy"
 
 
 class PlanRefused(WardroundError):
