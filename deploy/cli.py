@@ -1,0 +1,74 @@
+"""The `wardround` command: one tree of commands, errors mapped to exit codes in one place."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from common.errors import WardroundError
+from deploy.commands import (
+    campaign,
+    demo,
+    local,
+    provision,
+    registry,
+    simulate,
+    site_budget,
+    site_import,
+)
+from deploy.console import EXIT_INTERRUPTED, EXIT_USAGE, exit_code, report_error
+
+app = typer.Typer(
+    name="wardround",
+    help="Federated learning across hospital sites: the model makes its rounds, the patients stay.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+site = typer.Typer(no_args_is_help=True, help="For hospital IT: one site's cases and privacy.")
+coordinator = typer.Typer(no_args_is_help=True, help="For coordinators: campaigns and releases.")
+
+app.command("demo")(demo.demo)
+app.command("provision")(provision.provision)
+app.add_typer(local.commands, name="local")
+app.command("simulate")(simulate.simulate)
+app.add_typer(site, name="site")
+app.add_typer(coordinator, name="coordinator")
+site.command("import")(site_import.import_command)
+site.command("budget")(site_budget.budget)
+campaigns = typer.Typer(no_args_is_help=True, help="Start, list and show campaigns.")
+coordinator.add_typer(campaigns, name="campaign")
+campaigns.command("start")(campaign.start)
+campaigns.command("list")(registry.list_campaigns)
+campaigns.command("show")(registry.show_campaign)
+releases = typer.Typer(no_args_is_help=True, help="List and show released models.")
+coordinator.add_typer(releases, name="release")
+releases.command("list")(registry.list_releases)
+releases.command("show")(registry.show_release)
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 done; 1 failed; 2 the call or its input is wrong; 3 refused by privacy or plan
+    checks; 130 interrupted.
+    """
+    as_json = "--json" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except WardroundError as error:
+        report_error(error, as_json=as_json)
+        sys.exit(exit_code(error))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
