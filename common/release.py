@@ -114,19 +114,15 @@ class GateCheck(_Part):
     explanation: Annotated[str, Field(max_length=500)] = ""
 
 
-class ReleaseManifest(_Part):
-    """A released model.
+class ReleaseDraft(_Part):
+    """A model that passed the gate, before the repository gives it a version and a file.
 
     Attributes
     ----------
-    version : int
-        Monotonic over all releases of a coordinator; given by the repository on publishing.
     recipe : Recipe
         The whole recipe, as trained: preparation, network, classes and positive classes.
     model_digest : str
         `common.update.tensors_digest` of the weights (64 hex digits).
-    file : ModelFile
-        The safetensors target that holds them.
     threshold : float
         Operating threshold on the summed probability of the positive classes, in [0, 1].
     lineage, metrics, gate
@@ -135,23 +131,27 @@ class ReleaseManifest(_Part):
         UTC, whole seconds.
     """
 
-    version: Version
     recipe: Recipe
     model_digest: Hex64
-    file: ModelFile
     threshold: Fraction
     lineage: Lineage
     metrics: ReleaseMetrics
     gate: tuple[GateCheck, ...] = ()
     created_at: Moment
 
-    @model_validator(mode="after")
-    def _consistent(self) -> ReleaseManifest:
-        if self.file.name != model_target(self.model_digest):
-            raise ValueError("file.name: not the name of this model digest")
-        if self.lineage.base_release is not None and self.lineage.base_release >= self.version:
-            raise ValueError("lineage.base_release: not older than the release itself")
-        return self
+    def released(self, version: int, file: ModelFile) -> ReleaseManifest:
+        """Return the manifest of this draft as a release; an earlier version and file are lost.
+
+        Raises
+        ------
+        ReleaseError
+            With code ``manifest-malformed``, if the numbers contradict the lineage.
+        """
+        fields = {name: getattr(self, name) for name in ReleaseDraft.model_fields}
+        try:
+            return ReleaseManifest(**fields, version=version, file=file)
+        except ValidationError as error:
+            raise _malformed("The release", error) from error
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -162,6 +162,29 @@ class ReleaseManifest(_Part):
     def task(self) -> str:
         """The clinical task: the recipe's name."""
         return self.recipe.name
+
+
+class ReleaseManifest(ReleaseDraft):
+    """A released model: a draft with the version and the file that the repository gave it.
+
+    Attributes
+    ----------
+    version : int
+        Monotonic over all releases of a coordinator.
+    file : ModelFile
+        The safetensors target that holds the weights.
+    """
+
+    version: Version
+    file: ModelFile
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ReleaseManifest:
+        if self.file.name != model_target(self.model_digest):
+            raise ValueError("file.name: not the name of this model digest")
+        if self.lineage.base_release is not None and self.lineage.base_release >= self.version:
+            raise ValueError("lineage.base_release: not older than the release itself")
+        return self
 
     def to_json(self) -> bytes:
         """Return the manifest as canonical JSON: sorted keys, no spaces, UTF-8.
