@@ -108,5 +108,5 @@ def apply(base: Tensors, delta: Mapping[str, NDArray[np.floating]]) -> dict[str,
     for name, change in delta.items():
         if name not in result or result[name].shape != change.shape:
             raise UpdateRefused("An update is unlike the base model.", code="update-shape")
-        result[name] = (result[name] + change).astype(result[name].dtype)
+        result[name] = np.add(result[name], change).astype(result[name].dtype)
     return result
