@@ -21,86 +21,18 @@ These counts are not noised, so they lie outside the differential privacy guaran
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Annotated, cast
+from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from common.errors import InputRefused, ModelError
-
-LOG_ODDS_LIMIT = 12.0
-BINS = 4096
-MAXIMUM_RANGES = 100_000
-# 24 / 4096 = 0.006 log-odds a bin: a barely trained network keeps its ranking, too.
+from common.score_histogram import ScoreHistogram, area_under_curve, bin_scores
 
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Counts = NDArray[np.int64]
-
-
-class ScoreHistogram(BaseModel):
-    """Counts over ranges of the log-odds grid.
-
-    Range ``i`` is the ``widths[i]`` bins from ``starts[i]`` on, and holds ``counts[i]`` cases
-    that are taken to lie evenly in it. Bin ``b`` begins at log-odds ``-12 + 24 b / BINS``; the
-    outermost two hold all beyond. Ranges are in strictly increasing order of (start, width).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    starts: Annotated[
-        tuple[Annotated[int, Field(ge=0, lt=BINS)], ...], Field(max_length=MAXIMUM_RANGES)
-    ] = ()
-    widths: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=BINS)], ...], Field(max_length=MAXIMUM_RANGES)
-    ] = ()
-    counts: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=10**9)], ...], Field(max_length=MAXIMUM_RANGES)
-    ] = ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ScoreHistogram:
-        if not len(self.starts) == len(self.widths) == len(self.counts):
-            raise ValueError("starts, widths and counts differ in length")
-        ranges = list(zip(self.starts, self.widths, strict=True))
-        if any(a >= b for a, b in zip(ranges, ranges[1:], strict=False)):
-            raise ValueError("ranges are not strictly increasing")
-        if any(start + width > BINS for start, width in ranges):
-            raise ValueError("a range ends outside the grid")
-        return self
-
-    @property
-    def total(self) -> int:
-        """Number of cases."""
-        return sum(self.counts)
-
-    def density(self) -> NDArray[np.float64]:
-        """Return the expected cases in each bin, float64 (BINS,)."""
-        steps = np.zeros(BINS + 1)
-        starts, widths = (
-            np.array(self.starts, dtype=np.int64),
-            np.array(self.widths, dtype=np.int64),
-        )
-        height = np.array(self.counts, dtype=np.float64) / widths
-        narrow = widths == 1
-        np.add.at(steps, starts[~narrow], height[~narrow])
-        np.add.at(steps, (starts + widths)[~narrow], -height[~narrow])
-        # Differences of sums round; a bin of its own is added exactly.
-        full = np.maximum(np.cumsum(steps)[:BINS], 0.0) if not narrow.all() else np.zeros(BINS)
-        np.add.at(full, starts[narrow], height[narrow])
-        return full
-
-    @classmethod
-    def of(cls, ranges: Mapping[tuple[int, int], int]) -> ScoreHistogram:
-        """Build from counts by (start, width)."""
-        keys = sorted(ranges)
-        return cls(
-            starts=tuple(start for start, _ in keys),
-            widths=tuple(width for _, width in keys),
-            counts=tuple(ranges[key] for key in keys),
-        )
 
 
 class SiteEvaluation(BaseModel):
@@ -251,8 +183,8 @@ def merge(evaluations: Sequence[SiteEvaluation]) -> SiteEvaluation:
     return SiteEvaluation(
         classes=evaluations[0].classes,
         minimum_cell=min(e.minimum_cell for e in evaluations),
-        positives=_sum_histograms([e.positives for e in evaluations]),
-        negatives=_sum_histograms([e.negatives for e in evaluations]),
+        positives=_sum([e.positives for e in evaluations]),
+        negatives=_sum([e.negatives for e in evaluations]),
         confusion=_rows(confusion),
         unresolved=tuple(unresolved.tolist()),
     )
@@ -266,7 +198,7 @@ def metrics(evaluation: SiteEvaluation) -> Metrics:
     totals = [histogram.total for histogram in evaluation.positives]
     correct = [row[index] for index, row in enumerate(evaluation.confusion)]
     auroc = tuple(
-        _auroc(positive, negative)
+        area_under_curve(positive, negative)
         for positive, negative in zip(evaluation.positives, evaluation.negatives, strict=True)
     )
     sensitivity = tuple(c / n if n else None for c, n in zip(correct, totals, strict=True))
@@ -290,40 +222,15 @@ def _count(
     confusion = np.zeros((size, size), dtype=np.int64)
     np.add.at(confusion, (truth, scores.argmax(axis=1)), 1)
     suppressed = [_suppress_row(row, index, minimum) for index, row in enumerate(confusion)]
-    bins = _bin(scores)
+    bins = bin_scores(scores)
     return SiteEvaluation(
         classes=classes,
         minimum_cell=minimum,
-        positives=tuple(_histogram(bins[truth == k, k], minimum) for k in range(size)),
-        negatives=tuple(_histogram(bins[truth != k, k], minimum) for k in range(size)),
+        positives=tuple(ScoreHistogram.count(bins[truth == k, k], minimum) for k in range(size)),
+        negatives=tuple(ScoreHistogram.count(bins[truth != k, k], minimum) for k in range(size)),
         confusion=tuple(tuple(row.tolist()) for row, _ in suppressed),
         unresolved=tuple(rest for _, rest in suppressed),
     )
-
-
-def _bin(scores: NDArray[np.float64]) -> Counts:
-    with np.errstate(divide="ignore"):
-        log_odds = np.log(scores) - np.log1p(-np.minimum(scores, 1.0))
-    clipped = np.clip(log_odds, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
-    index = np.floor((clipped + LOG_ODDS_LIMIT) * (BINS / (2 * LOG_ODDS_LIMIT))).astype(np.int64)
-    return cast(Counts, np.minimum(index, BINS - 1))
-
-
-def _histogram(bins: Counts, minimum: int) -> ScoreHistogram:
-    dense = np.bincount(bins, minlength=BINS)
-    ranges: list[tuple[int, int, int]] = []
-    held = minimum
-    for index in np.flatnonzero(dense).tolist():
-        if held >= minimum:
-            ranges.append((index, index, 0))
-        first, _, held = ranges[-1]
-        held += int(dense[index])
-        ranges[-1] = (first, index, held)
-    if held < minimum and len(ranges) > 1:
-        _, last, rest = ranges.pop()
-        first, _, count = ranges.pop()
-        ranges.append((first, last, count + rest))
-    return ScoreHistogram.of({(first, last - first + 1): n for first, last, n in ranges})
 
 
 def _suppress_row(row: Counts, truth: int, minimum: int) -> tuple[Counts, int]:
@@ -343,26 +250,6 @@ def _suppress_row(row: Counts, truth: int, minimum: int) -> tuple[Counts, int]:
     return result, rest
 
 
-def _sum_histograms(columns: Sequence[tuple[ScoreHistogram, ...]]) -> tuple[ScoreHistogram, ...]:
-    summed = []
-    for column in zip(*columns, strict=True):
-        ranges: Counter[tuple[int, int]] = Counter()
-        for part in column:
-            for start, width, count in zip(part.starts, part.widths, part.counts, strict=True):
-                ranges[start, width] += count
-        summed.append(ScoreHistogram.of(ranges))
-    return tuple(summed)
-
-
-def _auroc(positive: ScoreHistogram, negative: ScoreHistogram) -> float | None:
-    pairs = positive.total * negative.total
-    if pairs == 0:
-        return None
-    above, below = positive.density(), negative.density()
-    lower = np.cumsum(below) - below
-    return min(1.0, float((above * (lower + below / 2)).sum() / pairs))
-
-
 def _mean(values: Sequence[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None
@@ -370,3 +257,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _rows(matrix: Counts) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(row) for row in matrix.tolist())
+
+
+def _sum(columns: Sequence[tuple[ScoreHistogram, ...]]) -> tuple[ScoreHistogram, ...]:
+    return tuple(ScoreHistogram.merge(column) for column in zip(*columns, strict=True))
