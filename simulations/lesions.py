@@ -7,7 +7,8 @@ lesion departs from its class at random, so that classes overlap as real ones do
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,6 +166,19 @@ def style_for(label: str, index: int) -> LesionStyle:
     )
 
 
+def between(style: LesionStyle, other: LesionStyle, share: float) -> LesionStyle:
+    """Return a look that is ``share`` (0 to 1) of the way from one class to another."""
+    changes: dict[str, Any] = {}
+    for field in fields(LesionStyle):
+        a, b = getattr(style, field.name), getattr(other, field.name)
+        if isinstance(a, tuple):
+            pairs = zip(a, b, strict=True)
+            changes[field.name] = tuple((1 - share) * p + share * q for p, q in pairs)
+        else:
+            changes[field.name] = type(a)((1 - share) * a + share * b)
+    return replace(style, **changes)
+
+
 def vary(style: LesionStyle, rng: np.random.Generator, *, spread: float = 0.2) -> LesionStyle:
     """Return one patient's lesion: the class's look with each number moved at random.
 
@@ -228,7 +242,7 @@ def smooth_noise(side: int, grain: int, rng: np.random.Generator) -> Field:
     coarse = rng.standard_normal((grain + 2, grain + 2), np.float32)
     image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
     field = np.asarray(image, np.float32)
-    return (field - field.mean()) / (field.std() + np.float32(1e-6))
+    return np.asarray((field - field.mean()) / (field.std() + 1e-6), np.float32)
 
 
 def _border(style: LesionStyle, angle: Field, rng: np.random.Generator) -> Field:
@@ -241,4 +255,4 @@ def _border(style: LesionStyle, angle: Field, rng: np.random.Generator) -> Field
         rays = int(rng.integers(7, 12))
         ray = np.maximum(np.cos(rays * angle / 2 + np.float32(rng.uniform(0, np.pi))) ** 2, 0)
         border += np.float32(style.spicules) * ray**6
-    return np.maximum(border, 0.3)
+    return np.asarray(np.maximum(border, 0.3), np.float32)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from common.errors import ConfigurationError
 from common.recipe import Recipe
-from simulations.lesions import style_for, vary
+from simulations.lesions import LesionStyle, between, style_for, vary
 from simulations.scanners import SCANNERS, Picture, Scanner, scanner_for_site
 from simulations.scenes import scene_for
 
@@ -50,6 +50,7 @@ def phantom_hospital(
     size: int | None = None,
     most_images: int = 3,
     patient_prefix: str = "P",
+    atypical: float = 0.15,
 ) -> Iterator[PhantomCase]:
     """Draw the patients of one hospital, each with one lesion seen one or more times.
 
@@ -72,6 +73,9 @@ def phantom_hospital(
         Most images of one patient; each number from 1 to this is equally likely.
     patient_prefix : str, default "P"
         Begins each patient's id, so that several hospitals can share one table.
+    atypical : float, default 0.15
+        Mean share of another class in a lesion's look, from 0 (classes hardly overlap) to below
+        1.
 
     Yields
     ------
@@ -83,13 +87,15 @@ def phantom_hospital(
     ConfigurationError
         If a number is too small, or ``class_mix`` names an unknown class or is all zero.
     """
-    if patients < 0 or most_images < 1:
-        raise ConfigurationError("A phantom hospital needs patients >= 0 and most_images >= 1.")
+    if patients < 0 or most_images < 1 or not 0 <= atypical < 1:
+        raise ConfigurationError(
+            "A phantom hospital needs patients >= 0, most_images >= 1 and 0 <= atypical < 1."
+        )
     side = max(MINIMUM_SIDE, size or recipe.image.size)
     scene = scene_for(recipe)
     for number, index in enumerate(_labels(recipe.classes, patients, class_mix, rng)):
         label = recipe.classes[index]
-        lesion = vary(style_for(label, index), rng)
+        lesion = _lesion_of_patient(recipe, index, atypical, rng)
         harmful = label in recipe.decision.positive_classes
         age = int(np.clip(rng.normal(62 if harmful else 54, 14), 18, 95))
         sex = "female" if _always_female(recipe) or rng.random() < 0.5 else "male"
@@ -104,8 +110,8 @@ def write_phantom_folder(
     scanner: Scanner,
     patients: int,
     rng: np.random.Generator,
-    class_mix: Mapping[str, float] | None = None,
     *,
+    class_mix: Mapping[str, float] | None = None,
     size: int | None = None,
     most_images: int = 3,
     patient_prefix: str = "P",
@@ -146,6 +152,17 @@ def write_phantom_folder(
             (folder / name).write_bytes(case.image)
             writer.writerow([name, case.label, case.patient_id, site, case.age, case.sex])
     return count
+
+
+def _lesion_of_patient(
+    recipe: Recipe, index: int, atypical: float, rng: np.random.Generator
+) -> LesionStyle:
+    """Draw one patient's look: the class's own, part of the way to another class's."""
+    other = (index + 1 + int(rng.integers(len(recipe.classes) - 1))) % len(recipe.classes)
+    # Beta with this mean and a fixed shape of 1.5: most lesions are typical, a few mislead.
+    share = float(rng.beta(1.5, 1.5 * (1 - atypical) / atypical)) if atypical > 0 else 0.0
+    own = style_for(recipe.classes[index], index)
+    return vary(between(own, style_for(recipe.classes[other], other), share), rng)
 
 
 def _labels(

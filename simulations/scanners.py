@@ -95,4 +95,5 @@ def scanner_for_site(index: int) -> Scanner:
 
 def _squared_radius(side: int) -> Picture:
     line = np.linspace(-1.0, 1.0, side, dtype=np.float32)
-    return (np.square(line)[:, None] + np.square(line)[None, :]) / 2.0
+    squares = np.square(line)[:, None] + np.square(line)[None, :]
+    return np.asarray(squares / 2.0, np.float32)

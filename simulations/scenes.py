@@ -40,7 +40,7 @@ def dermatoscopy(style: LesionStyle, side: int, rng: np.random.Generator) -> Pic
     inside = first * (1 - blend) + second * blend
     shade = np.float32(1.0 + rng.normal(0, 0.08))
     picture = skin + lesion.mask[..., None] * (inside * shade - skin)
-    return _with_hairs(picture, rng)
+    return _with_hairs(np.asarray(picture, np.float32), rng)
 
 
 def mammogram(style: LesionStyle, side: int, rng: np.random.Generator) -> Picture:
@@ -55,7 +55,7 @@ def mammogram(style: LesionStyle, side: int, rng: np.random.Generator) -> Pictur
     # A mass takes up X-rays: what is dark in ultrasound is bright here.
     mass = style.darkness * (1 + style.texture * 0.5 * lesion.texture)
     picture = breast * (tissue + lesion.mask * 0.7 * mass)
-    return (picture if rng.random() < 0.5 else picture[:, ::-1]).astype(np.float32)
+    return np.asarray(picture if rng.random() < 0.5 else picture[:, ::-1], np.float32)
 
 
 def ultrasound(style: LesionStyle, side: int, rng: np.random.Generator) -> Picture:
@@ -106,4 +106,4 @@ def _with_hairs(picture: Picture, rng: np.random.Generator) -> Picture:
         x0, y0, x1, y1 = rng.uniform(0, side, 4)
         pen.line((x0, y0, x1, y1), fill=160, width=max(1, side // 96))
     hair = np.asarray(overlay, np.float32)[..., None] / 255.0
-    return (picture * (1 - hair) + 0.15 * hair).astype(np.float32)
+    return np.asarray(picture * (1 - hair) + 0.15 * hair, np.float32)
