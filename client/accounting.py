@@ -1,0 +1,217 @@
+"""What training costs: epsilon of subsampled Gaussian steps, and the noise that a budget allows.
+
+One local step samples each training patient with probability q and adds Gaussian noise of
+standard deviation sigma x C to a sum in which each patient counts at most C (Abadi et al. 2016,
+arXiv:1607.00133). Neighbouring data sets differ in the presence of one patient.
+
+Renyi accounting (Mironov et al. 2019, arXiv:1908.10530) bounds the running ledger: it composes
+by addition, so that many rounds are cheap. PRV accounting (Gopi et al. 2021, arXiv:2106.02848) is
+tighter and slower, and independent of it: reports use it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from opacus.accountants import PRVAccountant, RDPAccountant
+from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
+
+from common.errors import PrivacyRefused
+
+Accountant: TypeAlias = Literal["rdp", "prv"]
+
+ORDERS: tuple[float, ...] = tuple(float(a) for a in RDPAccountant.DEFAULT_ALPHAS)
+SIGMA_GRID = 1000
+"""Noise multipliers are whole thousandths, so that a campaign's rounds share one entry."""
+MAXIMUM_SIGMA = 200.0
+PRV_ENTRIES = 16
+
+
+@dataclass(frozen=True)
+class Spend:
+    """``steps`` noisy steps with noise multiplier sigma > 0 at sampling rate q in (0, 1]."""
+
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent: epsilon for this campaign and for the site's life, at ``delta``."""
+
+    epsilon_campaign: float
+    epsilon_life: float
+    delta: float
+    min_noise_multiplier: float
+
+
+def epsilon(entries: Iterable[Spend], delta: float, *, kind: Accountant = "rdp") -> float:
+    """Return an upper bound of epsilon at ``delta`` over all ``entries``.
+
+    Parameters
+    ----------
+    entries : iterable of Spend
+        In any order; none cost 0.
+    delta : float
+        In (0, 1).
+    kind : {"rdp", "prv"}, default "rdp"
+        ``prv`` takes seconds. With more than `PRV_ENTRIES` distinct entries, it takes some at
+        slightly less noise than they had: still an upper bound.
+
+    Returns
+    -------
+    float
+        Possibly ``inf`` when the accountant can bound nothing.
+    """
+    merged = _merge(entries)
+    if not merged:
+        return 0.0
+    return _rdp_epsilon(merged, delta) if kind == "rdp" else _prv_epsilon(merged, delta)
+
+
+def noise_multiplier_for(
+    *,
+    campaign: Sequence[Spend],
+    life: Sequence[Spend],
+    sampling_rate: float,
+    steps: int,
+    rounds_left: int,
+    budget: Budget,
+) -> float:
+    """Return the smallest noise multiplier with which the rounds that are left fit the budget.
+
+    Parameters
+    ----------
+    campaign, life : sequence of Spend
+        What this campaign, and all campaigns, have spent before.
+    sampling_rate : float
+        q of each step.
+    steps : int
+        Local steps of one round.
+    rounds_left : int
+        Rounds of the campaign still to come, this one included.
+    budget : Budget
+        The limits.
+
+    Returns
+    -------
+    float
+        A multiple of 1 / `SIGMA_GRID`, rounded up: both bounds hold exactly.
+
+    Raises
+    ------
+    PrivacyRefused
+        With code ``budget-exhausted`` when no amount of noise fits.
+    """
+
+    def fits(thousandths: int) -> bool:
+        entry = Spend(thousandths / SIGMA_GRID, sampling_rate, steps * rounds_left)
+        return (
+            epsilon([*campaign, entry], budget.delta) <= budget.epsilon_campaign
+            and epsilon([*life, entry], budget.delta) <= budget.epsilon_life
+        )
+
+    low = math.ceil(round(budget.min_noise_multiplier * SIGMA_GRID, 6))
+    if fits(low):
+        return low / SIGMA_GRID
+    high = max(low, SIGMA_GRID // 2)
+    while not fits(high):
+        low, high = high, high * 2
+        if high > MAXIMUM_SIGMA * SIGMA_GRID:
+            raise _exhausted()
+    while high - low > 1:  # low does not fit, high does
+        middle = (low + high) // 2
+        if fits(middle):
+            high = middle
+        else:
+            low = middle
+    return high / SIGMA_GRID
+
+
+def public_patients(patients: int) -> int:
+    """Return the number of patients as it may be told: the nearest rung of a public ladder.
+
+    Rungs are 0, 5, 10, ... to 50, then a tenth apart, so that the exact number, and the presence
+    of one patient, mostly do not show.
+    """
+    if patients <= 0:
+        return 0
+    below, rung = 5, 5
+    while rung < patients:
+        below, rung = rung, max(rung + 5, round(rung * 1.1))
+    return below if patients - below < rung - patients else rung
+
+
+def _exhausted() -> PrivacyRefused:
+    return PrivacyRefused(
+        "The privacy budget of this site is spent.",
+        meaning="No amount of noise would keep the rest of the campaign within the policy.",
+        action="See `wardround site budget`; only the policy's owner may raise the limits.",
+        code="budget-exhausted",
+    )
+
+
+def _merge(entries: Iterable[Spend]) -> Counter[tuple[float, float]]:
+    merged: Counter[tuple[float, float]] = Counter()
+    for entry in entries:
+        if entry.steps:
+            merged[entry.noise_multiplier, entry.sampling_rate] += entry.steps
+    return merged
+
+
+@lru_cache(maxsize=4096)
+def _rdp_of_one_step(sigma: float, q: float) -> NDArray[np.float64]:
+    """Renyi divergence bounds of one step at `ORDERS`; inf where they cannot be computed."""
+    values = np.full(len(ORDERS), math.inf)
+    for index, order in enumerate(ORDERS):
+        try:
+            value = float(compute_rdp(q=q, noise_multiplier=sigma, steps=1, orders=order))
+        except (ValueError, OverflowError, ZeroDivisionError):
+            continue  # no bound at this order: the others still hold
+        if value >= 0:  # also leaves NaN out
+            values[index] = value
+    return values
+
+
+def _rdp_epsilon(merged: Counter[tuple[float, float]], delta: float) -> float:
+    total = np.zeros(len(ORDERS))
+    for (sigma, q), steps in merged.items():
+        total += steps * _rdp_of_one_step(sigma, q)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "optimal order is the largest": a looser, valid bound
+        value, _ = get_privacy_spent(orders=list(ORDERS), rdp=total, delta=delta)
+    return max(0.0, float(value)) if not math.isnan(value) else math.inf
+
+
+def _prv_epsilon(merged: Counter[tuple[float, float]], delta: float) -> float:
+    accountant = PRVAccountant()
+    accountant.history = [(s, q, n) for (s, q), n in _coarsen(merged).items()]
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            value = float(accountant.get_epsilon(delta))
+    except (ValueError, RuntimeError, OverflowError, ZeroDivisionError, MemoryError):
+        return math.inf  # the domain of the numerical composition is too large
+    return max(0.0, value) if not math.isnan(value) else math.inf
+
+
+def _coarsen(merged: Counter[tuple[float, float]]) -> Counter[tuple[float, float]]:
+    """Round noise multipliers down until few entries are distinct; less noise costs more."""
+    digits = SIGMA_GRID
+    coarse = merged
+    while len(coarse) > PRV_ENTRIES and digits > 1:
+        digits //= 2
+        coarse = Counter()
+        for (sigma, q), steps in merged.items():
+            lower = math.floor(sigma * digits) / digits
+            coarse[lower if lower >= sigma * 0.9 else sigma, q] += steps
+    return coarse
