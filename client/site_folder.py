@@ -68,6 +68,7 @@ def create_site_folder(
         write_public(draft / "site.toml", tomli_w.dumps(fields).encode())
         write_public(draft / "policy.toml", _policy_text(policy).encode())
         write_private(draft / "keys" / "pseudonyms", secrets.token_hex(32).encode())
+        write_private(draft / "keys" / "superexec.secret", secrets.token_bytes(32))
         _write_trust(draft / "trust", plan_keys, root_json, ca_certificate)
         if node_key is not None:
             write_private(draft / "keys" / "node", node_key.private)
