@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import (
     CheckConstraint,
@@ -13,8 +13,10 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
+    TypeDecorator,
     UniqueConstraint,
 )
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAMING = {
@@ -26,29 +28,74 @@ NAMING = {
 }
 
 
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC. SQLite forgets time zones; this gives UTC back, as PostgreSQL would."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _: Dialect) -> datetime | None:
+        """Refuse naive times, which would mean something else on every machine."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a time without a time zone")
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, _: Dialect) -> datetime | None:
+        """Return an aware UTC time."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
 class Base(DeclarativeBase):
     """Declarative base with a naming convention, so that migrations can name constraints."""
 
     metadata = MetaData(naming_convention=NAMING)
 
 
+class StoreIdentityRow(Base):
+    """One row: which secret key the pseudonyms are made with, as an HMAC that does not show it.
+
+    With another key every patient would get a new pseudonym, and with it perhaps the other side
+    of the split; opening the store with another key is therefore refused.
+    """
+
+    __tablename__ = "store_identity"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    key_check: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class PatientRow(Base):
-    """A patient, under a keyed pseudonym, and the side of the split that is theirs for ever."""
+    """A patient, under a keyed pseudonym, and the side of the split that is theirs for ever.
+
+    ``withdrawn_at`` is set when the patient took part no longer; the row stays, so that a later
+    import does not bring the patient back.
+    """
 
     __tablename__ = "patients"
     __table_args__ = (CheckConstraint("split IN ('train', 'holdout')", name="split"),)
 
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     split: Mapped[str] = mapped_column(String(8))
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    withdrawn_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class CaseRow(Base):
-    """One image of one patient. ``digest`` names the image bytes in the image store."""
+    """One image of one patient.
+
+    ``digest`` is the SHA-256 of the stored bytes, and names them in the image store; ``pixels``
+    that of the decoded pixels, by which a copy is recognised in whatever file format it comes;
+    ``likeness`` a perceptual hash (256 bits), by which a near-duplicate is.
+    """
 
     __tablename__ = "cases"
     __table_args__ = (
         UniqueConstraint("task", "digest"),
+        UniqueConstraint("task", "pixels"),
         CheckConstraint("status IN ('waiting', 'confirmed', 'withdrawn')", name="status"),
         CheckConstraint("status <> 'confirmed' OR label IS NOT NULL", name="confirmed_label"),
         Index("ix_cases_task_status", "task", "status"),
@@ -58,13 +105,15 @@ class CaseRow(Base):
     task: Mapped[str] = mapped_column(String(63))
     patient: Mapped[str] = mapped_column(ForeignKey("patients.key"), index=True)
     digest: Mapped[str] = mapped_column(String(64))
+    pixels: Mapped[str] = mapped_column(String(64))
+    likeness: Mapped[str] = mapped_column(String(64))
     label: Mapped[str | None] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(9))
     source: Mapped[str] = mapped_column(String(16))
     age_band: Mapped[str | None] = mapped_column(String(8))
     sex: Mapped[str | None] = mapped_column(String(8))
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    confirmed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class LedgerRow(Base):
@@ -92,6 +141,6 @@ class LedgerRow(Base):
     max_grad_norm: Mapped[float] = mapped_column(Float)
     delta: Mapped[float] = mapped_column(Float)
     outcome: Mapped[str | None] = mapped_column(String(32))
-    written_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    written_at: Mapped[datetime] = mapped_column(UtcDateTime)
     previous: Mapped[str] = mapped_column(String(64))
     digest: Mapped[str] = mapped_column(String(64), unique=True)

@@ -1,0 +1,73 @@
+"""An image on its way into the case store: without metadata, and with its three digests."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from common.imaging import DEFAULT_LIMITS, ImageLimits, Pixels, anonymise
+
+_LIKENESS_SIDE = 16
+
+
+@dataclass(frozen=True)
+class AcceptedImage:
+    """Bytes that may be stored.
+
+    Attributes
+    ----------
+    data : bytes
+        File bytes without metadata.
+    digest : str
+        SHA-256 (hex) of ``data``.
+    pixels_digest : str
+        SHA-256 (hex) of the upright RGB pixels and their shape.
+    likeness : str
+        Difference hash, 256 bits (hex): neighbouring images differ in few bits.
+    """
+
+    data: bytes
+    digest: str
+    pixels_digest: str
+    likeness: str
+
+
+def accept_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> AcceptedImage:
+    """Check an image file, and strip what could name the patient.
+
+    Raises
+    ------
+    ImageRefused
+        As for `common.imaging.decode`.
+    """
+    anonymous = anonymise(data, limits=limits)
+    pixels = anonymous.pixels
+    shape = f"{pixels.shape[0]}x{pixels.shape[1]}:".encode()
+    return AcceptedImage(
+        data=anonymous.data,
+        digest=hashlib.sha256(anonymous.data).hexdigest(),
+        pixels_digest=hashlib.sha256(shape + pixels.tobytes()).hexdigest(),
+        likeness=likeness(pixels),
+    )
+
+
+def likeness(pixels: Pixels) -> str:
+    """Return the difference hash of an image, 64 hex digits.
+
+    The sign of the horizontal brightness step at each of 16 x 16 places of the shrunken grey
+    image: it survives resizing, re-compression and changes of brightness.
+    """
+    size = (_LIKENESS_SIDE + 1, _LIKENESS_SIDE)
+    small = Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.BOX)
+    grey = np.asarray(small, np.int16)
+    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes().hex()
+
+
+def likeness_words(hashes: list[str]) -> NDArray[np.uint64]:
+    """Return hashes as an array, shape (n, 4), for counting differing bits."""
+    raw = bytes.fromhex("".join(hashes))
+    return np.frombuffer(raw, ">u8").astype(np.uint64).reshape(len(hashes), 4)
