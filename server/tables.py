@@ -1,0 +1,143 @@
+"""The coordinator's SQL tables. `server/migrations` holds the Alembic revisions that make them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+Moment = DateTime(timezone=True)
+
+
+class Base(DeclarativeBase):
+    """Declarative base with a naming convention, so that migrations can name constraints."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class SiteRow(Base):
+    """A hospital that may take part. ``node_id`` is Flower's, unsigned 64-bit, hence text."""
+
+    __tablename__ = "sites"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    node_id: Mapped[str] = mapped_column(String(20), unique=True)
+    public_key: Mapped[str] = mapped_column(Text)
+    registered_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class CampaignRow(Base):
+    """A campaign: a recipe, its settings, and the model that it starts from."""
+
+    __tablename__ = "campaigns"
+    __table_args__ = (
+        CheckConstraint("state IN ('created', 'running', 'finished', 'failed')", name="state"),
+    )
+
+    id: Mapped[str] = mapped_column(String(63), primary_key=True)
+    task: Mapped[str] = mapped_column(String(63), index=True)
+    recipe: Mapped[str] = mapped_column(Text)
+    settings: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(8))
+    base_release: Mapped[int | None] = mapped_column(Integer)
+    initial_digest: Mapped[str] = mapped_column(String(64))
+    flower_run: Mapped[str | None] = mapped_column(String(20))
+    failure: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    started_at: Mapped[datetime | None] = mapped_column(Moment)
+    finished_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+class RoundRow(Base):
+    """One exchange with the sites. ``metrics`` are of the base model, as the sites scored it."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (
+        CheckConstraint("purpose IN ('train', 'evaluate')", name="purpose"),
+        CheckConstraint("state IN ('running', 'finished', 'failed')", name="state"),
+    )
+
+    campaign: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    purpose: Mapped[str] = mapped_column(String(8))
+    state: Mapped[str] = mapped_column(String(8))
+    base_digest: Mapped[str] = mapped_column(String(64))
+    aggregate_digest: Mapped[str | None] = mapped_column(String(64))
+    metrics: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(Moment)
+    finished_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+class ContributionRow(Base):
+    """What became of one request to one site."""
+
+    __tablename__ = "contributions"
+    __table_args__ = (
+        ForeignKeyConstraint(["campaign", "round"], ["rounds.campaign", "rounds.number"]),
+        CheckConstraint(
+            "outcome IN ('accepted', 'refused', 'failed', 'late', 'absent', 'rejected')",
+            name="outcome",
+        ),
+    )
+
+    campaign: Mapped[str] = mapped_column(String(63), primary_key=True)
+    round: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    site: Mapped[str] = mapped_column(String(63), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    outcome: Mapped[str] = mapped_column(String(8))
+    code: Mapped[str | None] = mapped_column(String(63))
+    receipt: Mapped[str | None] = mapped_column(Text)
+    update_norm: Mapped[float | None] = mapped_column(Float)
+    bytes: Mapped[int] = mapped_column(Integer)
+    seconds: Mapped[float] = mapped_column(Float)
+    recorded_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class CandidateRow(Base):
+    """A trained model that the release gate has judged."""
+
+    __tablename__ = "candidates"
+    __table_args__ = (
+        CheckConstraint("state IN ('waiting', 'approved', 'refused', 'published')", name="state"),
+    )
+
+    id: Mapped[str] = mapped_column(String(63), primary_key=True)
+    campaign: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), unique=True)
+    model_digest: Mapped[str] = mapped_column(String(64))
+    evaluation: Mapped[str | None] = mapped_column(Text)
+    draft: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(9), index=True)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class ReleaseRow(Base):
+    """A published release."""
+
+    __tablename__ = "releases"
+    __table_args__ = (UniqueConstraint("candidate"),)
+
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    task: Mapped[str] = mapped_column(String(63), index=True)
+    candidate: Mapped[str] = mapped_column(ForeignKey("candidates.id"))
+    model_digest: Mapped[str] = mapped_column(String(64))
+    manifest: Mapped[str] = mapped_column(Text)
+    published_at: Mapped[datetime] = mapped_column(Moment)
