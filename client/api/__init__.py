@@ -1,0 +1,1 @@
+"""The inference service's HTTP edge: routers, problem documents, limits, metrics."""

@@ -1,0 +1,85 @@
+"""``/cases``: store an image as a case, confirm its label, count what is stored."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import ValidationError
+
+from client.api.documents import CaseDocument, CaseForm, CountsDocument, LabelConfirmation
+from client.api.errors import form_error, request_id_of
+from client.api.openapi import CASE_BODY
+from client.api.services import Services, ServicesDependency
+from client.api.uploads import Upload, read_upload
+from client.case_store import Case, DuplicateCase
+from common.errors import CaseRefused
+
+router = APIRouter(prefix="/cases", tags=["cases"])
+
+CaseId = Annotated[str, Path(pattern=r"^[0-9a-zA-Z_-]{1,64}$")]
+
+
+@router.post("", status_code=201, summary="Store a case", openapi_extra=CASE_BODY)
+async def store_case(
+    request: Request, response: Response, services: ServicesDependency
+) -> CaseDocument:
+    """Keep an image as a case of this site's task.
+
+    With a label it is confirmed, without one it waits. The same image of the same patient again
+    gives the stored case, status 200, so that a lost answer can be asked for again.
+    """
+    with services.admission():
+        upload = await read_upload(request, maximum_bytes=services.settings.maximum_upload_bytes)
+        form = _form(upload)
+        try:
+            case = await services.predictor.in_worker(_add, services, upload.image, form)
+        except DuplicateCase as duplicate:
+            response.status_code = 200
+            case = duplicate.case
+    return CaseDocument.of(case, request_id=request_id_of(request))
+
+
+@router.post("/{case_id}/confirm", summary="Confirm a case's label")
+async def confirm_case(
+    request: Request, case_id: CaseId, body: LabelConfirmation, services: ServicesDependency
+) -> CaseDocument:
+    """Say what the case shows; only confirmed cases are trained on."""
+    case = await services.predictor.in_worker(
+        services.store.confirm, case_id, body.label, classes=services.recipe().classes
+    )
+    return CaseDocument.of(case, request_id=request_id_of(request))
+
+
+@router.get("", summary="Count the stored cases")
+async def count_cases(services: ServicesDependency) -> CountsDocument:
+    """Count cases by what became of them, without anything that names one."""
+    task = services.settings.task
+    counts = await services.predictor.in_worker(services.store.counts, task)
+    return CountsDocument(task=task, counts=counts)
+
+
+def _form(upload: Upload) -> CaseForm:
+    try:
+        return CaseForm.model_validate(upload.fields)
+    except ValidationError as error:
+        raise form_error(error) from error
+
+
+def _add(services: Services, image: bytes, form: CaseForm) -> Case:
+    classes = services.recipe().classes
+    if form.label is not None and form.label not in classes:
+        raise CaseRefused(
+            "The label is none of this task's classes.",
+            action=f"Use one of {', '.join(classes)}.",
+            code="label-unknown",
+        )
+    return services.store.add(
+        image,
+        task=services.settings.task,
+        patient_id=form.patient_id,
+        label=form.label,
+        source="http",
+        age=form.age,
+        sex=form.sex,
+    )

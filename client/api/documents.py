@@ -1,0 +1,176 @@
+"""The JSON documents of the inference service. Field names are part of the API."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from client.case_store import Case, CaseCounts
+from client.prediction import Prediction
+from client.release_watcher import Alarm
+from common.release import ReleaseManifest
+
+
+class Document(BaseModel):
+    """A base for frozen documents that refuse unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Problem(Document):
+    """An error, ``application/problem+json`` (RFC 9457, with Wardround's own members)."""
+
+    status: int
+    code: str
+    what: str
+    meaning: str = ""
+    action: str = ""
+    request_id: str
+
+
+class PredictionDocument(Document):
+    """An answer of ``POST /predict``.
+
+    ``probabilities`` sum to 1; ``verdict`` is positive where ``positive_probability``, the sum
+    over ``positive_classes``, is at or above ``threshold``. ``milliseconds`` is the time from the
+    last byte of the upload to the answer.
+    """
+
+    request_id: str
+    task: str
+    model_version: int
+    model_digest: str
+    probabilities: dict[str, float]
+    positive_classes: tuple[str, ...]
+    positive_probability: float
+    threshold: float
+    verdict: Literal["positive", "negative"]
+    milliseconds: float
+
+    @classmethod
+    def of(cls, prediction: Prediction, *, request_id: str) -> PredictionDocument:
+        """Write a prediction down."""
+        manifest = prediction.manifest
+        return cls(
+            request_id=request_id,
+            task=manifest.task,
+            model_version=manifest.version,
+            model_digest=manifest.model_digest,
+            probabilities=dict(zip(manifest.classes, prediction.probabilities, strict=True)),
+            positive_classes=manifest.recipe.decision.positive_classes,
+            positive_probability=prediction.positive_probability,
+            threshold=manifest.threshold,
+            verdict=prediction.verdict,
+            milliseconds=round(prediction.seconds * 1000, 3),
+        )
+
+
+class CaseForm(Document):
+    """The text fields beside the image in ``POST /cases``; an empty one counts as absent."""
+
+    patient_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    label: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    age: Annotated[float, Field(ge=0, le=130)] | None = None
+    sex: Annotated[str, Field(max_length=16)] | None = None
+
+
+class LabelConfirmation(Document):
+    """The body of ``POST /cases/{id}/confirm``."""
+
+    label: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class CaseDocument(Document):
+    """A stored case, without anything that names a patient."""
+
+    request_id: str
+    case_id: str
+    task: str
+    status: str
+    label: str | None
+
+    @classmethod
+    def of(cls, case: Case, *, request_id: str) -> CaseDocument:
+        """Write a case down."""
+        return cls(
+            request_id=request_id,
+            case_id=case.id,
+            task=case.task,
+            status=case.status,
+            label=case.label,
+        )
+
+
+class CountsDocument(Document):
+    """How many cases of the site's task are stored. For inside the site only."""
+
+    task: str
+    counts: CaseCounts
+
+
+class ModelDocument(Document):
+    """The model that answers now."""
+
+    task: str
+    title: str
+    version: int
+    digest: str
+    architecture: str
+    image_size: int
+    classes: tuple[str, ...]
+    positive_classes: tuple[str, ...]
+    threshold: float
+    campaign: str
+    macro_auroc: float | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, manifest: ReleaseManifest) -> ModelDocument:
+        """Write a release's manifest down, in short."""
+        recipe = manifest.recipe
+        return cls(
+            task=manifest.task,
+            title=recipe.title,
+            version=manifest.version,
+            digest=manifest.model_digest,
+            architecture=recipe.model.architecture,
+            image_size=recipe.image.size,
+            classes=manifest.classes,
+            positive_classes=recipe.decision.positive_classes,
+            threshold=manifest.threshold,
+            campaign=manifest.lineage.campaign,
+            macro_auroc=manifest.metrics.candidate.macro_auroc,
+            created_at=manifest.created_at,
+        )
+
+
+class AlarmDocument(Document):
+    """Something that hospital IT should look at."""
+
+    code: str
+    message: str
+    since: datetime
+
+    @classmethod
+    def of(cls, alarm: Alarm) -> AlarmDocument:
+        """Write an alarm down."""
+        return cls(code=alarm.code, message=alarm.message, since=alarm.since)
+
+
+class LiveDocument(Document):
+    """The process answers."""
+
+    status: Literal["live"] = "live"
+
+
+class ReadyDocument(Document):
+    """Whether the site can answer, with which model, and what is wrong with releases."""
+
+    status: Literal["ready", "no-model"]
+    task: str
+    model_version: int | None
+    model_digest: str | None
+    release_verified_at: datetime | None
+    alarms: tuple[AlarmDocument, ...]

@@ -1,0 +1,142 @@
+"""Errors to HTTP, once: which class or code is which status, and the problem document."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from client.api.documents import Problem
+from common.errors import (
+    Busy,
+    CaseRefused,
+    ImageRefused,
+    InputRefused,
+    ModelError,
+    NotFound,
+    ReleaseError,
+    StoreError,
+    WardroundError,
+)
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5
+
+STATUS_BY_CODE: Mapping[str, HTTPStatus] = {
+    "upload-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "image-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "upload-slow": HTTPStatus.REQUEST_TIMEOUT,
+    "not-multipart": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "image-unsupported": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "image-unreadable": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "image-multi-frame": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "cross-origin": HTTPStatus.FORBIDDEN,
+    "unknown-host": HTTPStatus.MISDIRECTED_REQUEST,
+    "closing": HTTPStatus.SERVICE_UNAVAILABLE,
+    "label-unknown": HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+# The first that fits counts, so a narrower class stands before its parent.
+STATUS_BY_CLASS: tuple[tuple[type[WardroundError], HTTPStatus], ...] = (
+    (ImageRefused, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (CaseRefused, HTTPStatus.CONFLICT),
+    (InputRefused, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (Busy, HTTPStatus.TOO_MANY_REQUESTS),
+    (ReleaseError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (ModelError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+
+
+def status_of(error: WardroundError) -> HTTPStatus:
+    """Return the HTTP status of an error; 500 for what has no business at this edge."""
+    if error.code in STATUS_BY_CODE:
+        return STATUS_BY_CODE[error.code]
+    fitting = (status for kind, status in STATUS_BY_CLASS if isinstance(error, kind))
+    return next(fitting, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def problem_response(error: WardroundError, *, request_id: str) -> Response:
+    """Return the problem document of an error, with ``Retry-After`` where a retry may do well."""
+    status = status_of(error)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        error = WardroundError(
+            "The service failed.", action="Give hospital IT the request id.", code=error.code
+        )
+    problem = Problem(
+        status=status,
+        code=error.code,
+        what=error.what,
+        meaning=error.meaning,
+        action=error.action,
+        request_id=request_id,
+    )
+    return _response(problem, _headers(status))
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Map domain, validation and routing errors of an app; `middleware` catches what is left."""
+
+    @app.exception_handler(WardroundError)
+    async def domain(request: Request, error: WardroundError) -> Response:
+        log.info("event=refused code=%s request=%s", error.code, request_id_of(request))
+        return problem_response(error, request_id=request_id_of(request))
+
+    @app.exception_handler(RequestValidationError)
+    async def validation(request: Request, error: RequestValidationError) -> Response:
+        # FastAPI's own answer echoes the input, which may name a patient.
+        refused = field_error([(e["loc"], e["msg"]) for e in error.errors()])
+        return problem_response(refused, request_id=request_id_of(request))
+
+    @app.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> Response:
+        problem = Problem(
+            status=error.status_code,
+            code=HTTPStatus(error.status_code).phrase.lower().replace(" ", "-"),
+            what=f"{HTTPStatus(error.status_code).phrase}.",
+            action="See /openapi.json for what this service answers.",
+            request_id=request_id_of(request),
+        )
+        return _response(problem, dict(error.headers or {}))
+
+
+def request_id_of(request: Request) -> str:
+    """Return the id that `middleware` gave the request."""
+    return str(request.scope["state"]["request_id"])
+
+
+def form_error(error: ValidationError) -> InputRefused:
+    """Return a form's faults by field name, without what was typed in."""
+    return field_error([(e["loc"], e["msg"]) for e in error.errors(include_input=False)])
+
+
+def field_error(faults: list[tuple[tuple[int | str, ...], str]]) -> InputRefused:
+    """Return wrong fields as one error; names that the caller made up are cut short."""
+    said = "; ".join(
+        f"{'.'.join(str(part) for part in place)[:64]}: {message}" for place, message in faults[:5]
+    )
+    return InputRefused(f"A field is not as expected: {said}.", code="request-invalid")
+
+
+def _headers(status: HTTPStatus) -> dict[str, str]:
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return {"Retry-After": str(RETRY_SECONDS)}
+    if status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
+        return {"Connection": "close"}  # the rest of the body is not wanted
+    return {}
+
+
+def _response(problem: Problem, headers: Mapping[str, str]) -> Response:
+    return Response(
+        problem.model_dump_json(),
+        problem.status,
+        media_type="application/problem+json",
+        headers=dict(headers),
+    )

@@ -1,0 +1,43 @@
+"""``/health``: alive, and ready to answer."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from client.api.documents import AlarmDocument, LiveDocument, ReadyDocument
+from client.api.errors import RETRY_SECONDS
+from client.api.services import Services, ServicesDependency
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("/live", summary="The process answers")
+async def live() -> LiveDocument:
+    """Say that the process answers."""
+    return LiveDocument()
+
+
+@router.get("/ready", summary="A model is loaded", responses={503: {"model": ReadyDocument}})
+async def ready(response: Response, services: ServicesDependency) -> ReadyDocument:
+    """Say which model answers and what is wrong with releases; 503 while there is no model.
+
+    An alarm alone does not make a site unready: the model that it has goes on answering.
+    """
+    document = readiness(services)
+    if document.status != "ready":
+        response.status_code = 503
+        response.headers["Retry-After"] = str(RETRY_SECONDS)
+    return document
+
+
+def readiness(services: Services) -> ReadyDocument:
+    """Put together what ``/health/ready`` and the page say."""
+    engine = services.holder.current
+    return ReadyDocument(
+        status="no-model" if engine is None else "ready",
+        task=services.settings.task,
+        model_version=None if engine is None else engine.version,
+        model_digest=None if engine is None else engine.digest,
+        release_verified_at=services.watcher.verified_at,
+        alarms=tuple(AlarmDocument.of(alarm) for alarm in services.watcher.alarms()),
+    )

@@ -1,0 +1,133 @@
+"""Metrics for Prometheus (text format 0.0.4), and their route: numbers, no identifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+from starlette.responses import Response
+
+from client.api.services import ServicesDependency
+from client.engine import ModelHolder
+from client.release_watcher import ReleaseWatcher
+
+router = APIRouter()
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+BATCHES = (1, 2, 4, 8, 16, 32)
+
+
+class ServiceMetrics:
+    """Counters of one service, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "wardround_site_requests",
+            "HTTP requests by route template, method and status.",
+            ("route", "method", "status"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "wardround_site_request_seconds",
+            "Time from a request's header to the end of its answer.",
+            ("route",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._predictions = Counter(
+            "wardround_site_predictions",
+            "Answers given, by model version.",
+            ("version",),
+            registry=self.registry,
+        )
+        self._batches = Histogram(
+            "wardround_site_batch_images",
+            "Images that shared one network call.",
+            buckets=BATCHES,
+            registry=self.registry,
+        )
+
+    def request(self, *, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def prediction(self, *, version: int) -> None:
+        """Count one answer."""
+        self._predictions.labels(str(version)).inc()
+
+    def batch(self, images: int) -> None:
+        """Count one network call."""
+        self._batches.observe(images)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class StateCollector(Collector):
+    """Reads, when asked, which model answers, how long its queue is and what is wrong."""
+
+    def __init__(
+        self, holder: ModelHolder, watcher: ReleaseWatcher, *, waiting: Callable[[], int]
+    ) -> None:
+        self._holder = holder
+        self._watcher = watcher
+        self._waiting = waiting
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metric families."""
+        model = GaugeMetricFamily(
+            "wardround_site_model_info",
+            "The model that answers now.",
+            labels=("task", "version", "digest"),
+        )
+        engine = self._holder.current
+        if engine is not None:
+            model.add_metric((engine.recipe.name, str(engine.version), engine.digest), 1)
+        yield model
+        yield GaugeMetricFamily(
+            "wardround_site_model_version",
+            "Version of the model that answers now, 0 for none.",
+            value=0 if engine is None else engine.version,
+        )
+        yield from self._release_metrics()
+        yield GaugeMetricFamily(
+            "wardround_site_images_waiting",
+            "Images in the inference queue.",
+            value=self._waiting(),
+        )
+
+    def _release_metrics(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(
+            "wardround_site_model_swaps", "Models put in service.", value=self._watcher.swaps
+        )
+        yield CounterMetricFamily(
+            "wardround_site_model_load_failures",
+            "Releases that could not be put in service.",
+            value=self._watcher.load_failures,
+        )
+        alarms = GaugeMetricFamily(
+            "wardround_site_release_alarm", "1 for each alarm that stands.", labels=("code",)
+        )
+        for code in sorted({alarm.code for alarm in self._watcher.alarms()}):
+            alarms.add_metric((code,), 1)
+        yield alarms
+        verified = self._watcher.verified_at
+        if verified is not None:
+            yield GaugeMetricFamily(
+                "wardround_site_release_verified_timestamp_seconds",
+                "When the coordinator last vouched for the release, seconds since 1970.",
+                value=verified.timestamp(),
+            )
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+def metrics(services: ServicesDependency) -> Response:
+    """Return the metrics in Prometheus' text format."""
+    return Response(services.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,0 +1,16 @@
+"""``GET /model``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from client.api.documents import ModelDocument
+from client.api.services import ServicesDependency
+
+router = APIRouter(tags=["model"])
+
+
+@router.get("/model", summary="The model that answers now")
+async def model(services: ServicesDependency) -> ModelDocument:
+    """Describe the released model that answers now; 503 while there is none."""
+    return ModelDocument.of(services.holder.require().manifest)

@@ -1,0 +1,51 @@
+"""What the routers work with, put together once in `client.main`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+from client.case_store import CaseStore
+from client.engine import ModelHolder
+from client.prediction import Admission, Predictor
+from client.release_watcher import ReleaseWatcher
+from client.settings import SiteSettings
+from common.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from client.api.metrics import ServiceMetrics
+
+
+@dataclass(frozen=True)
+class Services:
+    """One site's parts."""
+
+    settings: SiteSettings
+    store: CaseStore
+    holder: ModelHolder
+    predictor: Predictor
+    watcher: ReleaseWatcher
+    admission: Admission
+    metrics: ServiceMetrics
+
+    def recipe(self) -> Recipe:
+        """Return the served model's recipe; the shipped one of the site's task without a model.
+
+        Raises
+        ------
+        RecipeError
+            If no model is loaded and the task is none of the shipped recipes.
+        """
+        engine = self.holder.current
+        return load_recipe(self.settings.task) if engine is None else engine.recipe
+
+
+def _services(request: Request) -> Services:
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+ServicesDependency = Annotated[Services, Depends(_services)]

@@ -1,0 +1,206 @@
+"""The inference service of one site: ``python -m client.main --folder SITE``.
+
+The parts are put together here, and nowhere else. There are no accounts yet: whoever reaches the
+port may use the service. So it binds to loopback unless TLS or ``allow_plain_http`` is set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from client.api import cases, health, metrics, model, pages, prediction
+from client.api.errors import install_error_handlers
+from client.api.middleware import OriginMiddleware, RequestMiddleware, is_loopback
+from client.api.services import Services
+from client.batching import MicroBatcher
+from client.case_store import CaseStore
+from client.device import choose_device, limit_threads
+from client.engine import InferenceEngine, ModelHolder
+from client.prediction import Admission, Predictor
+from client.release_cache import ReleaseCache
+from client.release_watcher import Releases, ReleaseWatcher
+from client.settings import SiteSettings
+from common.errors import ConfigurationError, WardroundError
+
+log = logging.getLogger(__name__)
+
+WORKERS = 2
+UPLOADS_AT_ONCE = 32
+SHUTDOWN_SECONDS = 10
+EXIT_USAGE = 2
+
+
+def make_app(
+    settings: SiteSettings, *, releases: Releases | None = None, store: CaseStore | None = None
+) -> FastAPI:
+    """Put the service together.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        The site's.
+    releases : Releases, optional
+        Where models come from; the site's release cache by default.
+    store : CaseStore, optional
+        The site's by default, which is migrated.
+
+    Returns
+    -------
+    FastAPI
+        Its lifespan starts and stops the release watcher and the inference thread.
+
+    Raises
+    ------
+    ConfigurationError, StoreError
+        If the site's folder or database cannot be used.
+    """
+    store = store or CaseStore.open(settings)
+    limit_threads(settings.threads)
+    device = choose_device(settings.device).torch
+    service_metrics = metrics.ServiceMetrics()
+    holder = ModelHolder()
+    batcher = MicroBatcher(on_batch=service_metrics.batch)
+    workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="images")
+    watcher = ReleaseWatcher(
+        releases or ReleaseCache(settings),
+        holder,
+        load=partial(InferenceEngine.load, device=device),
+        poll_seconds=settings.release_poll_seconds,
+    )
+    service_metrics.registry.register(
+        metrics.StateCollector(holder, watcher, waiting=lambda: batcher.waiting)
+    )
+    services = Services(
+        settings=settings,
+        store=store,
+        holder=holder,
+        predictor=Predictor(holder, batcher, workers),
+        watcher=watcher,
+        admission=Admission(UPLOADS_AT_ONCE),
+        metrics=service_metrics,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        watcher.start()
+        try:
+            yield
+        finally:
+            watcher.stop()
+            batcher.close()
+            workers.shutdown()
+
+    return _assemble(services, lifespan)
+
+
+def _assemble(
+    services: Services, lifespan: Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]
+) -> FastAPI:
+    app = FastAPI(
+        title="Wardround site",
+        description="Predictions of the released model, and the site's cases.",
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's documentation pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.services = services
+    for part in (prediction, cases, model, health, metrics, pages):
+        app.include_router(part.router)
+    app.mount("/static", pages.page_files, name="static")
+    install_error_handlers(app)
+    # The last one added is the outermost.
+    host = services.settings.host
+    app.add_middleware(OriginMiddleware, host_names=(host, *services.settings.host_names))
+    app.add_middleware(RequestMiddleware, metrics=services.metrics)
+    return app
+
+
+def check_exposure(settings: SiteSettings) -> None:
+    """Refuse to serve beyond this machine without TLS, or without being told to.
+
+    Raises
+    ------
+    ConfigurationError
+        With code ``exposed-without-tls``, or if only one half of the TLS pair is set.
+    """
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise ConfigurationError("tls_certificate and tls_key go together; one is missing.")
+    if is_loopback(settings.host):
+        return
+    if settings.tls_certificate is None and not settings.allow_plain_http:
+        raise ConfigurationError(
+            f"The inference service will not bind to {settings.host} without TLS.",
+            meaning="Patients' images would cross the network in the clear.",
+            action="Set tls_certificate and tls_key in site.toml, put a TLS proxy in front of "
+            "127.0.0.1, or set allow_plain_http if the network itself is trusted.",
+            code="exposed-without-tls",
+        )
+    log.warning("event=no-accounts host=%s: whoever reaches this port may use it", settings.host)
+
+
+def serve(settings: SiteSettings) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises
+    ------
+    ConfigurationError, StoreError
+        If the service cannot start.
+    """
+    check_exposure(settings)
+    scheme = "https" if settings.tls_certificate else "http"
+    app = make_app(settings)
+    log.info("event=serving url=%s://%s:%d", scheme, settings.host, settings.port)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        ssl_certfile=_text(settings.tls_certificate),
+        ssl_keyfile=_text(settings.tls_key),
+        log_config=None,
+        access_log=False,  # it would write paths and queries; RequestMiddleware logs instead
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def configure_logging() -> None:
+    """Log to standard error, one line an event; libraries from WARNING on."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    for room in ("client", "common", "uvicorn.error"):
+        logging.getLogger(room).setLevel(logging.INFO)
+
+
+def main() -> None:
+    """Read the command line and serve. Exit code 2: the settings are wrong; 1: another failure."""
+    parser = argparse.ArgumentParser(prog="python -m client.main", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="the site's folder")
+    arguments = parser.parse_args()
+    configure_logging()
+    try:
+        serve(SiteSettings.read(arguments.folder))
+    except WardroundError as error:
+        log.error("event=not-started code=%s: %s", error.code, error.line())
+        sys.exit(EXIT_USAGE if isinstance(error, ConfigurationError) else 1)
+
+
+if __name__ == "__main__":
+    main()
