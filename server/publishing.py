@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from common.errors import ReleaseError, StoreError
+from common.errors import NotFound, ReleaseError, StoreError
 from common.release import (
     MAXIMUM_MANIFEST_BYTES,
     MAXIMUM_MODEL_BYTES,
@@ -160,6 +160,19 @@ class ReleasePublisher:
         """Return every release, oldest first."""
         state = self._repository.load()
         return tuple(self._manifest(state, release_target(version)) for version in _versions(state))
+
+    def manifest(self, version: int) -> ReleaseManifest:
+        """Return the manifest of a release.
+
+        Raises
+        ------
+        NotFound
+            If there is none of that version.
+        """
+        state = self._repository.load()
+        if version not in _versions(state):
+            raise NotFound(f"There is no release {version}.")
+        return self._manifest(state, release_target(version))
 
     def _release(self, state: RepositoryState, draft: ReleaseDraft, data: bytes) -> int:
         repository = self._repository

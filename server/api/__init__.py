@@ -1,0 +1,1 @@
+"""The coordinator service's HTTP edge: releases, health, campaigns, metrics."""

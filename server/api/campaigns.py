@@ -1,0 +1,158 @@
+"""Campaigns and their progress, as the registry tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+
+from common.evaluation import Metrics
+from common.release import GateCheck
+from server.api.services import Services
+from server.records import Campaign, Candidate, Contribution, Round
+
+router = APIRouter(prefix="/campaigns", tags=["campaigns"])
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class CampaignSummary(_Document):
+    """One campaign. ``rounds`` are those planned; ``epsilon`` is None without privacy."""
+
+    id: str
+    task: str
+    architecture: str
+    state: str
+    rounds: int
+    epsilon: float | None
+    base_release: int | None
+    failure: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, campaign: Campaign) -> CampaignSummary:
+        """Summarise a campaign."""
+        return cls(
+            id=campaign.id,
+            task=campaign.recipe.name,
+            architecture=campaign.recipe.model.architecture,
+            state=campaign.state,
+            rounds=campaign.settings.rounds,
+            epsilon=campaign.settings.epsilon,
+            base_release=campaign.base_release,
+            failure=campaign.failure,
+            created_at=campaign.created_at,
+            started_at=campaign.started_at,
+            finished_at=campaign.finished_at,
+        )
+
+
+class SiteOutcome(_Document):
+    """What became of one request to one site, and what its last word on privacy was."""
+
+    site: str
+    attempt: int
+    outcome: str
+    code: str | None
+    seconds: float
+    bytes: int
+    epsilon_campaign: float | None
+    epsilon_life: float | None
+    delta: float | None
+
+    @classmethod
+    def of(cls, contribution: Contribution) -> SiteOutcome:
+        """Summarise a contribution."""
+        receipt = contribution.receipt
+        return cls(
+            site=contribution.site,
+            attempt=contribution.attempt,
+            outcome=contribution.outcome,
+            code=contribution.code,
+            seconds=contribution.seconds,
+            bytes=contribution.bytes,
+            epsilon_campaign=receipt.epsilon_campaign if receipt else None,
+            epsilon_life=receipt.epsilon_life if receipt else None,
+            delta=receipt.delta if receipt else None,
+        )
+
+
+class RoundDocument(_Document):
+    """One round; ``metrics`` are of the model that it started from, merged over the sites."""
+
+    number: int
+    purpose: str
+    state: str
+    base_digest: str
+    aggregate_digest: str | None
+    metrics: Metrics | None
+    started_at: datetime
+    finished_at: datetime | None
+    sites: tuple[SiteOutcome, ...]
+
+    @classmethod
+    def of(cls, found: Round, contributions: Sequence[Contribution]) -> RoundDocument:
+        """Summarise a round with those of a campaign's contributions that belong to it."""
+        return cls(
+            number=found.number,
+            purpose=found.purpose,
+            state=found.state,
+            base_digest=found.base_digest,
+            aggregate_digest=found.aggregate_digest,
+            metrics=found.metrics,
+            started_at=found.started_at,
+            finished_at=found.finished_at,
+            sites=tuple(SiteOutcome.of(c) for c in contributions if c.round == found.number),
+        )
+
+
+class CandidateDocument(_Document):
+    """The campaign's candidate and the gate's verdicts."""
+
+    id: str
+    state: str
+    model_digest: str
+    checks: tuple[GateCheck, ...]
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> CandidateDocument:
+        """Summarise a candidate."""
+        return cls(
+            id=candidate.id,
+            state=candidate.state,
+            model_digest=candidate.model_digest,
+            checks=candidate.draft.gate,
+        )
+
+
+class CampaignDocument(_Document):
+    """One campaign, its rounds so far, and what came of it."""
+
+    campaign: CampaignSummary
+    rounds: tuple[RoundDocument, ...]
+    candidates: tuple[CandidateDocument, ...]
+
+
+@router.get("", summary="All campaigns, the newest first")
+def list_campaigns(services: Services) -> list[CampaignSummary]:
+    """List campaigns."""
+    return [CampaignSummary.of(campaign) for campaign in services.registry.campaigns()]
+
+
+@router.get("/{identifier}", summary="One campaign's progress, round by round and site by site")
+def show_campaign(identifier: str, services: Services) -> CampaignDocument:
+    """Show one campaign."""
+    registry = services.registry
+    campaign = registry.campaign(identifier)
+    contributions = registry.contributions(identifier)
+    return CampaignDocument(
+        campaign=CampaignSummary.of(campaign),
+        rounds=tuple(RoundDocument.of(r, contributions) for r in registry.rounds(identifier)),
+        candidates=tuple(CandidateDocument.of(c) for c in registry.candidates(campaign=identifier)),
+    )

@@ -1,0 +1,37 @@
+"""What the routes need, as one typed value that `server.main` composes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from server.publishing import ReleasePublisher
+from server.registry import Registry
+from server.settings import CoordinatorSettings
+from server.supervision import SupervisedTask
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class CoordinatorServices:
+    """The coordinator's parts."""
+
+    settings: CoordinatorSettings
+    publisher: ReleasePublisher
+    registry: Registry
+    tasks: tuple[SupervisedTask, ...] = ()
+    clock: Callable[[], datetime] = _now
+
+
+def _services(request: Request) -> CoordinatorServices:
+    return cast(CoordinatorServices, request.app.state.services)
+
+
+Services = Annotated[CoordinatorServices, Depends(_services)]
