@@ -132,8 +132,18 @@ def records_to_description(records: RecordDict) -> SiteDescription:
     return _header(records, SiteDescription, UpdateRefused, "reply")
 
 
-def request_to_records(signed: SignedPlan, tensors: Tensors) -> RecordDict:
-    """Pack a round's request: plan bytes as they were signed, and the base model's tensors."""
+def pack_tensors(tensors: Tensors) -> ArrayRecord:
+    """Serialise tensors once, for requests to many sites."""
+    # ascontiguousarray would turn a scalar into a vector.
+    blob = save_blob({name: np.array(array, order="C") for name, array in tensors.items()})
+    return ArrayRecord({_BLOB: Array(dtype="uint8", shape=(len(blob),), stype=_BLOB, data=blob)})
+
+
+def request_to_records(signed: SignedPlan, tensors: Tensors | ArrayRecord) -> RecordDict:
+    """Pack a round's request: plan bytes as they were signed, and the base model's tensors.
+
+    ``tensors`` may be packed already, by `pack_tensors`.
+    """
     header = _Request(
         plan=b64encode(signed.payload).decode(),
         signature=b64encode(signed.signature.value).decode(),
@@ -218,13 +228,11 @@ def _binding_of(source: UpdateBinding | Receipt) -> _Binding:
     )
 
 
-def _pack(header: BaseModel, tensors: Tensors | None) -> RecordDict:
+def _pack(header: BaseModel, tensors: Tensors | ArrayRecord | None) -> RecordDict:
     records = RecordDict({_HEADER: ConfigRecord({_KEY: header.model_dump_json().encode()})})
     if tensors is not None:
-        # ascontiguousarray would turn a scalar into a vector.
-        blob = save_blob({name: np.array(array, order="C") for name, array in tensors.items()})
-        array = Array(dtype="uint8", shape=(len(blob),), stype=_BLOB, data=blob)
-        records[_TENSORS] = ArrayRecord({_BLOB: array})
+        packed = tensors if isinstance(tensors, ArrayRecord) else pack_tensors(tensors)
+        records[_TENSORS] = packed
     return records
 
 

@@ -90,8 +90,7 @@ class Registry(ReleaseRecords):
     def sites(self) -> tuple[Site, ...]:
         """Return all registered sites, by name."""
         return tuple(
-            rows.site(row)
-            for row in self._sessions.all(SiteRow, select(SiteRow).order_by(SiteRow.name))
+            rows.site(row) for row in self._sessions.all(select(SiteRow).order_by(SiteRow.name))
         )
 
     def add_campaign(
@@ -134,7 +133,7 @@ class Registry(ReleaseRecords):
         query = select(CampaignRow).order_by(CampaignRow.created_at.desc(), CampaignRow.id.desc())
         if state is not None:
             query = query.where(CampaignRow.state == state)
-        return tuple(rows.campaign(row) for row in self._sessions.all(CampaignRow, query))
+        return tuple(rows.campaign(row) for row in self._sessions.all(query))
 
     def start_campaign(self, identifier: str, *, flower_run: int | None = None) -> Campaign:
         """Take a created campaign into the running state; only one caller can.
@@ -215,7 +214,7 @@ class Registry(ReleaseRecords):
     def rounds(self, campaign: str) -> tuple[Round, ...]:
         """Return a campaign's rounds in order."""
         query = select(RoundRow).where(RoundRow.campaign == campaign).order_by(RoundRow.number)
-        return tuple(rows.round_(row) for row in self._sessions.all(RoundRow, query))
+        return tuple(rows.round_(row) for row in self._sessions.all(query))
 
     def record_contribution(self, contribution: Contribution) -> None:
         """Record what became of a request, in place of an earlier record of the same attempt."""
@@ -231,9 +230,7 @@ class Registry(ReleaseRecords):
         if number is not None:
             query = query.where(row.round == number)
         query = query.order_by(row.round, row.attempt, row.site)
-        return tuple(
-            rows.contribution(found) for found in self._sessions.all(ContributionRow, query)
-        )
+        return tuple(rows.contribution(found) for found in self._sessions.all(query))
 
 
 def _campaign(session: Session, identifier: str, *, lock: bool = False) -> CampaignRow:

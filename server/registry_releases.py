@@ -50,7 +50,7 @@ class ReleaseRecords:
         query = select(CandidateRow).order_by(CandidateRow.created_at.desc())
         if campaign is not None:
             query = query.where(CandidateRow.campaign == campaign)
-        return tuple(rows.candidate(row) for row in self._sessions.all(CandidateRow, query))
+        return tuple(rows.candidate(row) for row in self._sessions.all(query))
 
     def approved_candidates(self) -> tuple[Candidate, ...]:
         """Return the candidates that are to be published, the oldest first."""
@@ -59,7 +59,7 @@ class ReleaseRecords:
             .where(CandidateRow.state == "approved")
             .order_by(CandidateRow.created_at)
         )
-        return tuple(rows.candidate(row) for row in self._sessions.all(CandidateRow, query))
+        return tuple(rows.candidate(row) for row in self._sessions.all(query))
 
     def record_release(self, manifest: ReleaseManifest) -> Release:
         """Record that a candidate was published. Repeatable.
@@ -95,7 +95,7 @@ class ReleaseRecords:
         query = select(ReleaseRow).order_by(ReleaseRow.version.desc())
         if task is not None:
             query = query.where(ReleaseRow.task == task)
-        return tuple(rows.release(row) for row in self._sessions.all(ReleaseRow, query))
+        return tuple(rows.release(row) for row in self._sessions.all(query))
 
     def release(self, version: int) -> Release:
         """Return a release.
@@ -105,9 +105,7 @@ class ReleaseRecords:
         NotFound
             If there is none of that version.
         """
-        found = self._sessions.all(
-            ReleaseRow, select(ReleaseRow).where(ReleaseRow.version == version)
-        )
+        found = self._sessions.all(select(ReleaseRow).where(ReleaseRow.version == version))
         if not found:
             raise NotFound(f"There is no release {version}.")
         return rows.release(found[0])

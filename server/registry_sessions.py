@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 from sqlalchemy import Engine, Select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -45,10 +45,10 @@ class Sessions:
         ):
             yield session
 
-    def all(self, kind: type[Row], query: Select[Any]) -> Sequence[Row]:
-        """Return all rows of a query for ``kind``."""
+    def all(self, query: Select[Row]) -> Sequence[Row]:
+        """Return all rows of a query."""
         with self.reading() as session:
-            return cast("Sequence[Row]", session.scalars(query).all())
+            return session.scalars(query).all()
 
 
 @contextmanager
