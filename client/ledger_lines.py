@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 
 from client.accounting import Spend
 from client.tables import LedgerRow
-from common.errors import PrivacyRefused
+from common.errors import PlanRefused, PrivacyRefused
 
 GENESIS = "0" * 64
 
@@ -63,6 +63,34 @@ class LedgerLine:
         return Spend(self.noise_multiplier, self.sampling_rate, self.steps)
 
 
+@dataclass(frozen=True)
+class RoundRequest:
+    """What a verified plan asks to spend: ``rounds_left`` includes this round."""
+
+    campaign: str
+    round: int
+    nonce: str
+    rounds_left: int
+    sampling_rate: float
+    steps: int
+    max_grad_norm: float
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Upper bounds of epsilon at ``delta``: over the site's life, and for each campaign."""
+
+    life: float
+    campaigns: dict[str, float]
+    rounds_without_privacy: int
+    delta: float
+
+    @property
+    def guaranteed_life(self) -> float | None:
+        """``life``, or None where a round without privacy has ended the guarantee."""
+        return self.life if self.rounds_without_privacy == 0 else None
+
+
 def read_lines(connection: Connection) -> tuple[LedgerLine, ...]:
     """Return all lines, oldest first."""
     rows = connection.execute(select(LedgerRow.__table__).order_by(LedgerRow.sequence)).mappings()
@@ -95,6 +123,23 @@ def check_chain(lines: Sequence[LedgerLine]) -> None:
         if not whole or line.previous != previous:
             raise damaged(f"Line {number} of the privacy ledger was changed.")
         previous = line.digest
+
+
+def refuse_replay(lines: Sequence[LedgerLine], request: RoundRequest) -> None:
+    """Raise PlanRefused if the nonce or the campaign's round was reserved before."""
+    for line in lines:
+        same_round = (line.campaign, line.round) == (request.campaign, request.round)
+        if line.nonce == request.nonce or same_round:
+            raise replayed()
+
+
+def replayed() -> PlanRefused:
+    """Return the error for a plan that comes a second time."""
+    return PlanRefused(
+        "This round was accepted before.",
+        meaning="Training twice on one plan would spend privacy that nobody asked for.",
+        code="plan-replayed",
+    )
 
 
 def damaged(what: str) -> PrivacyRefused:

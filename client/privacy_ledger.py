@@ -14,9 +14,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from sqlalchemy import Connection, Engine, insert, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -26,41 +27,25 @@ from client.ledger_anchor import LedgerAnchor
 from client.ledger_lines import (
     GENESIS,
     LedgerLine,
+    RoundRequest,
+    Spent,
     check_chain,
     damaged,
     read_lines,
+    refuse_replay,
+    replayed,
     rounds_without_privacy,
     spends,
 )
+from client.settings import SiteSettings
 from client.tables import LedgerRow
-from common.errors import PlanRefused, PrivacyRefused, StoreError
+from common.database import migrate, open_database
+from common.errors import PrivacyRefused, StoreError
 
 logger = logging.getLogger(__name__)
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 DELTA_TOLERANCE = 1e-12
-
-
-@dataclass(frozen=True)
-class RoundRequest:
-    """What a verified plan asks to spend: ``rounds_left`` includes this round."""
-
-    campaign: str
-    round: int
-    nonce: str
-    rounds_left: int
-    sampling_rate: float
-    steps: int
-    max_grad_norm: float
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Upper bounds of epsilon at ``delta``: over the site's life, and for each campaign."""
-
-    life: float
-    campaigns: dict[str, float]
-    rounds_without_privacy: int
-    delta: float
 
 
 class PrivacyLedger:
@@ -87,6 +72,26 @@ class PrivacyLedger:
         self._engine = engine
         self._anchor = LedgerAnchor(anchor) if anchor is not None else None
         self._clock = clock
+
+    @classmethod
+    def open(cls, settings: SiteSettings) -> PrivacyLedger:
+        """Open a site's ledger, its database brought up to date.
+
+        Raises
+        ------
+        ConfigurationError, StoreError
+            If the database cannot be used.
+        """
+        engine = open_database(settings.database)
+        migrate(engine, MIGRATIONS)
+        return cls(engine, anchor=settings.data / "ledger-head.json")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the database connections back."""
+        self._engine.dispose()
 
     def entries(self) -> tuple[LedgerLine, ...]:
         """Return all lines, oldest first.
@@ -150,6 +155,13 @@ class PrivacyLedger:
         self._remember(written)
         return written
 
+    def reservation(self, campaign: str, round_number: int) -> LedgerLine | None:
+        """Return what was reserved for a round, if anything."""
+        for line in self.entries():
+            if (line.kind, line.campaign, line.round) == ("reserve", campaign, round_number):
+                return line
+        return None
+
     def spent(self, delta: float, *, kind: Accountant = "rdp") -> Spent:
         """Recompute epsilon from the lines alone, never from a stored figure.
 
@@ -193,7 +205,7 @@ class PrivacyLedger:
         sigma: Callable[[Sequence[LedgerLine]], float],
     ) -> LedgerLine:
         with self._append() as (connection, lines):
-            _refuse_replay(lines, request)
+            refuse_replay(lines, request)
             if any(abs(line.delta - delta) > DELTA_TOLERANCE * delta for line in lines):
                 raise PrivacyRefused(
                     "The policy's delta is not the one that the ledger was begun with.",
@@ -242,7 +254,7 @@ class PrivacyLedger:
                 self._verify(lines)
                 yield connection, lines
         except IntegrityError as error:
-            raise _replayed() from error
+            raise replayed() from error
         except SQLAlchemyError as error:
             raise _unusable(error) from error
 
@@ -270,21 +282,6 @@ class PrivacyLedger:
     def _remember(self, line: LedgerLine) -> None:
         if self._anchor is not None:
             self._anchor.advance(line.sequence, line.digest)
-
-
-def _refuse_replay(lines: Sequence[LedgerLine], request: RoundRequest) -> None:
-    for line in lines:
-        same_round = (line.campaign, line.round) == (request.campaign, request.round)
-        if line.nonce == request.nonce or same_round:
-            raise _replayed()
-
-
-def _replayed() -> PlanRefused:
-    return PlanRefused(
-        "This round was accepted before.",
-        meaning="Training twice on one plan would spend privacy that nobody asked for.",
-        code="plan-replayed",
-    )
 
 
 def _unusable(error: SQLAlchemyError) -> StoreError:

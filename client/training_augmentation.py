@@ -74,7 +74,8 @@ def _jitter(images: torch.Tensor, strength: float, generator: torch.Generator) -
     mean = _grey(images).mean((1, 2, 3), keepdim=True)  # of each image alone
     images = (mean + contrast * (images - mean)).clamp(0, 1)
     grey = _grey(images)
-    return (grey + saturation * (images - grey)).clamp(0, 1)
+    jittered: torch.Tensor = (grey + saturation * (images - grey)).clamp(0, 1)
+    return jittered
 
 
 def _grey(images: torch.Tensor) -> torch.Tensor:

@@ -131,7 +131,14 @@ def train_private(
         optimizer = PatientOptimizer(bench.optimizer(), step, random)
         for _ in range(job.training.local_steps):
             chosen = sample_patients(images, job.training.sampling_rate, random)
-            _step(bench, optimizer, images, chosen, augmentation=augmentation, multiplicity=step.augmentation_multiplicity)
+            _step(
+                bench,
+                optimizer,
+                images,
+                chosen,
+                augmentation=augmentation,
+                multiplicity=step.augmentation_multiplicity,
+            )
     finally:
         hooks.cleanup()
     return bench.trained(job.training.local_steps)
