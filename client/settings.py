@@ -3,7 +3,8 @@
 The folder is the start-up kit that `wardround provision` made::
 
     site.toml    policy.toml
-    keys/        node, node.pub (Flower node identity), pseudonyms (secret of patient pseudonyms)
+    keys/        node, node.pub (Flower node identity), pseudonyms (secret of patient pseudonyms),
+                 superexec.secret (between the site's SuperNode and its runner)
     trust/       ca.crt, root.json (first TUF root), plan-keys/*.pem (coordinator plan keys)
     data/        cases.db, images/, cache/, releases/
     logs/
@@ -29,7 +30,9 @@ class SiteSettings(BaseSettings):
     Durations are in seconds, ``port`` is that of the inference service. It has no accounts yet,
     so an address beyond loopback is refused unless ``tls_certificate`` and ``tls_key`` (PEM) are
     set, or ``allow_plain_http`` says that the network itself is trusted; ``host_names`` are the
-    names by which browsers may call it, loopback and ``host`` apart.
+    names by which browsers may call it, loopback and ``host`` apart. ``superlink`` is the
+    coordinator's ``host:port`` for rounds; ``runtime_port`` joins the site's SuperNode and its
+    runner, on loopback.
     """
 
     model_config = SettingsConfigDict(
@@ -45,6 +48,8 @@ class SiteSettings(BaseSettings):
     memory_megabytes: Annotated[int, Field(ge=64)] = 2048
     holdout_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.2
     coordinator_url: str = "https://127.0.0.1:8444"
+    superlink: Annotated[str, Field(pattern=r"^[^\s/]+:[0-9]{1,5}$")] = "127.0.0.1:8443"
+    runtime_port: Annotated[int, Field(ge=1, le=65535)] = 9094
     release_poll_seconds: Annotated[float, Field(gt=0)] = 60.0
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8500

@@ -46,7 +46,10 @@ class ProcessSpec:
     log : Path
         Where stdout and stderr go, appended.
     ready : callable, optional
-        Tells whether it can be used now; None means as soon as it runs.
+        Tells whether it can be used now.
+    ready_file : Path, optional
+        A file that it writes when it can be used; an earlier one is removed at the start.
+        With neither, a process counts as ready as soon as it runs.
     """
 
     name: str
@@ -54,6 +57,7 @@ class ProcessSpec:
     environment: Mapping[str, str]
     log: Path
     ready: Callable[[], bool] | None = None
+    ready_file: Path | None = None
 
 
 class _Process:
@@ -188,6 +192,10 @@ class Supervisor:
         if not process.wait(30.0):
             raise ProcessError(f"The process {name} does not end.")
 
+    def restart(self, name: str) -> int:
+        """Start a process again that has ended, and return its new id."""
+        return self.start(self._processes[name].spec)
+
     def stop_one(self, name: str, *, grace: float = 5.0) -> None:
         """Stop one process: asked first, killed after ``grace`` seconds."""
         self._stop([self._processes[name]], grace)
@@ -216,6 +224,8 @@ class Supervisor:
 
 def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
     spec.log.parent.mkdir(parents=True, exist_ok=True)
+    if spec.ready_file is not None:
+        spec.ready_file.unlink(missing_ok=True)
     guarded = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), *spec.command]
     with spec.log.open("ab") as log:
         try:
@@ -234,6 +244,8 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
 
 
 def _is_ready(spec: ProcessSpec) -> bool:
+    if spec.ready_file is not None and not spec.ready_file.exists():
+        return False
     return spec.ready is None or spec.ready()
 
 

@@ -160,7 +160,7 @@ def draw_fresh_randomness() -> None:
     the difference between two rounds.
     """
     random.seed()
-    np.random.seed(np.frombuffer(os.urandom(32), dtype=np.uint32))  # noqa: NPY002 - the global one
+    np.random.seed(np.frombuffer(os.urandom(32), dtype=np.uint32))
     torch.manual_seed(int.from_bytes(os.urandom(8), "little", signed=True))
 
 

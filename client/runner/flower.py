@@ -105,14 +105,26 @@ def forget_exit_handlers() -> None:
     exit_handler.registered_exit_handlers.clear()
 
 
-def quicken_supernode(pace: Pace) -> None:
+def quicken_supernode(pace: Pace, on_connected: Callable[[], None]) -> None:
     """Let a SuperNode in this process ask for work as often as ``pace`` says.
 
     Flower sleeps three seconds whenever no message waits, and half a second between looks for
     the reply; both are constants in its loop.
+
+    Parameters
+    ----------
+    pace : Pace
+        Waiting times between questions.
+    on_connected : callable
+        Called before the first wait: the SuperLink knows the node and had no message for it.
     """
+    connected = False
 
     def sleep(seconds: float) -> None:
+        nonlocal connected
+        if not connected:
+            connected = True
+            on_connected()
         if seconds < 1.0:  # it holds a message and waits for the reply
             pace.work_seen()
             time.sleep(min(seconds, WAITING_FOR_REPLY_SECONDS))

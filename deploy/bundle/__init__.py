@@ -1,0 +1,1 @@
+"""The bundle that `flwr run` ships: a pyproject.toml, no code."""

@@ -1,0 +1,164 @@
+"""What runs where: the processes of a coordinator and of a site, as specs for a supervisor.
+
+============== =============================== ==========================================
+process        where                           what it does
+============== =============================== ==========================================
+superlink      coordinator                     Flower's hub: nodes, messages, runs
+superexec      coordinator                     starts a ServerApp process for each run
+coordinator    coordinator                     publishes releases, serves them over HTTPS
+<site>-node    site                            SuperNode: the one outbound connection
+<site>-runner  site                            runs the messages with the site's own code
+<site>-service site                            inference service and the clinician's page
+============== =============================== ==========================================
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from client.settings import SiteSettings
+from deploy.flower_run import ENVIRONMENT
+from deploy.processes import ProcessSpec
+from server.settings import CoordinatorSettings
+
+BIN = Path(sys.executable).parent
+PROBE_SECONDS = 2.0
+
+INHERITED = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+"""Of the caller's environment. Proxies are left out, for they would catch loopback; so are
+``WARDROUND_*`` settings, which would give every site the same values."""
+
+
+def superlink(settings: CoordinatorSettings, logs: Path) -> ProcessSpec:
+    """Describe Flower's SuperLink: TLS, authenticated nodes, ServerApps in processes apart."""
+    keys = settings.keys
+    command = [
+        str(BIN / "flower-superlink"),
+        "--host", "127.0.0.1",
+        "--port", str(settings.superlink_port),
+        "--ssl-ca-certfile", str(keys / "ca.crt"),
+        "--ssl-certfile", str(keys / "server.crt"),
+        "--ssl-keyfile", str(keys / "server.key"),
+        "--enable-supernode-auth",
+        "--disable-runtime-dependency-installation",
+        "--database", str(settings.data / "superlink.db"),
+        "--isolation", "process",
+        "--superexec-auth-secret-file", str(keys / "superexec.secret"),
+    ]  # fmt: skip
+    return ProcessSpec(
+        name="superlink",
+        command=command,
+        environment=environment(settings.data / "flower-superlink"),
+        log=logs / "superlink.log",
+        ready=_answers(f"https://127.0.0.1:{settings.superlink_port}/health", keys / "ca.crt"),
+    )
+
+
+def superexec(settings: CoordinatorSettings, logs: Path) -> ProcessSpec:
+    """Describe Flower's SuperExec, which starts a ServerApp process for each run."""
+    command = [
+        str(BIN / "flower-superexec"),
+        "--runtime-api-address", f"127.0.0.1:{settings.superlink_port}",
+        "--root-certificates", str(settings.keys / "ca.crt"),
+        "--superexec-auth-secret-file", str(settings.keys / "superexec.secret"),
+    ]  # fmt: skip
+    further = {
+        "WARDROUND_COORDINATOR_FOLDER": str(settings.folder),
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
+    }
+    return ProcessSpec(
+        name="superexec",
+        command=command,
+        environment=environment(settings.data / "flower-superexec", further),
+        log=logs / "superexec.log",
+    )
+
+
+def coordinator_service(settings: CoordinatorSettings, logs: Path) -> ProcessSpec:
+    """Describe the coordinator's own service."""
+    return ProcessSpec(
+        name="coordinator",
+        command=[sys.executable, "-m", "server.main", "--folder", str(settings.folder)],
+        environment=environment(settings.data / "flower-service"),
+        log=logs / "coordinator.log",
+        ready=_answers(f"https://127.0.0.1:{settings.port}/health/live", settings.keys / "ca.crt"),
+    )
+
+
+def site_node(settings: SiteSettings, logs: Path) -> ProcessSpec:
+    """Describe a site's SuperNode, ready when the SuperLink knows it."""
+    name = f"{settings.name}-node"
+    flag = settings.data / f".{name}.ready"
+    command = [sys.executable, "-m", "client.runner.supernode", "--folder", str(settings.folder)]
+    return ProcessSpec(
+        name=name,
+        command=[*command, "--ready", str(flag)],
+        environment=environment(settings.data / "flower-node"),
+        log=logs / f"{name}.log",
+        ready_file=flag,
+    )
+
+
+def site_runner(settings: SiteSettings, logs: Path) -> ProcessSpec:
+    """Describe a site's runner, ready when everything is imported."""
+    name = f"{settings.name}-runner"
+    flag = settings.data / f".{name}.ready"
+    command = [sys.executable, "-m", "client.runner", "--folder", str(settings.folder)]
+    return ProcessSpec(
+        name=name,
+        command=[*command, "--ready", str(flag)],
+        environment=environment(settings.data / "flower-runner"),
+        log=logs / f"{name}.log",
+        ready_file=flag,
+    )
+
+
+def site_service(settings: SiteSettings, logs: Path) -> ProcessSpec:
+    """Describe a site's inference service, ready when it answers, with or without a model."""
+    name = f"{settings.name}-service"
+    return ProcessSpec(
+        name=name,
+        command=[sys.executable, "-m", "client.main", "--folder", str(settings.folder)],
+        environment=environment(settings.data / "flower-service"),
+        log=logs / f"{name}.log",
+        ready=_answers(f"{site_url(settings)}/health/live", settings.tls_certificate),
+    )
+
+
+def site_url(settings: SiteSettings) -> str:
+    """Return the base URL of a site's inference service on this machine."""
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return f"{scheme}://127.0.0.1:{settings.port}"
+
+
+def environment(flower_home: Path, further: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return a process's whole environment: what it needs, and nothing inherited by chance."""
+    flower_home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return {
+        **inherited,
+        **ENVIRONMENT,
+        "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin",
+        "FLWR_HOME": str(flower_home),
+        "PYTHONUNBUFFERED": "1",
+        **(further or {}),
+    }
+
+
+def _answers(url: str, authority: Path | None) -> Callable[[], bool]:
+    context = ssl.create_default_context(cafile=authority) if authority is not None else False
+
+    def probe() -> bool:
+        try:
+            with httpx.Client(verify=context, timeout=PROBE_SECONDS, trust_env=False) as client:
+                return client.get(url).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    return probe

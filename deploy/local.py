@@ -1,0 +1,310 @@
+"""A whole federation on one machine, as the real processes that hospitals would run.
+
+::
+
+    FOLDER/coordinator/      as `wardround provision` makes it
+    FOLDER/sites/<name>/     as above; the site's cases and ledger live here
+    FOLDER/logs/             one file a process
+
+Everything speaks TLS and knows its peers exactly as between hospitals; only the addresses are
+loopback. Nothing survives the process that started it, however that ends (`deploy.processes`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tomllib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import tomli_w
+from filelock import FileLock, Timeout
+
+from client.policy import SitePolicy
+from client.settings import SiteSettings
+from common.errors import ConfigurationError, NotFound
+from common.folders import write_public
+from common.recipe import Recipe
+from deploy import components, flower_run
+from deploy.campaigns import OnProgress, launch_campaign, watch_campaign
+from deploy.ports import free_port, is_free
+from deploy.processes import State, Supervisor
+from deploy.provision import provision
+from server.records import Campaign
+from server.registry import Registry
+from server.settings import CoordinatorSettings
+
+log = logging.getLogger(__name__)
+
+SUPERLINK_SECONDS = 60.0
+READY_SECONDS = 180.0
+RELEASE_POLL_SECONDS = 1.0
+
+
+class LocalFederation:
+    """A coordinator and its sites; use it as a context manager.
+
+    Making one provisions what is missing of the folder; `start` runs the processes.
+
+    Parameters
+    ----------
+    folder : Path
+        New, or an earlier federation's.
+    sites : sequence of str
+        Sites to have; those that are in the folder already stay, too.
+    task : str
+        Recipe of new sites; may be empty where no site is new.
+    policy : SitePolicy, optional
+        For new sites; by default the start-up kit's own, which allows ``task`` alone.
+    site_settings : mapping, optional
+        Further fields of `SiteSettings` for new sites.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder has no site and none is named, or a name is malformed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        sites: Sequence[str] = (),
+        task: str = "",
+        policy: SitePolicy | None = None,
+        site_settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.folder = folder.resolve()
+        names = sorted({*sites, *_kits(self.folder)})
+        if not names:
+            raise ConfigurationError(f"{folder} has no site.", action="Name some with --site.")
+        threads = max(1, (os.cpu_count() or 1) // len(names))
+        defaults = {"threads": threads, "release_poll_seconds": RELEASE_POLL_SECONDS}
+        provision(
+            self.folder,
+            sites=names,
+            task=task,
+            policy=policy,
+            site_settings=lambda _name: {**defaults, **(site_settings or {})},
+        )
+        self._names = tuple(names)
+        self._supervisor = Supervisor()
+        self._lock = FileLock(self.folder / ".running.lock", timeout=0)
+
+    def __enter__(self) -> LocalFederation:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """The sites, by name."""
+        return self._names
+
+    @property
+    def logs(self) -> Path:
+        """Folder of every process's log."""
+        return self.folder / "logs"
+
+    @property
+    def coordinator(self) -> CoordinatorSettings:
+        """The coordinator's settings, as they are on disk now."""
+        return CoordinatorSettings.read(self.folder / "coordinator")
+
+    def site(self, name: str) -> SiteSettings:
+        """Return a site's settings, as they are on disk now.
+
+        Raises
+        ------
+        NotFound
+            If there is no such site.
+        """
+        if name not in self._names:
+            raise NotFound(
+                f"There is no site {name!r}.", action=f"Known: {', '.join(self._names)}."
+            )
+        return SiteSettings.read(self.folder / "sites" / name)
+
+    @property
+    def coordinator_url(self) -> str:
+        """Base URL of the coordinator's service (its CA is ``coordinator/keys/ca.crt``)."""
+        return f"https://127.0.0.1:{self.coordinator.port}"
+
+    def site_url(self, name: str) -> str:
+        """Return the base URL of a site's inference service."""
+        return components.site_url(self.site(name))
+
+    def start(self) -> None:
+        """Start every process, and return when the sites' nodes are registered and started.
+
+        Raises
+        ------
+        ConfigurationError
+            With code ``federation-running``, if the folder is in use.
+        ProcessError
+            If a process does not come up; everything is stopped then.
+        """
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise ConfigurationError(
+                f"A federation is running in {self.folder} already.",
+                action="Stop it first, or name another folder.",
+                code="federation-running",
+            ) from error
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait_ready(self, timeout: float = READY_SECONDS) -> None:
+        """Wait until every process is ready and every node connected.
+
+        Raises
+        ------
+        ProcessError
+            If one ends or the time is over; it names the log.
+        """
+        self._supervisor.wait_ready(timeout=timeout)
+
+    def states(self) -> dict[str, State]:
+        """Return the state of every process by name."""
+        return self._supervisor.states()
+
+    def check(self) -> None:
+        """Raise ProcessError if a process ended by itself."""
+        self._supervisor.check()
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Kill a process by its name (see `deploy.components`); for tests of failure."""
+        self._supervisor.kill(name, number)
+
+    def restart(self, name: str) -> None:
+        """Start a process again that was killed or has failed."""
+        self._supervisor.restart(name)
+
+    def start_campaign(
+        self,
+        recipe: Recipe,
+        *,
+        rounds: int | None = None,
+        epsilon: float | None = None,
+        private: bool = True,
+        quorum: int | None = None,
+    ) -> str:
+        """Create a campaign, start its Flower run, and return the campaign's id.
+
+        See `deploy.campaigns.launch_campaign`.
+        """
+        return launch_campaign(
+            self.coordinator,
+            recipe,
+            rounds=rounds,
+            epsilon=epsilon,
+            private=private,
+            quorum=quorum
+            if quorum is not None
+            else min(recipe.federation.quorum, len(self._names)),
+        )
+
+    def wait_campaign(
+        self, campaign: str, on_progress: OnProgress | None = None, *, timeout: float | None = None
+    ) -> Campaign:
+        """Wait for a campaign's end; raise if it fails or a process dies meanwhile.
+
+        See `deploy.campaigns.watch_campaign`.
+        """
+        return watch_campaign(
+            self.coordinator, campaign, on_progress, check=self.check, timeout=timeout
+        )
+
+    def stop(self) -> None:
+        """Stop everything in order, within about ten seconds; may be called twice."""
+        sites = [f"{name}-{part}" for name in self._names for part in ("service", "node", "runner")]
+        self._supervisor.stop([["superexec"], sites])
+        self._lock.release()
+
+    def _start(self) -> None:
+        self._assign_ports()
+        coordinator = self.coordinator
+        sites = [self.site(name) for name in self._names]
+        start = self._supervisor.start
+        start(components.superlink(coordinator, self.logs))
+        start(components.superexec(coordinator, self.logs))
+        start(components.coordinator_service(coordinator, self.logs))
+        for site in sites:
+            start(components.site_runner(site, self.logs))
+            start(components.site_service(site, self.logs))
+        self._supervisor.wait_ready(["superlink"], timeout=SUPERLINK_SECONDS)
+        _register(coordinator, sites)
+        for site in sites:
+            start(components.site_node(site, self.logs))
+        log.info("event=federation-started sites=%d", len(sites))
+
+    def _assign_ports(self) -> None:
+        coordinator, taken = self.coordinator, set[int]()
+
+        def port(current: int) -> int:
+            chosen = current if current not in taken and is_free(current) else free_port(taken)
+            taken.add(chosen)
+            return chosen
+
+        superlink, service = port(coordinator.superlink_port), port(coordinator.port)
+        _change(
+            coordinator.folder / "coordinator.toml", {"superlink_port": superlink, "port": service}
+        )
+        for name in self._names:
+            site = self.site(name)
+            changes = {
+                "coordinator_url": f"https://127.0.0.1:{service}",
+                "superlink": f"127.0.0.1:{superlink}",
+                "port": port(site.port),
+                "runtime_port": port(site.runtime_port),
+            }
+            _change(site.folder / "site.toml", changes)
+
+
+def _kits(folder: Path) -> list[str]:
+    return [path.parent.name for path in folder.glob("sites/*/site.toml")]
+
+
+def _change(path: Path, changes: Mapping[str, object]) -> None:
+    before = tomllib.loads(path.read_text("utf-8"))
+    after = {**before, **changes}
+    if after != before:
+        write_public(path, tomli_w.dumps(after).encode())
+
+
+def _register(coordinator: CoordinatorSettings, sites: Sequence[SiteSettings]) -> None:
+    """Make every site's node known to the SuperLink and to the registry."""
+    registry = Registry.open(coordinator)
+    try:
+        remembered = {site.name: site.node_id for site in registry.sites()}
+        known = (
+            {node.node_id for node in flower_run.registered_nodes(coordinator)}
+            if remembered
+            else set()
+        )
+        new = [site for site in sites if remembered.get(site.name) not in known]
+
+        def register(site: SiteSettings) -> int:
+            return flower_run.register_node(coordinator, site.keys / "node.pub", site.name)
+
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            identities = list(pool.map(register, new))
+        for site, node_id in zip(new, identities, strict=True):
+            public_key = (site.keys / "node.pub").read_text("utf-8")
+            registry.register_site(site.name, node_id=node_id, public_key=public_key)
+    finally:
+        registry.close()
