@@ -161,7 +161,12 @@ def serve(settings: SiteSettings) -> None:
     scheme = "https" if settings.tls_certificate else "http"
     app = make_app(settings)
     log.info("event=serving url=%s://%s:%d", scheme, settings.host, settings.port)
-    uvicorn.run(
+    uvicorn.Server(server_config(settings, app)).run()
+
+
+def server_config(settings: SiteSettings, app: FastAPI) -> uvicorn.Config:
+    """Return how uvicorn serves an app of this site."""
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,

@@ -60,7 +60,7 @@ class Admission:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self.admitted = 0
 
     @contextmanager
@@ -72,7 +72,7 @@ class Admission:
         Busy
             If all places are taken.
         """
-        if self.admitted >= self._capacity:
+        if self.admitted >= self.capacity:
             raise Busy(
                 "This site handles as many images as it can.", action="Try again in a moment."
             )

@@ -76,6 +76,7 @@ class ReleaseWatcher:
         self._load = load
         self._poll_seconds = poll_seconds
         self._stopping = threading.Event()
+        self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
         self._load_alarm: Alarm | None = None
         self._alarm_version = 0
@@ -98,7 +99,7 @@ class ReleaseWatcher:
         self._guarded(self._releases.current)
 
     def poll(self) -> None:
-        """Ask for a newer release once, and serve it if there is one."""
+        """Ask for a newer release once, and serve it if there is one; any thread may."""
         self._guarded(self._releases.refresh)
 
     def alarms(self) -> tuple[Alarm, ...]:
@@ -123,9 +124,10 @@ class ReleaseWatcher:
 
     def _guarded(self, find: Callable[[], LocalRelease | None]) -> None:
         try:
-            release = find()
-            while release is not None:
-                release = self._serve(release)
+            with self._turn:
+                release = find()
+                while release is not None:
+                    release = self._serve(release)
         except WardroundError as error:
             self._raise_alarm(error.code, error.line())
         except Exception as error:  # the watcher must outlive any one release

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from fastapi import Request
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -72,7 +73,8 @@ async def read_upload(
             form = await parser.parse()
     except TimeoutError as error:
         raise InputRefused("The upload took too long.", code="upload-slow") from error
-    except MultiPartException as error:
+    except (MultiPartException, FormParserError, LookupError) as error:
+        # LookupError: the sender chose a character set that there is not
         raise _malformed() from error
     return await _upload(list(form.multi_items()), maximum_bytes)
 
