@@ -181,7 +181,7 @@ class ReleaseManifest(ReleaseDraft):
     @model_validator(mode="after")
     def _consistent(self) -> ReleaseManifest:
         if self.file.name != model_target(self.model_digest):
-            raise ValueError("file.name: not the name of this model digest")
+            raise ValueError("file.name: not the name that model_digest gives")
         if self.lineage.base_release is not None and self.lineage.base_release >= self.version:
             raise ValueError("lineage.base_release: not older than the release itself")
         return self
