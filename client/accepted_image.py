@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.fft import dctn
 
 from common.imaging import DEFAULT_LIMITS, ImageLimits, Pixels, anonymise
 
-_LIKENESS_SIDE = 16
+_LIKENESS_SIDE = 64
+_ROWS, _COLUMNS = np.mgrid[:_LIKENESS_SIDE, :_LIKENESS_SIDE]
+_LOWEST = np.argsort((_ROWS + _COLUMNS).ravel(), kind="stable")[1:257]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class AcceptedImage:
     pixels_digest : str
         SHA-256 (hex) of the upright RGB pixels and their shape.
     likeness : str
-        Difference hash, 256 bits (hex): neighbouring images differ in few bits.
+        Perceptual hash, 256 bits (hex): look-alikes differ in few bits.
     """
 
     data: bytes
@@ -56,15 +59,17 @@ def accept_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Accept
 
 
 def likeness(pixels: Pixels) -> str:
-    """Return the difference hash of an image, 64 hex digits.
+    """Return the perceptual hash of an image, 64 hex digits.
 
-    The sign of the horizontal brightness step at each of 16 x 16 places of the shrunken grey
-    image: it survives resizing, re-compression and changes of brightness.
+    The signs of the 256 lowest frequencies (without the mean) of the discrete cosine transform
+    of the image, shrunken to 64 x 64 grey: they survive resizing, re-compression and changes of
+    brightness, and large dark backgrounds do not make images alike, as they do with differences
+    of neighbouring pixels.
     """
-    size = (_LIKENESS_SIDE + 1, _LIKENESS_SIDE)
+    size = (_LIKENESS_SIDE, _LIKENESS_SIDE)
     small = Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.BOX)
-    grey = np.asarray(small, np.int16)
-    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes().hex()
+    spectrum = dctn(np.asarray(small, np.float32), norm="ortho").ravel()
+    return np.packbits(spectrum[_LOWEST] > 0).tobytes().hex()
 
 
 def likeness_words(hashes: list[str]) -> NDArray[np.uint64]:

@@ -11,8 +11,10 @@ import numpy as np
 
 from client.accepted_image import likeness_words
 
-# Of 256 bits; see docs: measured on BUSI's near-duplicate groups against HAM10000's lesions.
-NEAR_DUPLICATE_BITS = 20
+# Of 256 bits. Measured: BUSI's near-duplicate groups lie within it in four pairs of five; of 4.5
+# million pairs of different lesions of HAM10000 none does (least: 44), of as many pairs of
+# different patients' mammograms two; a copy at 80 % size and JPEG quality 50 differs in 9 to 13.
+NEAR_DUPLICATE_BITS = 24
 _MAXIMUM_PAIRS = 2_000_000_000
 _CHUNK = 256
 
