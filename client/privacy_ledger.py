@@ -124,13 +124,15 @@ class PrivacyLedger:
         """
 
         def sigma(lines: Sequence[LedgerLine]) -> float:
+            earlier = spends(lines, request.campaign)
             return noise_multiplier_for(
-                campaign=spends(lines, request.campaign),
+                campaign=earlier,
                 life=spends(lines),
                 sampling_rate=request.sampling_rate,
                 steps=request.steps,
                 rounds_left=request.rounds_left,
                 budget=budget,
+                guess=earlier[-1].noise_multiplier if earlier else None,
             )
 
         return self._reserve(request, budget.delta, sigma)

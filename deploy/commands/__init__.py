@@ -1,0 +1,1 @@
+"""The commands of `wardround`, one module each; `deploy.cli` puts them together."""
