@@ -1,4 +1,4 @@
-"""How a command speaks: progress and tables for people on stderr/stdout, one JSON document for scripts."""
+"""How a command speaks: progress and tables for people, one JSON document for scripts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def emit(document: BaseModel, *, as_json: bool, show: Callable[[Console], None])
 
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Yield a progress display on stderr; silent where stderr is no terminal or ``quiet`` is set."""
+    """Yield a progress display on stderr; silent where that is no terminal, or ``quiet``."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -1,0 +1,282 @@
+"""The demo's journey in order: provision, import, train, release, confirm, train again, swap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from rich.progress import Progress, TaskID
+
+from client.case_store import CaseStore
+from client.policy import SitePolicy
+from common.errors import RoundFailed
+from common.recipe import Recipe
+from deploy.campaigns import Progress as CampaignProgress
+from deploy.demo.hospitals import Hospital
+from deploy.demo.measure import measure_site, pooled_metrics
+from deploy.demo.report import DemoReport, SiteReport
+from deploy.demo.traffic import Tally, Traffic
+from deploy.local import LocalFederation
+from server.records import Candidate
+from server.registry import Registry
+
+SWAP_SECONDS = 120.0
+SETTLE_SECONDS = 2.0
+FIRST_CAMPAIGN_SHARE = 0.7
+"""Of each site's epsilon for life, so that the second campaign has something to spend."""
+MINIMUM_CELL = 5
+
+
+@dataclass(frozen=True)
+class DemoChoices:
+    """What was asked for; ``epsilon`` bounds a site's life, ``rounds`` are campaign one's."""
+
+    recipe: Recipe
+    epsilon: float
+    rounds: int
+    private: bool
+    compare: bool
+
+
+class Demo:
+    """One run of the demo on hospitals whose images are on disk.
+
+    Parameters
+    ----------
+    folder : Path
+        New; holds the federation, its databases and logs.
+    hospitals : sequence of Hospital
+        At least two.
+    choices : DemoChoices
+        See there.
+    display : rich.progress.Progress
+        Where live progress is shown.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        hospitals: Sequence[Hospital],
+        choices: DemoChoices,
+        display: Progress,
+    ) -> None:
+        self._folder = folder
+        self._hospitals = {h.name: h for h in hospitals}
+        self._choices = choices
+        self._display = display
+        self._started = time.monotonic()
+
+    @contextmanager
+    def federation(self, *, name: str = "federation", private: bool) -> Iterator[LocalFederation]:
+        """Provision a federation, import every hospital's cases, and run it until left."""
+        choices = self._choices
+        policy = SitePolicy(
+            allowed_recipes=(choices.recipe.name,),
+            allow_without_privacy=not private,
+            epsilon_life=choices.epsilon,
+            epsilon_campaign=choices.epsilon,
+            release_evaluation=True,
+            minimum_cell=MINIMUM_CELL,
+        )
+        federation = LocalFederation(
+            self._folder / name,
+            sites=tuple(self._hospitals),
+            task=choices.recipe.name,
+            policy=policy,
+        )
+        with federation:
+            with self._step("starting processes, importing cases"):
+                federation.start()
+                for hospital in self._hospitals.values():
+                    hospital.import_into(federation.site(hospital.name), choices.recipe)
+                federation.wait_ready()
+            yield federation
+
+    def run(self, federation: LocalFederation) -> DemoReport:
+        """Run both campaigns on a running federation, and return what came of them."""
+        choices = self._choices
+        share = FIRST_CAMPAIGN_SHARE * choices.epsilon
+        first = self._campaign(federation, "campaign 1", choices.rounds, share)
+        v1 = self._released(federation, first, version=1)
+        if v1 is None:
+            raise RoundFailed(
+                "The first model was refused by the release gate, so there is nothing to serve.",
+                meaning=f"Checks that failed: {', '.join(_failed_checks(first))}.",
+                action="Give it more rounds or epsilon, or pretrained weights.",
+                code="gate-refused",
+            )
+        self._confirm_new_cases(federation)
+        images = [image for h in self._hospitals.values() for image in h.sample_images(4)]
+        urls = {name: federation.site_url(name) for name in federation.site_names}
+        with Traffic(urls, images) as traffic:
+            rounds = max(1, choices.rounds // 2)
+            second = self._campaign(federation, "campaign 2", rounds, choices.epsilon)
+            v2 = self._released(federation, second, version=2)
+            time.sleep(SETTLE_SECONDS)  # requests to the new version are part of the swap
+        return self._report(federation, first, second, v2 is not None, traffic.tallies)
+
+    def compare_without_privacy(self, report: DemoReport) -> DemoReport:
+        """Run the first campaign again without privacy, in a federation of its own."""
+        with self.federation(name="without-privacy", private=False) as federation:
+            candidate = self._campaign(
+                federation, "the same without privacy", self._choices.rounds, None
+            )
+        metrics = pooled_metrics(candidate)
+        return report.model_copy(
+            update={"without_privacy": metrics, "seconds": time.monotonic() - self._started}
+        )
+
+    def _campaign(
+        self, federation: LocalFederation, title: str, rounds: int, epsilon: float | None
+    ) -> Candidate:
+        choices = self._choices
+        task = self._display.add_task(title, total=rounds + 1)
+        identifier = federation.start_campaign(
+            choices.recipe,
+            rounds=rounds,
+            epsilon=epsilon,
+            private=choices.private and epsilon is not None,
+        )
+        federation.wait_campaign(identifier, lambda progress: self._show(task, title, progress))
+        self._display.update(task, completed=rounds + 1)
+        registry = Registry.open(federation.coordinator)
+        try:
+            return registry.candidates(campaign=identifier)[-1]
+        finally:
+            registry.close()
+
+    def _show(self, task: TaskID, title: str, progress: CampaignProgress) -> None:
+        scores = [r.metrics.macro_auroc for r in progress.rounds if r.metrics is not None]
+        known = [score for score in scores if score is not None]
+        text = f"{title}: macro AUROC {known[-1]:.3f}" if known else title
+        self._display.update(task, description=text, completed=progress.rounds_done)
+
+    def _released(
+        self, federation: LocalFederation, candidate: Candidate, *, version: int
+    ) -> int | None:
+        """Wait until every site serves a version; None when the gate refused the candidate."""
+        if candidate.state == "refused":
+            return None
+        with self._step(f"release v{version} at every site"):
+            deadline = time.monotonic() + SWAP_SECONDS
+            waiting = set(federation.site_names)
+            while waiting:
+                federation.check()
+                waiting = {n for n in waiting if _served_version(federation.site_url(n)) != version}
+                if time.monotonic() > deadline:
+                    raise RoundFailed(
+                        f"Release v{version} is not served at {', '.join(sorted(waiting))}.",
+                        action=f"Read the services' logs in {federation.logs}.",
+                        code="release-not-served",
+                    )
+                time.sleep(0.2)
+        return version
+
+    def _confirm_new_cases(self, federation: LocalFederation) -> None:
+        for hospital in self._hospitals.values():
+            if not hospital.newcomers:
+                continue
+            task = self._display.add_task(
+                f"new cases at {hospital.name}", total=len(hospital.newcomers)
+            )
+            base = federation.site_url(hospital.name)
+            with httpx.Client(base_url=base, timeout=30.0, trust_env=False) as client:
+                for case in hospital.newcomers:
+                    form = {} if case.patient_id is None else {"patient_id": case.patient_id}
+                    answer = client.post(
+                        "/cases", data=form, files={"image": ("image", case.read())}
+                    )
+                    answer.raise_for_status()
+                    identifier = answer.json()["case_id"]
+                    confirmed = client.post(
+                        f"/cases/{identifier}/confirm", json={"label": case.label}
+                    )
+                    confirmed.raise_for_status()
+                    self._display.advance(task)
+
+    def _report(
+        self,
+        federation: LocalFederation,
+        first: Candidate,
+        second: Candidate,
+        v2_released: bool,
+        tallies: Mapping[str, Tally],
+    ) -> DemoReport:
+        choices = self._choices
+        with self._step("measuring"):
+            sites = tuple(
+                self._site_report(federation, name, first, second if v2_released else None, tally)
+                for name, tally in tallies.items()
+            )
+        return DemoReport(
+            recipe=choices.recipe.name,
+            model=choices.recipe.model.architecture,
+            image_size=choices.recipe.image.size,
+            private=choices.private,
+            epsilon=choices.epsilon if choices.private else None,
+            rounds=(choices.rounds, max(1, choices.rounds // 2)),
+            sites=sites,
+            v1=pooled_metrics(first),
+            v2=pooled_metrics(second),
+            v2_refused_by=() if v2_released else _failed_checks(second),
+            without_privacy=None,
+            seconds=time.monotonic() - self._started,
+            folder=str(self._folder),
+        )
+
+    def _site_report(
+        self,
+        federation: LocalFederation,
+        name: str,
+        first: Candidate,
+        second: Candidate | None,
+        tally: Tally,
+    ) -> SiteReport:
+        settings = federation.site(name)
+        served = httpx.get(
+            f"{federation.site_url(name)}/model", timeout=30.0, trust_env=False
+        ).json()
+        candidates = (first, second) if second is not None else (first,)
+        measured = measure_site(settings, self._choices.recipe, federation.coordinator, candidates)
+        store = CaseStore.open(settings)
+        try:
+            counts = store.counts(self._choices.recipe.name)
+        finally:
+            store.close()
+        return SiteReport(
+            site=name,
+            cases=counts.confirmed,
+            training_patients=counts.train_patients,
+            holdout_patients=counts.holdout_patients,
+            epsilon_rdp=measured.epsilon_rdp if self._choices.private else None,
+            epsilon_prv=measured.epsilon_prv if self._choices.private else None,
+            auroc_v1=measured.auroc[0],
+            auroc_v2=measured.auroc[1] if second is not None else None,
+            model_version=int(served["version"]),
+            model_digest=str(served["digest"]),
+            answered_during_swap=tally.answered,
+            failed_during_swap=tally.failed,
+            url=federation.site_url(name),
+        )
+
+    @contextmanager
+    def _step(self, title: str) -> Iterator[None]:
+        task = self._display.add_task(title, total=1)
+        yield
+        self._display.update(task, completed=1)
+
+
+def _served_version(url: str) -> int | None:
+    try:
+        answer = httpx.get(f"{url}/model", timeout=10.0, trust_env=False)
+    except httpx.HTTPError:
+        return None
+    return int(answer.json()["version"]) if answer.status_code == httpx.codes.OK else None
+
+
+def _failed_checks(candidate: Candidate) -> tuple[str, ...]:
+    return tuple(check.name for check in candidate.draft.gate if not check.passed)

@@ -1,0 +1,18 @@
+"""Settings that make any recipe small enough for phantoms on two cores."""
+
+from __future__ import annotations
+
+from common.recipe import LocalTraining, Recipe
+
+NETWORK = "test_resnet"
+IMAGE_SIZE = 48
+
+
+def for_phantoms(recipe: Recipe) -> Recipe:
+    """Return the recipe with a tiny network (0.37 M parameters) and steps that suit it."""
+    training = LocalTraining(
+        optimizer="adamw", learning_rate=2e-3, local_steps=15, sampling_rate=0.2
+    )
+    privacy = recipe.privacy.model_copy(update={"training": training})
+    changed = recipe.model_copy(update={"training": training, "privacy": privacy})
+    return changed.with_changes(model=NETWORK, image_size=IMAGE_SIZE)

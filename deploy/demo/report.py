@@ -1,0 +1,121 @@
+"""What the demo says at its end: one document for scripts, one table for people."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class SiteReport(_Part):
+    """One hospital's line.
+
+    ``epsilon_rdp`` is what the site's ledger says it spent; ``epsilon_prv`` is recomputed from the
+    ledger's rows with another accountant (PRV). Both are None without privacy. ``auroc_*`` are
+    macro AUROC on the site's own holdout patients, None where a class is missing there.
+    """
+
+    site: str
+    cases: int
+    training_patients: int
+    holdout_patients: int
+    epsilon_rdp: float | None
+    epsilon_prv: float | None
+    auroc_v1: float | None
+    auroc_v2: float | None
+    model_version: int
+    model_digest: str
+    answered_during_swap: int
+    failed_during_swap: int
+    url: str
+
+
+class PooledMetrics(_Part):
+    """Figures over the holdout patients of all hospitals, from mergeable counts."""
+
+    macro_auroc: float | None
+    balanced_accuracy: float | None
+    accuracy: float | None
+    majority_baseline: float | None
+
+
+class DemoReport(_Part):
+    """The whole demo. ``epsilon`` is each site's bound for life; times are in seconds."""
+
+    recipe: str
+    model: str
+    image_size: int
+    private: bool
+    epsilon: float | None
+    rounds: tuple[int, ...]
+    sites: tuple[SiteReport, ...]
+    v1: PooledMetrics
+    v2: PooledMetrics | None
+    v2_refused_by: tuple[str, ...]
+    without_privacy: PooledMetrics | None
+    seconds: float
+    folder: str
+
+
+def show(report: DemoReport, console: Console) -> None:
+    """Draw the report for a person."""
+    table = Table(
+        title=f"{report.recipe} · {report.model} · {report.image_size} px", title_style="bold"
+    )
+    for heading in ("hospital", "cases", "train / holdout"):
+        table.add_column(heading)
+    for heading in (
+        "ε spent",
+        "ε by PRV",
+        "AUROC v1 → v2",
+        "serves",
+        "digest",
+        "answered",
+        "failed",
+    ):
+        table.add_column(heading, justify="right")
+    for site in report.sites:
+        table.add_row(
+            site.site,
+            str(site.cases),
+            f"{site.training_patients} / {site.holdout_patients}",
+            _figure(site.epsilon_rdp, 2),
+            _figure(site.epsilon_prv, 2),
+            f"{_figure(site.auroc_v1, 3)} → {_figure(site.auroc_v2, 3)}",
+            f"v{site.model_version}",
+            site.model_digest[:12],
+            str(site.answered_during_swap),
+            str(site.failed_during_swap),
+        )
+    console.print(table)
+    console.print(_comparison(report))
+    if report.v2_refused_by:
+        console.print(f"v2 was refused by the release gate: {', '.join(report.v2_refused_by)}.")
+    console.print(f"{report.seconds:.0f} s. Logs and databases: {report.folder}", soft_wrap=True)
+
+
+def _comparison(report: DemoReport) -> Table:
+    table = Table(title="All hospitals' holdout patients", title_style="bold")
+    for heading in ("model", "macro AUROC", "balanced accuracy", "accuracy", "majority baseline"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    name = f"ε ≤ {report.epsilon:g}" if report.private else "without privacy"
+    rows = [(f"v1, {name}", report.v1), (f"v2, {name}", report.v2)]
+    rows.append(("the same without privacy", report.without_privacy))
+    for label, metrics in rows:
+        if metrics is not None:
+            table.add_row(
+                label,
+                _figure(metrics.macro_auroc, 3),
+                _figure(metrics.balanced_accuracy, 3),
+                _figure(metrics.accuracy, 3),
+                _figure(metrics.majority_baseline, 3),
+            )
+    return table
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
