@@ -27,15 +27,15 @@ class ModelStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def save(self, tensors: Tensors) -> str:
-        """Keep tensors, and return their digest (64 hex digits).
+    def save(self, tensors: Tensors, *, digest: str | None = None) -> str:
+        """Keep tensors, and return their digest (64 hex digits), which may be known already.
 
         Raises
         ------
         StoreError
             If the disk failed.
         """
-        digest = tensors_digest(tensors)
+        digest = digest or tensors_digest(tensors)
         if not self._path(digest).is_file():
             write_tensors(self._path(digest), tensors)
         return digest

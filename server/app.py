@@ -1,0 +1,99 @@
+"""The Flower ServerApp: runs the campaign that the run's configuration names.
+
+The coordinator's folder comes from the environment (``WARDROUND_COORDINATOR_FOLDER``), the
+campaign's id from the run configuration (``campaign``). All else is in the registry, where
+whoever wants to follow the campaign reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common.errors import ConfigurationError, WardroundError
+from common.signing import SigningKey
+from server.checkpoints import Checkpoints
+from server.clock import Clock, SystemClock
+from server.exchange import Link
+from server.model_store import ModelStore
+from server.records import Candidate
+from server.registry import Registry
+from server.rounds import CampaignRun
+from server.settings import CoordinatorSettings
+from server.site_directory import SiteDirectory
+
+logger = logging.getLogger(__name__)
+
+FOLDER_VARIABLE = "WARDROUND_COORDINATOR_FOLDER"
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run one campaign; a failure is written into the registry, and ends the run as failed."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if not folder:
+        raise ConfigurationError(f"{FOLDER_VARIABLE} does not name the coordinator's folder.")
+    settings = CoordinatorSettings.read(Path(folder))
+    run_campaign(
+        grid,
+        settings,
+        str(context.run_config.get("campaign", "")),
+        flower_run=context.run_id,
+    )
+
+
+def run_campaign(
+    grid: Grid,
+    settings: CoordinatorSettings,
+    identifier: str,
+    *,
+    flower_run: int | None = None,
+    clock: Clock | None = None,
+) -> Candidate:
+    """Run a created campaign to its candidate, and say in the registry how it ended.
+
+    Raises
+    ------
+    WardroundError
+        What made it fail; the registry says it, too.
+    """
+    registry = Registry.open(settings)
+    try:
+        campaign = registry.start_campaign(identifier, flower_run=flower_run)
+        try:
+            candidate = _run(grid, settings, registry, campaign.id, clock or SystemClock())
+        except BaseException as error:  # an interrupted campaign must not look as if it ran on
+            reason = error.line() if isinstance(error, WardroundError) else type(error).__name__
+            logger.error("campaign-failed campaign=%s reason=%s", identifier, reason)
+            registry.fail_campaign(identifier, reason)
+            raise
+        registry.finish_campaign(identifier)
+        return candidate
+    finally:
+        registry.close()
+
+
+def _run(
+    grid: Grid, settings: CoordinatorSettings, registry: Registry, identifier: str, clock: Clock
+) -> Candidate:
+    campaign = registry.campaign(identifier)
+    directory = SiteDirectory(grid, registry, clock, only=campaign.settings.sites)
+    link = Link(
+        grid=grid,
+        directory=directory,
+        registry=registry,
+        key=SigningKey.read(settings.keys / "plan.pem"),
+        clock=clock,
+        settings=campaign.settings,
+        plan_seconds=settings.plan_seconds,
+    )
+    models = ModelStore(settings.models)
+    checkpoints = Checkpoints(models, settings.data / "campaigns" / campaign.id, clock)
+    return CampaignRun(campaign, link=link, models=models, checkpoints=checkpoints).run()

@@ -1,0 +1,186 @@
+"""Creating a campaign: its first model, its settings, and its row in the registry."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from common.errors import ConfigurationError
+from common.recipe import Recipe
+from common.update import Tensors
+from server.model_store import ModelStore
+from server.records import CampaignSettings, Release, TrainablePhase
+from server.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+logger = logging.getLogger(__name__)
+
+_UNKNOWN_PHASE = TrainablePhase(first_round=1, scope="all", names=("unknown",))
+
+
+def create_campaign(
+    registry: Registry,
+    recipe: Recipe,
+    *,
+    models: Path,
+    rounds: int | None = None,
+    epsilon: float | None = None,
+    private: bool = True,
+    sites: tuple[str, ...] | None = None,
+    from_release: bool = True,
+    weights: Path | None = None,
+    quorum: int | None = None,
+    auto_approve: bool = True,
+    site_wait_seconds: float | None = None,
+    round_deadline_seconds: float | None = None,
+) -> str:
+    """Record a new campaign, and put the model that it starts from into the model store.
+
+    It starts from the current release of the recipe's task when ``from_release`` is set and the
+    architecture fits, else from ``weights``, from timm's published weights (where the recipe
+    says so), or at random.
+
+    Parameters
+    ----------
+    registry : Registry
+        Gets the campaign.
+    recipe : Recipe
+        The task; what is not given here is taken from it.
+    models : Path
+        `CoordinatorSettings.models`.
+    rounds, quorum, round_deadline_seconds : optional
+        In place of the recipe's.
+    epsilon : float, optional
+        Asked of each site for the whole campaign; the recipe's by default.
+    private : bool, default True
+        False asks for a study without privacy, which sites refuse unless their policy allows it.
+    sites : tuple of str, optional
+        Who takes part; every registered site by default.
+    from_release : bool, default True
+        Whether to go on from the current release.
+    weights : Path, optional
+        A safetensors file to start from.
+    auto_approve : bool, default True
+        Whether a candidate that passes the gate is released without a person.
+    site_wait_seconds : float, optional
+        How long sites may take to connect; 120 by default.
+
+    Returns
+    -------
+    str
+        The campaign's id; ids sort by time.
+
+    Raises
+    ------
+    ConfigurationError
+        With code ``campaign-settings``, if the settings contradict each other.
+    ModelError
+        If the network cannot be built, or the weights do not fit.
+    StoreError
+        If the disk or the database failed.
+    """
+    from common.model import build_model  # torch takes seconds; running rounds needs none
+
+    settings = _settings(
+        recipe,
+        rounds=rounds,
+        epsilon=(recipe.privacy.epsilon if epsilon is None else epsilon) if private else None,
+        sites=sites,
+        quorum=quorum,
+        auto_approve=auto_approve,
+        site_wait_seconds=site_wait_seconds,
+        round_deadline_seconds=round_deadline_seconds,
+    )
+    model = build_model(recipe, weights=weights, seed=secrets.randbits(31))
+    store = ModelStore(models)
+    first = _first_model(store, registry.champion(recipe.name) if from_release else None, model)
+    fresh_features = first.release is None and (recipe.model.pretrained or weights is not None)
+    unfreeze_after = recipe.federation.unfreeze_after if fresh_features else 0.0
+    settings = settings.model_copy(
+        update={"phases": _phases(model, recipe, settings.rounds, unfreeze_after)}
+    )
+    campaign = registry.add_campaign(
+        recipe,
+        settings,
+        initial_digest=store.save(first.tensors),
+        base_release=first.release,
+    )
+    logger.info("campaign-created campaign=%s task=%s", campaign.id, recipe.name)
+    return campaign.id
+
+
+@dataclass(frozen=True)
+class _FirstModel:
+    tensors: Tensors
+    release: int | None
+
+
+def _settings(
+    recipe: Recipe, *, rounds: int | None, quorum: int | None, **given: object
+) -> CampaignSettings:
+    federation = recipe.federation
+    fields: dict[str, object] = {
+        "rounds": federation.rounds if rounds is None else rounds,
+        "quorum": federation.quorum if quorum is None else quorum,
+        "early_stopping_rounds": federation.early_stopping_rounds,
+        "phases": (_UNKNOWN_PHASE,),
+    }
+    fields |= {name: value for name, value in given.items() if value is not None}
+    fields.setdefault("round_deadline_seconds", federation.round_deadline_seconds)
+    fields.setdefault("epsilon", None)
+    try:
+        settings = CampaignSettings.model_validate(fields)
+    except ValidationError as error:
+        faults = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors() if e["loc"])
+        raise ConfigurationError(
+            f"The campaign's settings break a rule: {faults}.", code="campaign-settings"
+        ) from error
+    if settings.sites is not None and len(set(settings.sites)) < settings.quorum:
+        raise ConfigurationError(
+            f"A quorum of {settings.quorum} is out of reach of {len(set(settings.sites))} sites.",
+            action="Lower the quorum, or name more sites.",
+            code="campaign-settings",
+        )
+    return settings
+
+
+def _first_model(store: ModelStore, champion: Release | None, model: nn.Module) -> _FirstModel:
+    from common.model_files import state_tensors
+
+    fresh: Tensors = state_tensors(model)
+    if champion is None:
+        return _FirstModel(fresh, None)
+    current = store.load(champion.model_digest)
+    if _shapes(current) != _shapes(fresh):
+        logger.warning("champion-unlike version=%d: the campaign starts anew", champion.version)
+        return _FirstModel(fresh, None)
+    return _FirstModel(current, champion.version)
+
+
+def _shapes(tensors: Tensors) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (array.shape, array.dtype.name) for name, array in tensors.items()}
+
+
+def _phases(
+    model: nn.Module, recipe: Recipe, rounds: int, unfreeze_after: float
+) -> tuple[TrainablePhase, ...]:
+    """Train the head alone for the first rounds, where the features are pretrained."""
+    from common.model import set_trainable
+
+    scope = recipe.model.trainable
+    head_rounds = math.floor(unfreeze_after * rounds) if scope != "head" else 0
+    rest = TrainablePhase(
+        first_round=head_rounds + 1, scope=scope, names=set_trainable(model, scope)
+    )
+    if head_rounds == 0:
+        return (rest,)
+    head = TrainablePhase(first_round=1, scope="head", names=set_trainable(model, "head"))
+    return (head, rest) if head_rounds < rounds else (head,)

@@ -1,0 +1,80 @@
+"""From evidence to a recorded candidate, with its lineage and the gate's verdicts."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+from common.release import Lineage, ReleaseDraft, ReleaseMetrics, SiteContribution
+from server.evaluation import merged, on_common_sites, pooled_metrics
+from server.records import Campaign, Candidate, Contribution
+from server.registry import Registry
+from server.release_gate import Evidence, failures, judge
+
+logger = logging.getLogger(__name__)
+
+
+def record_candidate(
+    registry: Registry, campaign: Campaign, evidence: Evidence, *, model_digest: str, rounds: int
+) -> Candidate:
+    """Judge a trained model, and record it as the campaign's candidate.
+
+    Parameters
+    ----------
+    registry : Registry
+        Gets the candidate.
+    campaign : Campaign
+        That it comes from.
+    evidence : Evidence
+        What the gate judges by.
+    model_digest : str
+        Of the weights in the model store.
+    rounds : int
+        Training rounds that were run.
+    """
+    checks = judge(evidence)
+    draft = ReleaseDraft(
+        recipe=campaign.recipe,
+        model_digest=model_digest,
+        threshold=campaign.recipe.decision.threshold,
+        lineage=Lineage(
+            campaign=campaign.id,
+            candidate=campaign.id,
+            rounds=rounds,
+            base_release=campaign.base_release,
+            sites=site_contributions(evidence.accepted),
+        ),
+        metrics=_metrics(evidence),
+        gate=checks,
+        created_at=datetime.now(UTC),
+    )
+    candidate = registry.add_candidate(
+        campaign.id,
+        draft,
+        evaluation=merged(evidence.candidate),
+        approve=campaign.settings.auto_approve,
+    )
+    logger.info(
+        "candidate campaign=%s state=%s failed=%s",
+        *(campaign.id, candidate.state, ",".join(failures(checks)) or "none"),
+    )
+    return candidate
+
+
+def site_contributions(accepted: tuple[Contribution, ...]) -> tuple[SiteContribution, ...]:
+    """Return each site's part: how many updates, and the receipt of its last round."""
+    parts = []
+    for site in sorted({contribution.site for contribution in accepted}):
+        own = [contribution for contribution in accepted if contribution.site == site]
+        last = max(own, key=lambda contribution: contribution.round)
+        parts.append(SiteContribution(site=site, rounds=len(own), receipt=last.receipt))
+    return tuple(parts)
+
+
+def _metrics(evidence: Evidence) -> ReleaseMetrics:
+    classes = evidence.recipe.classes
+    champion = None
+    if evidence.champion:
+        _, same_sites = on_common_sites(evidence.candidate, evidence.champion)
+        champion = pooled_metrics(same_sites, classes)
+    return ReleaseMetrics(candidate=pooled_metrics(evidence.candidate, classes), champion=champion)

@@ -1,0 +1,60 @@
+"""What one exchange with the sites asks for, and what it brought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord
+
+from common.evaluation import SiteEvaluation
+from common.plan import RoundPlan
+from common.records import Receipt
+
+
+@dataclass(frozen=True)
+class Request:
+    """What all sites are asked in one round.
+
+    Attributes
+    ----------
+    number : int
+        The round's in the registry (the plan's may differ: it stays within the campaign).
+    plan : RoundPlan
+        Each site gets a copy with its own nonce and times.
+    tensors : ArrayRecord
+        The packed base model.
+    shapes : mapping of str to tuple of int
+        Of the trainable tensors, exactly those that an update must have.
+    quorum : int
+        Successes that are needed.
+    """
+
+    number: int
+    plan: RoundPlan
+    tensors: ArrayRecord
+    shapes: Mapping[str, tuple[int, ...]]
+    quorum: int
+
+
+@dataclass
+class Collected:
+    """What a round's exchange brought; ``faults`` has a code for each site without success."""
+
+    quorum: int
+    accepted: dict[str, Receipt] = field(default_factory=dict)
+    evaluations: dict[str, SiteEvaluation] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def met(self) -> bool:
+        """Whether there are enough successes."""
+        return len(self.accepted) >= self.quorum
+
+    def why_not(self) -> str:
+        """Return who is missing, and why, as one sentence."""
+        faults = ", ".join(f"{site} ({code})" for site, code in sorted(self.faults.items()))
+        return (
+            f"{len(self.accepted)} of the {self.quorum} sites that are needed succeeded; "
+            f"missing: {faults or 'no other site is connected'}."
+        )
