@@ -17,6 +17,7 @@ from common.update import Tensors
 from server.model_store import ModelStore
 from server.records import CampaignSettings, Release, TrainablePhase
 from server.registry import Registry
+from server.settings import CoordinatorSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,10 +28,10 @@ _UNKNOWN_PHASE = TrainablePhase(first_round=1, scope="all", names=("unknown",))
 
 
 def create_campaign(
+    settings: CoordinatorSettings,
     registry: Registry,
     recipe: Recipe,
     *,
-    models: Path,
     rounds: int | None = None,
     epsilon: float | None = None,
     private: bool = True,
@@ -50,12 +51,12 @@ def create_campaign(
 
     Parameters
     ----------
+    settings : CoordinatorSettings
+        Where models are kept.
     registry : Registry
         Gets the campaign.
     recipe : Recipe
         The task; what is not given here is taken from it.
-    models : Path
-        `CoordinatorSettings.models`.
     rounds, quorum, round_deadline_seconds : optional
         In place of the recipe's.
     epsilon : float, optional
@@ -89,7 +90,7 @@ def create_campaign(
     """
     from common.model import build_model  # torch takes seconds; running rounds needs none
 
-    settings = _settings(
+    chosen = _settings(
         recipe,
         rounds=rounds,
         epsilon=(recipe.privacy.epsilon if epsilon is None else epsilon) if private else None,
@@ -100,16 +101,16 @@ def create_campaign(
         round_deadline_seconds=round_deadline_seconds,
     )
     model = build_model(recipe, weights=weights, seed=secrets.randbits(31))
-    store = ModelStore(models)
+    store = ModelStore(settings.models)
     first = _first_model(store, registry.champion(recipe.name) if from_release else None, model)
     fresh_features = first.release is None and (recipe.model.pretrained or weights is not None)
     unfreeze_after = recipe.federation.unfreeze_after if fresh_features else 0.0
-    settings = settings.model_copy(
-        update={"phases": _phases(model, recipe, settings.rounds, unfreeze_after)}
+    chosen = chosen.model_copy(
+        update={"phases": _phases(model, recipe, chosen.rounds, unfreeze_after)}
     )
     campaign = registry.add_campaign(
         recipe,
-        settings,
+        chosen,
         initial_digest=store.save(first.tensors),
         base_release=first.release,
     )
