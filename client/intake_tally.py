@@ -112,7 +112,7 @@ class ImportTally:
             already_present=self._counts["already_present"],
             duplicates=self._counts["duplicates"],
             refused_count=refused,
-            refused=tuple(self._refused),
+            refused=tuple(sorted(self._refused, key=lambda line: line.row)),
             refused_by_code=dict(sorted(self._codes.items())),
             patients=len({r.patient_id.strip() for r in self._stored if r.patient_id}),
             patients_in_two_splits=len(both),
