@@ -15,22 +15,21 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import Engine, Select, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine
 
+from client import case_queries as queries
 from client.accepted_image import accept_image
 from client.case import Case, CaseCounts, ClassCount, DuplicateCase, NewCase, as_case
 from client.case_admission import Admission, find_stored
-from client.case_counts import count_cases
-from client.case_withdrawal import remove_withdrawn_images, withdraw
+from client.case_status import confirm, remove_withdrawn_images, withdraw
 from client.image_store import ImageStore
 from client.pseudonyms import Pseudonyms
 from client.settings import SiteSettings
 from client.splits import Split
-from client.tables import CaseRow, PatientRow, StoreIdentityRow
+from client.tables import StoreIdentityRow
 from client.transactions import Transactions
 from common.database import migrate, open_database
-from common.errors import CaseRefused, ConfigurationError, NotFound
+from common.errors import CaseRefused, ConfigurationError
 from common.imaging import DEFAULT_LIMITS, ImageLimits
 
 __all__ = ["Case", "CaseCounts", "CaseStore", "ClassCount", "DuplicateCase", "NewCase"]
@@ -191,25 +190,8 @@ class CaseStore:
         CaseRefused
             ``label-unknown``, ``case-withdrawn``, or ``case-already-confirmed`` with another label.
         """
-        if label not in classes:
-            raise CaseRefused(
-                "The label is no class of this task.",
-                action=f"Use one of {', '.join(classes)}.",
-                code="label-unknown",
-            )
         with self._transactions.writing() as session:
-            row, split = self._row(session, case_id)
-            if row.status == "withdrawn":
-                raise CaseRefused("This case was withdrawn.", code="case-withdrawn")
-            if row.status == "confirmed" and row.label != label:
-                raise CaseRefused(
-                    f"This case is confirmed as {row.label} already.",
-                    action="Withdraw it if that is wrong.",
-                    code="case-already-confirmed",
-                )
-            if row.status == "waiting":
-                row.label, row.status, row.confirmed_at = label, "confirmed", datetime.now(UTC)
-            case = as_case(row, split)
+            case = confirm(session, case_id, label, classes=classes)
         logger.info("case-confirmed case=%s", case_id)
         return case
 
@@ -244,7 +226,7 @@ class CaseStore:
             If there is none with this id.
         """
         with self._transactions.reading() as session:
-            return as_case(*self._row(session, case_id))
+            return as_case(*queries.row(session, case_id))
 
     def image_bytes(self, case: Case) -> bytes:
         """Return a case's stored file bytes, checked against their digest.
@@ -266,58 +248,22 @@ class CaseStore:
 
     def waiting_cases(self, task: str, *, limit: int = 100) -> list[Case]:
         """Return the cases that wait for a label, oldest first."""
-        query = (
-            self._select(task)
-            .where(CaseRow.status == "waiting")
-            .order_by(CaseRow.created_at, CaseRow.id)
-            .limit(limit)
-        )
         with self._transactions.reading() as session:
-            return [as_case(row, split) for row, split in session.execute(query)]
+            return queries.waiting(session, task, limit)
 
     def counts(self, task: str) -> CaseCounts:
         """Count a task's cases and its patients with a confirmed case."""
         with self._transactions.reading() as session:
-            return count_cases(session, task)
+            return queries.counts(session, task)
 
-    def likenesses(self, task: str, split: Split) -> list[tuple[str, str]]:
-        """Return (case id, perceptual hash) of a side's confirmed cases."""
-        query = (
-            select(CaseRow.id, CaseRow.likeness)
-            .join(PatientRow, PatientRow.key == CaseRow.patient)
-            .where(CaseRow.task == task, CaseRow.status == "confirmed", PatientRow.split == split)
-            .order_by(CaseRow.digest)
-        )
+    def likenesses(self, task: str, split: Split) -> list[str]:
+        """Return the perceptual hashes of a side's confirmed cases."""
         with self._transactions.reading() as session:
-            return [(case_id, likeness) for case_id, likeness in session.execute(query)]
+            return queries.likenesses(session, task, split)
 
     def _confirmed(self, task: str, split: Split) -> list[Case]:
-        query = (
-            self._select(task)
-            .where(CaseRow.status == "confirmed", PatientRow.split == split)
-            .order_by(CaseRow.digest)
-        )
         with self._transactions.reading() as session:
-            return [as_case(row, side) for row, side in session.execute(query)]
-
-    @staticmethod
-    def _select(task: str) -> Select[CaseRow, str]:
-        return (
-            select(CaseRow, PatientRow.split)
-            .join(PatientRow, PatientRow.key == CaseRow.patient)
-            .where(CaseRow.task == task)
-        )
-
-    @staticmethod
-    def _row(session: Session, case_id: str) -> tuple[CaseRow, str]:
-        found = session.execute(
-            select(CaseRow, PatientRow.split)
-            .join(PatientRow, PatientRow.key == CaseRow.patient)
-            .where(CaseRow.id == case_id)
-        ).first()
-        if found is None:
-            raise NotFound("There is no such case.", code="case-not-found")
-        return found[0], found[1]
+            return queries.confirmed(session, task, split)
 
     def _remove_withdrawn_images(self) -> None:
         with self._transactions.writing() as session:

@@ -98,8 +98,7 @@ class ImportTally:
             for label in self._recipe.classes
         )
         near = count_near_duplicates(
-            [likeness for _, likeness in store.likenesses(task, "train")],
-            [likeness for _, likeness in store.likenesses(task, "holdout")],
+            store.likenesses(task, "train"), store.likenesses(task, "holdout")
         )
         majority, baseline = _majority(balance)
         both = {p for p, sides in self._sides.items() if len(sides) > 1} | self._conflicting

@@ -140,7 +140,8 @@ def show_summary(summary: ImportSummary, console: Console) -> None:
     console.print(
         f"{summary.rows} rows read: [bold]{summary.kept} kept[/], "
         f"{summary.already_present} already present, {summary.duplicates} duplicates, "
-        f"{summary.refused_count} refused, {summary.left_out} of other sites. {summary.patients} named patients.",
+        f"{summary.refused_count} refused, {summary.left_out} of other sites. "
+        f"{summary.patients} named patients.",
         highlight=False,
     )
     _show_refused(summary, console)
