@@ -1,0 +1,183 @@
+"""`wardround coordinator campaign|release list|show`: what the registry holds.
+
+The documents are those of the coordinator's HTTP service, so that a script reads the same from
+either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from deploy.console import emit
+
+if TYPE_CHECKING:
+    from common.evaluation import Metrics
+    from common.release import GateCheck, ReleaseManifest
+    from server.api.campaigns import CampaignDocument
+    from server.registry import Registry
+
+Folder = Annotated[
+    Path,
+    typer.Option(
+        help="The federation's or the coordinator's folder.", envvar="WARDROUND_COORDINATOR_FOLDER"
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def list_campaigns(folder: Folder = Path(), as_json: AsJson = False) -> None:
+    """List all campaigns, the newest first."""
+    from server.api.campaigns import CampaignSummary
+
+    class Campaigns(BaseModel):
+        campaigns: tuple[CampaignSummary, ...]
+
+    with _registry(folder) as registry:
+        found = tuple(CampaignSummary.of(campaign) for campaign in registry.campaigns())
+
+    def show(console: Console) -> None:
+        table = Table("campaign", "task", "network", "state", "rounds", "epsilon", "from release")
+        for c in found:
+            base = "–" if c.base_release is None else f"v{c.base_release}"
+            table.add_row(
+                *(c.id, c.task, c.architecture, c.state, str(c.rounds)), _figure(c.epsilon), base
+            )
+        console.print(table if found else "There is no campaign yet.")
+
+    emit(Campaigns(campaigns=found), as_json=as_json, show=show)
+
+
+def show_campaign(
+    campaign: Annotated[str, typer.Argument(help="The campaign's id.")],
+    folder: Folder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Show one campaign: its rounds, what every site did in them, and the gate's verdicts."""
+    with _registry(folder) as registry:
+        document = _campaign_document(registry, campaign)
+    emit(document, as_json=as_json, show=lambda console: _draw_campaign(document, console))
+
+
+def list_releases(folder: Folder = Path(), as_json: AsJson = False) -> None:
+    """List all published releases, the newest first."""
+    from server.api.releases import ReleaseDocument
+
+    class Releases(BaseModel):
+        releases: tuple[ReleaseDocument, ...]
+
+    with _registry(folder) as registry:
+        found = tuple(ReleaseDocument.of(release.manifest) for release in registry.releases())
+
+    def show(console: Console) -> None:
+        table = Table("release", "task", "network", "campaign", "sites", "AUROC", "majority")
+        for r in found:
+            table.add_row(
+                *(f"v{r.version}", r.task, r.architecture, r.campaign, str(len(r.sites))),
+                *(_figure(r.macro_auroc), _figure(r.majority_baseline)),
+            )
+        console.print(table if found else "There is no release yet.")
+
+    emit(Releases(releases=found), as_json=as_json, show=show)
+
+
+def show_release(
+    version: Annotated[int, typer.Argument(help="The release's version.", min=1)],
+    folder: Folder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Show one release: its manifest with lineage, receipts, metrics and verdicts."""
+    with _registry(folder) as registry:
+        manifest = registry.release(version).manifest
+    emit(manifest, as_json=as_json, show=lambda console: _draw_release(manifest, console))
+
+
+@contextmanager
+def _registry(folder: Path) -> Iterator[Registry]:
+    from server.registry import Registry
+    from server.settings import CoordinatorSettings
+
+    nested = folder / "coordinator"
+    registry = Registry.open(CoordinatorSettings.read(nested if nested.is_dir() else folder))
+    try:
+        yield registry
+    finally:
+        registry.close()
+
+
+def _campaign_document(registry: Registry, identifier: str) -> CampaignDocument:
+    from server.api import campaigns as documents
+
+    contributions = registry.contributions(identifier)
+    return documents.CampaignDocument(
+        campaign=documents.CampaignSummary.of(registry.campaign(identifier)),
+        rounds=tuple(
+            documents.RoundDocument.of(found, contributions)
+            for found in registry.rounds(identifier)
+        ),
+        candidates=tuple(
+            documents.CandidateDocument.of(candidate)
+            for candidate in registry.candidates(campaign=identifier)
+        ),
+    )
+
+
+def _draw_campaign(document: CampaignDocument, console: Console) -> None:
+    c = document.campaign
+    asked = "without privacy" if c.epsilon is None else f"epsilon {c.epsilon:g}"
+    console.print(f"Campaign {c.id}: {c.task}, {c.architecture}, {asked}; {c.state}.")
+    if c.failure:
+        console.print(c.failure, style="red", markup=False)
+    table = Table("round", "purpose", "state", "AUROC", "accuracy", "majority", "sites")
+    for r in document.rounds:
+        sites = ", ".join(f"{s.site} {s.code or s.outcome}" for s in r.sites)
+        table.add_row(str(r.number), r.purpose, r.state, *_scores(r.metrics), sites)
+    console.print(table)
+    for candidate in document.candidates:
+        console.print(f"Candidate {candidate.id}: {candidate.state}.")
+        console.print(_verdicts(candidate.checks))
+
+
+def _draw_release(manifest: ReleaseManifest, console: Console) -> None:
+    lineage = manifest.lineage
+    console.print(
+        f"Release v{manifest.version}: {manifest.task}, {manifest.recipe.model.architecture}, "
+        f"campaign {lineage.campaign}, {lineage.rounds} rounds, {manifest.created_at:%Y-%m-%d}."
+    )
+    table = Table("site", "rounds", "epsilon (campaign)", "epsilon (life)", "delta", "patients")
+    for part in lineage.sites:
+        receipt = part.receipt
+        spent = (receipt.epsilon_campaign, receipt.epsilon_life) if receipt else (None, None)
+        delta = f"{receipt.delta:g}" if receipt and receipt.delta is not None else "–"
+        patients = str(receipt.public_patients) if receipt else "–"
+        table.add_row(part.site, str(part.rounds), *map(_figure, spent), delta, patients)
+    console.print(table)
+    auroc, accuracy, majority = _scores(manifest.metrics.candidate)
+    console.print(f"Macro AUROC {auroc}, accuracy {accuracy}, majority baseline {majority}.")
+    console.print(_verdicts(manifest.gate))
+
+
+def _verdicts(checks: tuple[GateCheck, ...]) -> Table:
+    table = Table("check", "figure", "limit", "verdict")
+    for check in checks:
+        verdict = "[green]passed" if check.passed else "[red]failed"
+        table.add_row(check.name, _figure(check.figure), _figure(check.limit), verdict)
+    return table
+
+
+def _scores(metrics: Metrics | None) -> tuple[str, str, str]:
+    if metrics is None:
+        return ("–", "–", "–")
+    found = (metrics.macro_auroc, metrics.accuracy, metrics.majority_baseline)
+    return (_figure(found[0]), _figure(found[1]), _figure(found[2]))
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
