@@ -6,7 +6,6 @@ which the readiness answer, the metrics and the clinician's page show.
 
 from __future__ import annotations
 
-import gc
 import logging
 import random
 import threading
@@ -153,8 +152,6 @@ class ReleaseWatcher:
         log.info("event=model-swapped version=%d digest=%s", version, release.manifest.model_digest)
         if version >= self._alarm_version:
             self._load_alarm = None
-        # Networks hold reference cycles; without this the old one would linger.
-        gc.collect()
         return None
 
     def _served_version(self) -> int:

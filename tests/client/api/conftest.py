@@ -1,20 +1,43 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from client.case_store import CaseStore
+from client.release_cache import LocalRelease
+from client.settings import SiteSettings
 from tests.client.serving import FakeReleases, ServedSite, release, served_site, site_settings
 
 
+@pytest.fixture(scope="session")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty site folder to copy: migrating takes most of a test's time."""
+    settings = site_settings(tmp_path_factory.mktemp("kit"), maximum_upload_bytes=100_000)
+    CaseStore.open(settings).close()
+    return settings.folder
+
+
+@pytest.fixture(scope="session")
+def melanoma(tmp_path_factory: pytest.TempPathFactory) -> LocalRelease:
+    """Release 1, which answers melanoma to everything."""
+    return release(tmp_path_factory.mktemp("releases"), 1, favours="mel")
+
+
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[ServedSite]:
-    """A site that serves release 1, which answers melanoma to everything."""
-    settings = site_settings(tmp_path, maximum_upload_bytes=100_000)
-    with served_site(settings, FakeReleases(release(tmp_path, 1, favours="mel"))) as served:
+def settings(kit: Path, tmp_path: Path) -> SiteSettings:
+    shutil.copytree(kit, tmp_path / "site")
+    return SiteSettings.read(tmp_path / "site")
+
+
+@pytest.fixture
+def site(settings: SiteSettings, melanoma: LocalRelease) -> Iterator[ServedSite]:
+    """A site that serves release 1."""
+    with served_site(settings, FakeReleases(melanoma)) as served:
         yield served
 
 
 @pytest.fixture
-def site_without_model(tmp_path: Path) -> Iterator[ServedSite]:
-    with served_site(site_settings(tmp_path), FakeReleases()) as served:
+def site_without_model(settings: SiteSettings) -> Iterator[ServedSite]:
+    with served_site(settings, FakeReleases()) as served:
         yield served

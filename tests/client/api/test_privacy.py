@@ -68,16 +68,3 @@ def test_a_failure_quotes_nothing(
     assert answer.headers["x-request-id"] in everything_logged.text
     assert "RuntimeError" in everything_logged.text
     assert NUMBER not in everything_logged.text + answer.text
-
-
-def test_uploads_never_touch_the_temporary_folder(
-    site: ServedSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import tempfile
-
-    def forbidden(*_args: object, **_options: object) -> object:
-        raise AssertionError("a patient's image went to the temporary folder")
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", forbidden)
-    image = picture(size=(170, 170), format="BMP")
-    assert site.predict(image).status_code == 200

@@ -1,5 +1,6 @@
 import asyncio
 import struct
+import tempfile
 import zlib
 from collections.abc import AsyncIterator, Iterator
 
@@ -138,6 +139,16 @@ def test_a_slow_upload_is_given_up() -> None:
     with pytest.raises(InputRefused) as refused:
         asyncio.run(read_upload(request, maximum_bytes=1000, seconds=0.02))
     assert refused.value.code == "upload-slow"
+
+
+def test_uploads_never_touch_the_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_args: object, **_options: object) -> object:
+        raise AssertionError("a patient's image went to the temporary folder")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", forbidden)
+    chunks = iter([HEAD, *[bytes(500_000)] * 6, b"\r\n--edge--\r\n"])
+    upload = asyncio.run(read_upload(streamed_request(chunks), maximum_bytes=4_000_000))
+    assert len(upload.image) == 3_000_000
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5), st.booleans())
