@@ -24,7 +24,6 @@ from common.errors import ConfigurationError
 
 SOCKET_SECONDS = 15.0
 SLOWEST_BYTES_PER_SECOND = 10_000
-CHUNK_BYTES = 262_144
 
 
 class CoordinatorFetcher(FetcherInterface):
@@ -91,7 +90,7 @@ class CoordinatorFetcher(FetcherInterface):
             with self._client.stream("GET", url) as response:
                 if response.status_code != httpx.codes.OK:
                     raise DownloadHTTPError("HTTP error", response.status_code)
-                for chunk in response.iter_raw(CHUNK_BYTES):
+                for chunk in response.iter_raw():  # as it comes: a trickle must be noticed
                     if time.monotonic() > self._deadline:
                         raise SlowRetrievalError("the download is too slow")
                     yield chunk

@@ -1,4 +1,4 @@
-"""Publishing: monotonic, repeatable, and whole at every instant, also for a client that looks on."""
+"""Publishing: monotonic, repeatable, and whole at every instant for a client that looks on."""
 
 from __future__ import annotations
 
@@ -173,8 +173,12 @@ def clocked(coordinator: Coordinator, days: float) -> ReleasePublisher:
 
 @pytest.mark.parametrize(
     ("days", "fresh"),
-    [(0.5, {"timestamp"}), (16, {"timestamp", "snapshot"}), (190, {"timestamp", "snapshot", "targets"})],
-)  # fmt: skip
+    [
+        (0.5, {"timestamp"}),
+        (16, {"timestamp", "snapshot"}),
+        (190, {"timestamp", "snapshot", "targets"}),
+    ],
+)
 def test_refreshing_signs_what_is_half_over(
     coordinator: Coordinator, days: float, fresh: set[str]
 ) -> None:
