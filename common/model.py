@@ -150,7 +150,10 @@ def _create(recipe: Recipe, *, fetch: bool) -> nn.Module:
             action="Choose one of the recipe's networks.",
             code="model-unknown",
         )
-    options: dict[str, Any] = {"img_size": recipe.image.size} if "vit" in name.split("_") else {}
+    options: dict[str, Any] = {}
+    if "vit" in name.split("_"):
+        # A fixed size: timm's dynamic one cannot take the empty batch that Poisson sampling draws.
+        options = {"img_size": recipe.image.size, "dynamic_img_size": False}
     try:
         model = timm.create_model(
             name, pretrained=fetch, num_classes=len(recipe.classes), **options

@@ -61,22 +61,25 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, NDArray[np.generic]]) -
 
 
 def _checked(name: str, array: NDArray[np.generic], like: torch.Tensor) -> torch.Tensor:
-    floating = np.issubdtype(array.dtype, np.floating)
-    if tuple(array.shape) != tuple(like.shape) or floating != like.is_floating_point():
+    floating = like.is_floating_point()
+    fits = array.dtype.kind in ("f" if floating else "iu") and array.dtype.itemsize <= 8
+    if tuple(array.shape) != tuple(like.shape) or not fits:
         raise ModelError(
             f"The tensor {name} is {array.dtype}{list(array.shape)} where the network has "
             f"{str(like.dtype).removeprefix('torch.')}{list(like.shape)}.",
             action="Use weights made with the same recipe and network.",
             code="model-mismatch",
         )
-    if floating and not np.isfinite(array).all():
+    native = np.array(array, dtype=array.dtype.newbyteorder("="), copy=True, order="C")
+    tensor = torch.from_numpy(native).to(like.dtype)
+    # After the cast: a float64 may be finite, and too large for the model's float32.
+    if floating and not bool(torch.isfinite(tensor).all()):
         raise ModelError(
             f"The tensor {name} holds a value that is not finite.",
             meaning="Training that made it diverged, or the file is damaged.",
             code="model-not-finite",
         )
-    native = array.dtype.newbyteorder("=")
-    return torch.from_numpy(np.array(array, dtype=native, copy=True, order="C"))
+    return tensor
 
 
 def read_safetensors(path: Path) -> dict[str, NDArray[np.generic]]:
