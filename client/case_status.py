@@ -55,9 +55,20 @@ def withdraw(session: Session, patient_key: str) -> int:
         select(CaseRow).where(CaseRow.patient == patient_key, CaseRow.status != "withdrawn")
     ).all()
     for live in rows:
-        live.status = "withdrawn"
-        live.label = live.age_band = live.sex = None
+        _blank(live)
     return len(rows)
+
+
+def withdraw_case(session: Session, case_id: str) -> Case:
+    """Mark one case withdrawn; its patient stays. `NotFound` if there is no such case."""
+    stored, split = row(session, case_id)
+    _blank(stored)
+    return as_case(stored, split)
+
+
+def _blank(stored: CaseRow) -> None:
+    stored.status = "withdrawn"
+    stored.label = stored.age_band = stored.sex = None
 
 
 def remove_withdrawn_images(session: Session, images: ImageStore) -> None:

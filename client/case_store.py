@@ -21,7 +21,7 @@ from client import case_queries as queries
 from client.accepted_image import accept_image
 from client.case import Case, CaseCounts, ClassCount, DuplicateCase, NewCase, as_case
 from client.case_admission import Admission, find_stored
-from client.case_status import confirm, remove_withdrawn_images, withdraw
+from client.case_status import confirm, remove_withdrawn_images, withdraw, withdraw_case
 from client.image_store import ImageStore
 from client.pseudonyms import Pseudonyms
 from client.settings import SiteSettings
@@ -217,25 +217,21 @@ class CaseStore:
         logger.info("patient-withdrawn cases=%d", count)
         return count
 
-    def get(self, case_id: str) -> Case:
-        """Return a case.
+    def withdraw_case(self, case_id: str) -> Case:
+        """Take one case out and delete its image: a wrong label, a wrong upload. `NotFound`."""
+        with self._transactions.writing() as session:
+            case = withdraw_case(session, case_id)
+        self._remove_withdrawn_images()
+        logger.info("case-withdrawn case=%s", case_id)
+        return case
 
-        Raises
-        ------
-        NotFound
-            If there is none with this id.
-        """
+    def get(self, case_id: str) -> Case:
+        """Return a case; `NotFound` if there is none with this id."""
         with self._transactions.reading() as session:
             return as_case(*queries.row(session, case_id))
 
     def image_bytes(self, case: Case) -> bytes:
-        """Return a case's stored file bytes, checked against their digest.
-
-        Raises
-        ------
-        StoreError
-            If they are missing or damaged on disk.
-        """
+        """Return a case's stored file bytes; `StoreError` if they are missing or damaged."""
         return self._images.get(case.digest)
 
     def training_cases(self, task: str) -> list[Case]:
