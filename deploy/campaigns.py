@@ -73,7 +73,7 @@ def launch_campaign(
 
     registry = Registry.open(settings)
     try:
-        campaign = create_campaign(
+        identifier = create_campaign(
             settings,
             registry,
             recipe,
@@ -83,13 +83,13 @@ def launch_campaign(
             quorum=quorum,
         )
         try:
-            flower_run.start_run(settings, campaign.id)
+            flower_run.start_run(settings, identifier)
         except BaseException:
-            registry.fail_campaign(campaign.id, "The SuperLink did not take the run.")
+            registry.fail_campaign(identifier, "The SuperLink did not take the run.")
             raise
     finally:
         registry.close()
-    return campaign.id
+    return identifier
 
 
 def watch_campaign(

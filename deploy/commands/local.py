@@ -1,0 +1,86 @@
+"""`wardround local up`: a whole federation on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from common.recipe import load_recipe
+from deploy.console import progress_console
+
+if TYPE_CHECKING:
+    from deploy.local import LocalFederation
+
+commands = typer.Typer(no_args_is_help=True, help="A whole federation on this machine.")
+
+WATCH_SECONDS = 1.0
+
+
+@commands.callback()
+def local() -> None:
+    """Run a whole federation on this machine, as the real processes of a real one."""
+
+
+@commands.command("up")
+def up(
+    folder: Annotated[Path, typer.Option(help="A new folder, or an earlier federation's.")],
+    site: Annotated[
+        list[str] | None, typer.Option(help="A site to have; may repeat. Known sites stay.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe of new sites; needed where a site is new.")
+    ] = None,
+) -> None:
+    """Start a coordinator and its sites, say where they are, and run until Ctrl-C."""
+    from deploy.local import LocalFederation
+
+    task = load_recipe(recipe).name if recipe is not None else ""
+    signal.signal(signal.SIGTERM, _interrupt)
+    with LocalFederation(folder, sites=site or (), task=task) as federation:
+        with progress_console.status("Starting the processes…"):
+            federation.start()
+            federation.wait_ready()
+        console = Console()
+        _show(federation, console)
+        console.print(f"Logs: {federation.logs}. Press Ctrl-C to stop.", soft_wrap=True)
+        try:
+            _watch(federation)
+        finally:
+            progress_console.print("Stopping…")
+
+
+def _watch(federation: LocalFederation) -> None:
+    """Wait for ever, and say once when a process ends; the others go on without it."""
+    reported: set[str] = set()
+    while True:
+        time.sleep(WATCH_SECONDS)
+        failed = {name for name, state in federation.states().items() if state == "failed"}
+        for name in sorted(failed - reported):
+            log = federation.logs / f"{name}.log"
+            progress_console.print(f"[bold red]{name}[/] ended by itself; read {log}.")
+        reported |= failed
+
+
+def _show(federation: LocalFederation, console: Console) -> None:
+    states = federation.states()
+    table = Table(title="Federation", title_style="bold")
+    for heading in ("process", "state", "where"):
+        table.add_column(heading)
+    places = {"coordinator": federation.coordinator_url}
+    places |= {f"{n}-service": federation.site_url(n) for n in federation.site_names}
+    places["superlink"] = f"127.0.0.1:{federation.coordinator.superlink_port}"
+    for name, state in states.items():
+        colour = "green" if state == "running" else "red"
+        table.add_row(name, f"[{colour}]{state}[/]", places.get(name, ""))
+    console.print(table)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

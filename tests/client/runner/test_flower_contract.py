@@ -1,0 +1,102 @@
+"""Pins the private Flower names on which `client.runner.flower` relies, and how they are used.
+
+Red after an upgrade of Flower means: read the new source before you change pyproject's pin.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import flwr
+import pytest
+from flwr.clientapp import ClientApp
+from flwr.supercore.exit import exit_handler
+from flwr.supercore.superexec import run_superexec as superexec
+from flwr.supercore.superexec.executor import ExecutionSpec, Executor
+from flwr.supernode import start_client_internal as supernode
+from flwr.supernode.runtime import run_clientapp as clientapp
+
+from client.runner import flower
+from client.runner.executor import ForkingExecutor
+from common.errors import ConfigurationError
+
+
+def test_version() -> None:
+    assert flwr.__version__.startswith("1.41.")
+
+
+def test_run_clientapp_installs_and_loads_through_the_names_that_we_replace() -> None:
+    names = clientapp.run_clientapp.__code__.co_names
+    assert {"install_from_fab", "get_load_client_app_fn"} <= set(names)
+    source = inspect.getsource(clientapp.run_clientapp)
+    assert "install_from_fab(fab.content, skip_prompt=True)" in source
+    assert "client_app(message=message, context=context)" in source
+    assert source.count("install_") - source.count("install_from_fab") <= 4, "a new installer?"
+
+
+def test_run_clientapp_parameters() -> None:
+    assert list(inspect.signature(clientapp.run_clientapp).parameters) == [
+        "runtime_api_address",
+        "token",
+        "insecure",
+        "certificates",
+        "parent_pid",
+        "runtime_dependency_install",
+    ]
+
+
+def test_superexec_asks_the_executor_for_its_task_types() -> None:
+    names = superexec.run_superexec.__code__.co_names
+    assert {"get_executor", "get_eligible_capacity", "reconcile", "launch_task"} <= set(names)
+    parameters = inspect.signature(superexec.run_superexec).parameters
+    used = {
+        "runtime_api_address",
+        "insecure",
+        "superexec_auth_secret",
+        "runtime_dependency_install",
+    }
+    assert used <= set(parameters)
+
+
+def test_our_executor_fits_flowers_protocol() -> None:
+    for name, method in inspect.getmembers(Executor, inspect.isfunction):
+        if name.startswith("_"):
+            continue
+        ours = inspect.signature(getattr(ForkingExecutor, name)).parameters
+        assert list(ours) == list(inspect.signature(method).parameters), name
+
+
+def test_execution_spec_fields() -> None:
+    used = {
+        "task_type",
+        "runtime_api_address",
+        "token",
+        "insecure",
+        "root_certificates_path",
+        "runtime_dependency_install",
+        "parent_pid",
+        "task_id",
+    }
+    assert used <= set(ExecutionSpec.__dataclass_fields__)
+
+
+def test_exit_handlers_are_a_list() -> None:
+    assert isinstance(exit_handler.registered_exit_handlers, list)
+
+
+def test_supernode_sleeps_three_seconds_idle_and_half_a_second_for_a_reply() -> None:
+    assert "time" in supernode.start_client_internal.__code__.co_names
+    assert "time.sleep(3)" in inspect.getsource(supernode.start_client_internal)
+    assert "time.sleep(0.5)" in inspect.getsource(supernode._push_messages)
+
+
+def test_a_missing_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(superexec, "get_executor")
+    executor = ForkingExecutor(lambda _: (_ for _ in ()).throw(SystemExit), pace=None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError) as caught:
+        flower.serve(executor, runtime_address="127.0.0.1:1", secret=b"x")
+    assert caught.value.code == "flower-version"
+
+
+def test_guarded_app_is_callable_as_flower_calls_it() -> None:
+    assert list(inspect.signature(flower.guarded(ClientApp())).parameters) == ["message", "context"]
