@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from client.settings import SiteSettings
 from client.site_folder import create_site_folder
@@ -24,6 +25,8 @@ from deploy.certificates import Certificate, make_authority, make_server_certifi
 from server.coordinator_folder import create_coordinator_folder, plan_public_key
 from server.main import compose, server_for
 from server.publishing import ReleasePublisher
+from server.records import CampaignSettings, Candidate, TrainablePhase
+from server.registry import Registry
 from server.settings import CoordinatorSettings
 
 TASK = "mammography"
@@ -114,6 +117,26 @@ class Coordinator:
     @property
     def targets(self) -> Path:
         return self.settings.releases / "targets"
+
+
+def approve(
+    coordinator: Coordinator,
+    registry: Registry,
+    seed: int,
+    *,
+    passed: bool = True,
+    approved: bool = True,
+) -> Candidate:
+    """Put a campaign with its candidate into the registry, and its weights into data/models."""
+    phase = TrainablePhase(first_round=1, scope="head", names=("head.weight",))
+    plan = CampaignSettings(rounds=3, epsilon=8.0, quorum=1, phases=(phase,))
+    campaign = registry.add_campaign(RECIPE, plan, initial_digest="0" * 64)
+    made = draft(seed)
+    lineage = made.lineage.model_copy(update={"campaign": campaign.id})
+    check = GateCheck(name="above-majority", passed=passed)
+    judged = made.model_copy(update={"lineage": lineage, "gate": (check,)})
+    save_file(weights(seed), coordinator.settings.models / f"{made.model_digest}.safetensors")
+    return registry.add_candidate(lineage.candidate, judged, evaluation=None, approve=approved)
 
 
 @contextlib.contextmanager
