@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from common.evaluation import SiteEvaluation, evaluate_predictions
 from common.plan import RoundPlan
-from common.recipe import DecisionSpec, FederationSpec, ImageSpec, ModelSpec, Recipe
+from common.recipe import (
+    DecisionSpec,
+    FederationSpec,
+    ImageSpec,
+    LocalTraining,
+    ModelSpec,
+    PrivacySpec,
+    Recipe,
+)
 from common.records import Receipt, Refusal, SiteReply
 from common.update import ModelUpdate, UpdateBinding, tensors_digest
 from common.wire import (
@@ -46,6 +54,7 @@ def toy_recipe(**federation: object) -> Recipe:
         classes=CLASSES,
         image=ImageSpec(size=16),
         model=ModelSpec(architecture="linear"),
+        privacy=PrivacySpec(training=LocalTraining(learning_rate=1.0)),
         federation=FederationSpec.model_validate({"rounds": 3, "quorum": 2} | federation),
         decision=DecisionSpec(positive_classes=("malignant",)),
     )
