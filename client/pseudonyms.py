@@ -116,5 +116,5 @@ class Pseudonyms:
         return self._hex("key-check", "")
 
     def _hex(self, domain: str, text: str) -> str:
-        message = domain.encode() + b"\0" + text.encode()
+        message = domain.encode() + b"\0" + text.encode("utf-8", "surrogatepass")
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()
