@@ -1,0 +1,224 @@
+"""`wardround simulate`: the deployment's own server and client code, on one machine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import TaskID
+from rich.table import Table
+
+from common.errors import ConfigurationError
+from deploy.console import emit, progress
+
+if TYPE_CHECKING:
+    from client.intake_source import ImportSource
+    from common.recipe import Recipe
+    from simulations.hospitals import SiteRule
+    from simulations.report import SimulationReport
+    from simulations.scoring import Scores
+
+
+class Baseline(StrEnum):
+    """What to compare the federation with."""
+
+    none = "none"
+    pooled = "pooled"
+
+
+def simulate(
+    recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name, or its .toml file.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of images with labels, or an .npz file.")
+    ] = None,
+    phantom: Annotated[
+        bool, typer.Option("--phantom", help="Draw synthetic hospitals instead of --data.")
+    ] = False,
+    hospitals: Annotated[int, typer.Option(min=2, max=100, help="With --phantom: hospitals.")] = 3,
+    patients: Annotated[
+        int, typer.Option(min=5, help="With --phantom: patients of each hospital.")
+    ] = 200,
+    sites_by: Annotated[
+        str, typer.Option(help="column:NAME, hash:K or dirichlet:K:ALPHA.")
+    ] = "column:site",
+    split_column: Annotated[
+        str | None, typer.Option(help="Column that says train or test; `split` where there is one.")
+    ] = None,
+    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    patient_column: Annotated[str, typer.Option(help="Column of the patient.")] = "patient_id",
+    model: Annotated[str | None, typer.Option(help="Another timm network.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Another image size in pixels.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Another number of rounds.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Another epsilon, at each site.")] = None,
+    no_privacy: Annotated[
+        bool, typer.Option("--no-privacy", help="A study without differential privacy.")
+    ] = False,
+    baseline: Annotated[
+        Baseline, typer.Option(help="pooled: train on the union of the data, too.")
+    ] = Baseline.none,
+    seed: Annotated[int, typer.Option(help="Of the division and of the pooled training.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Sites at work at a time; 0 is one a CPU core.")
+    ] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New folder; runs/simulation-… by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Simulate a federation, and compare it with pooled training.
+
+    Leaves a folder with report.md, metrics.json, metrics.csv and curves.
+    """
+    from common.recipe import load_recipe
+    from simulations.hospitals import parse_site_rule
+
+    if (data is None) == (not phantom):
+        raise ConfigurationError(
+            "Exactly one of --data and --phantom is needed.", code="simulation-data"
+        )
+    chosen = load_recipe(recipe).with_changes(
+        model=model, image_size=image_size, rounds=rounds, epsilon=epsilon
+    )
+    folder = out or Path("runs") / f"simulation-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    rule = parse_site_rule(sites_by)
+    if phantom:
+        data = _phantom_data(chosen, folder, hospitals=hospitals, patients=patients, seed=seed)
+    source = _source(data or Path(), rule, split_column, label_column, patient_column)
+    report = _run(
+        chosen,
+        source,
+        rule,
+        folder,
+        private=not no_privacy,
+        pooled=baseline is Baseline.pooled,
+        seed=seed,
+        workers=workers,
+        quiet=as_json,
+    )
+    emit(report, as_json=as_json, show=lambda console: show_report(report, folder, console))
+
+
+def show_report(report: SimulationReport, folder: Path, console: Console) -> None:
+    """Print a simulation's result for a person."""
+    from simulations.report import figure
+
+    table = Table(title="All test patients")
+    for heading in ("training", "images", "macro AUROC", "balanced accuracy", "accuracy"):
+        table.add_column(heading, justify="left" if heading == "training" else "right")
+    table.add_row("federated", *_figures(report.federated))
+    if report.pooled is not None and report.gap is not None:
+        table.add_row("pooled", *_figures(report.pooled))
+        gap = report.gap
+        table.add_row("gap", "", figure(gap.macro_auroc), figure(gap.balanced_accuracy), "")
+    majority = figure(report.federated.majority_baseline)
+    chance = f"{1 / len(report.classes):.3f}"
+    table.add_row("always the most frequent class", "", "0.500", chance, majority)
+    console.print(table)
+    sites = Table(title="Each hospital, federated")
+    for heading in ("hospital", "training patients", "test images", "epsilon", "macro AUROC"):
+        sites.add_column(heading, justify="left" if heading == "hospital" else "right")
+    for hospital in report.hospitals:
+        sites.add_row(
+            escape(hospital.name),
+            str(hospital.training_patients),
+            str(hospital.federated.count),
+            figure(hospital.epsilon, 2),
+            figure(hospital.federated.macro_auroc),
+        )
+    console.print(sites)
+    console.print(
+        f"{report.rounds} rounds, {report.passes:.1f} passes, {report.campaign_seconds:.0f} s; "
+        f"{report.seconds:.0f} s in all. Report: {escape(str(folder / 'report.md'))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _figures(scores: Scores) -> tuple[str, ...]:
+    from simulations.report import figure
+
+    return (
+        str(scores.count),
+        figure(scores.macro_auroc),
+        figure(scores.balanced_accuracy),
+        figure(scores.accuracy),
+    )
+
+
+def _source(
+    data: Path, rule: SiteRule, split: str | None, label: str, patient: str
+) -> ImportSource:
+    from client.intake_source import CsvColumns, ImportSource
+    from simulations.hospitals import ByColumn
+
+    columns = CsvColumns(
+        label=label,
+        patient=patient,
+        site=rule.column if isinstance(rule, ByColumn) else "site",
+        split=split or "split",
+    )
+    return ImportSource(data=data, columns=columns)
+
+
+def _phantom_data(
+    recipe: Recipe, folder: Path, *, hospitals: int, patients: int, seed: int
+) -> Path:
+    """Draw phantom hospitals into ``data/`` of the run's folder."""
+    import numpy as np
+
+    from simulations.engine import check_empty
+    from simulations.phantoms import scanner_for_site, write_phantom_folder
+
+    check_empty(folder)
+    for index in range(hospitals):
+        name = f"hospital-{index + 1:03d}"
+        write_phantom_folder(
+            folder / "data",
+            recipe,
+            scanner_for_site(index),
+            patients,
+            np.random.default_rng([seed, index]),
+            patient_prefix=f"{name}-",
+            site=name,
+        )
+    return folder / "data"
+
+
+def _run(
+    recipe: Recipe,
+    source: ImportSource,
+    rule: SiteRule,
+    folder: Path,
+    *,
+    private: bool,
+    pooled: bool,
+    seed: int,
+    workers: int,
+    quiet: bool,
+) -> SimulationReport:
+    from simulations.engine import Simulation, run_simulation
+
+    simulation = Simulation(
+        recipe=recipe,
+        source=source,
+        rule=rule,
+        out=folder,
+        private=private,
+        pooled=pooled,
+        seed=seed,
+        workers=workers,
+    )
+    with progress(quiet=quiet) as display:
+        bars: dict[str, TaskID] = {}
+
+        def on_stage(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = display.add_task(stage, total=total)
+            display.update(bars[stage], completed=done, total=total)
+
+        return run_simulation(simulation, on_stage=on_stage)

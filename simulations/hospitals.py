@@ -1,0 +1,226 @@
+"""Dividing one labelled data set into hospitals. A patient is never divided.
+
+Three rules: by a column of the table (the hospitals that the images really come from), by a hash
+of the patient (hospitals that are alike), and by Dirichlet label skew (Hsu et al. 2019,
+arXiv:1909.06335: hospitals that see different diseases; the smaller alpha, the more they differ).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from client.intake_source import SourceRow
+from common.errors import ConfigurationError, InputRefused
+
+DIRICHLET_ATTEMPTS = 200
+
+
+@dataclass(frozen=True)
+class ByColumn:
+    """Hospitals as a column of the table names them."""
+
+    column: str = "site"
+
+
+@dataclass(frozen=True)
+class ByPatientHash:
+    """``sites`` hospitals that are alike, by SHA-256 of seed and patient; equal in patients."""
+
+    sites: int
+
+
+@dataclass(frozen=True)
+class ByDirichlet:
+    """``sites`` hospitals; each class is dealt out in proportions drawn from Dir(alpha)."""
+
+    sites: int
+    alpha: float
+
+
+SiteRule: TypeAlias = ByColumn | ByPatientHash | ByDirichlet
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """A hospital's name (fit for a site's identifier) and its share of the rows."""
+
+    name: str
+    rows: tuple[SourceRow, ...]
+
+    @property
+    def patients(self) -> int:
+        """Number of patients; a row without a patient is one of its own."""
+        return len({_patient(row) for row in self.rows})
+
+    def keeper(self) -> Callable[[SourceRow], bool]:
+        """Return the ``keep`` of `client.intake.import_cases` that takes this share alone."""
+        numbers = {row.number for row in self.rows}
+        return lambda row: row.number in numbers
+
+
+def parse_site_rule(text: str) -> SiteRule:
+    """Read ``column:NAME``, ``hash:K`` or ``dirichlet:K:ALPHA``.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is none of these, K is below 2 or ALPHA is not above 0.
+    """
+    kind, _, rest = text.partition(":")
+    try:
+        if kind == "column" and rest:
+            return ByColumn(rest)
+        if kind == "hash":
+            return _checked(ByPatientHash(int(rest)))
+        if kind == "dirichlet":
+            sites, _, alpha = rest.partition(":")
+            return _checked(ByDirichlet(int(sites), float(alpha)))
+    except ValueError:
+        pass  # told below, in the same words for every fault
+    raise ConfigurationError(
+        f"--sites-by {text!r} cannot be read.",
+        action="Use column:NAME, hash:K or dirichlet:K:ALPHA with K of 2 to 1000 and ALPHA > 0.",
+        code="sites-by",
+    )
+
+
+def split_into_hospitals(
+    rows: Sequence[SourceRow], rule: SiteRule, *, seed: int = 0
+) -> tuple[Hospital, ...]:
+    """Give every patient, with all images, to one hospital.
+
+    Parameters
+    ----------
+    rows : sequence of SourceRow
+        The whole data set. A row without a patient id stands for a patient of its own.
+    rule : SiteRule
+        For `ByColumn` the rows' ``site`` is used; a patient seen at several hospitals goes to
+        the one with most of the images.
+    seed : int, default 0
+        Of the hash and of the Dirichlet draw.
+
+    Returns
+    -------
+    tuple of Hospital
+        Sorted by name; none is empty.
+
+    Raises
+    ------
+    InputRefused
+        If a row has no site, two sites' names become one identifier, there are fewer than two
+        hospitals, or fewer patients than hospitals.
+    """
+    patients: dict[str, list[SourceRow]] = defaultdict(list)
+    for row in rows:
+        patients[_patient(row)].append(row)
+    site_of = _assign(patients, rule, seed)
+    shares: dict[str, list[SourceRow]] = defaultdict(list)
+    for row in rows:
+        shares[site_of[_patient(row)]].append(row)
+    if len(shares) < 2:
+        raise InputRefused(
+            "The data make fewer than two hospitals.",
+            action="Choose another --sites-by.",
+            code="one-hospital",
+        )
+    return tuple(Hospital(name, tuple(shares[name])) for name in sorted(shares))
+
+
+def site_identifier(name: str) -> str:
+    """Turn a hospital's name as the table writes it into a site's identifier."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.strip().lower()).strip("-._")[:63]
+
+
+def _checked(rule: ByPatientHash | ByDirichlet) -> ByPatientHash | ByDirichlet:
+    if not 2 <= rule.sites <= 1000:
+        raise ValueError("sites")
+    if isinstance(rule, ByDirichlet) and not 0 < rule.alpha < 1e6:
+        raise ValueError("alpha")
+    return rule
+
+
+def _patient(row: SourceRow) -> str:
+    return row.patient_id or row.file
+
+
+def _assign(patients: Mapping[str, list[SourceRow]], rule: SiteRule, seed: int) -> dict[str, str]:
+    if isinstance(rule, ByColumn):
+        return _by_column(patients)
+    if len(patients) < rule.sites:
+        raise InputRefused(
+            f"{len(patients)} patients cannot make {rule.sites} hospitals.", code="few-patients"
+        )
+    if isinstance(rule, ByPatientHash):
+        # In order of the hash, dealt out in turn: alike in size, and none is empty.
+        order = sorted(patients, key=lambda patient: _hash(patient, seed))
+        return {patient: _site_name(i % rule.sites) for i, patient in enumerate(order)}
+    return _by_dirichlet(patients, rule, np.random.default_rng(seed))
+
+
+def _by_column(patients: Mapping[str, list[SourceRow]]) -> dict[str, str]:
+    assigned: dict[str, str] = {}
+    written: dict[str, str] = {}
+    for patient, rows in patients.items():
+        sites = Counter(row.site for row in rows)
+        site, _ = sites.most_common(1)[0]
+        name = site_identifier(site or "")
+        if not name:
+            raise InputRefused(
+                f"Line {rows[0].number} of the table names no site.",
+                action="Fill the column in, or use another --sites-by.",
+                code="site-missing",
+            )
+        if written.setdefault(name, str(site)) != site:
+            raise InputRefused(
+                f"The sites {written[name]!r} and {site!r} would both be called {name!r}.",
+                action="Rename one of them.",
+                code="site-names",
+            )
+        assigned[patient] = name
+    return assigned
+
+
+def _by_dirichlet(
+    patients: Mapping[str, list[SourceRow]], rule: ByDirichlet, rng: np.random.Generator
+) -> dict[str, str]:
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for patient, rows in patients.items():
+        label, _ = Counter(row.label or "" for row in rows).most_common(1)[0]
+        by_label[label].append(patient)
+    for _ in range(DIRICHLET_ATTEMPTS):
+        dealt = _deal(by_label, rule, rng)
+        if len(set(dealt.values())) == rule.sites:  # no hospital without a patient
+            return dealt
+    raise InputRefused(
+        f"Dirichlet skew {rule.alpha} leaves hospitals without any patient.",
+        action="Use a larger ALPHA or fewer hospitals.",
+        code="empty-hospital",
+    )
+
+
+def _deal(
+    by_label: Mapping[str, list[str]], rule: ByDirichlet, rng: np.random.Generator
+) -> dict[str, str]:
+    dealt: dict[str, str] = {}
+    for label in sorted(by_label):
+        group = list(rng.permutation(np.array(sorted(by_label[label]), dtype=object)))
+        shares = rng.dirichlet(np.full(rule.sites, rule.alpha))
+        cuts = np.floor(np.cumsum(shares)[:-1] * len(group) + 0.5).astype(int)
+        for site, part in enumerate(np.split(np.arange(len(group)), cuts)):
+            dealt.update({str(group[i]): _site_name(site) for i in part})
+    return dealt
+
+
+def _site_name(index: int) -> str:
+    return f"hospital-{index + 1:03d}"
+
+
+def _hash(patient: str, seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{patient}".encode()).digest()[:8], "big")

@@ -1,0 +1,288 @@
+"""What a simulation found, as a document, a table, curves and a page to read."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from common.recipe import Recipe
+from server.records import Contribution, Round
+from simulations.scoring import (
+    HospitalImages,
+    Predictions,
+    Scores,
+    pooled_score,
+    scores_by_hospital,
+)
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HospitalReport(_Document):
+    """One hospital: its training data, and how the models do on its test patients.
+
+    ``epsilon`` is the campaign's at this hospital (RDP), None without privacy.
+    """
+
+    name: str
+    training_patients: int
+    training_images: int
+    training_classes: tuple[int, ...]
+    epsilon: float | None
+    delta: float | None
+    federated: Scores
+    pooled: Scores | None
+
+
+class RoundReport(_Document):
+    """One training round. Scores are of the model that it began with, as the sites' counts say.
+
+    ``seconds`` is None while a round is open; ``update_norm`` is the mean over sites.
+    """
+
+    number: int
+    sites: int
+    macro_auroc: float | None
+    balanced_accuracy: float | None
+    update_norm: float | None
+    epsilon: float | None
+    seconds: float | None
+
+
+class Gap(_Document):
+    """Pooled minus federated: above 0, the federation lost something."""
+
+    macro_auroc: float | None
+    balanced_accuracy: float | None
+
+
+class SimulationReport(_Document):
+    """The whole result of `wardround simulate`; its JSON is ``metrics.json``.
+
+    ``federated`` and ``pooled`` are exact scores over all test patients; ``passes`` is rounds x
+    local steps x sampling rate, over each hospital's training data.
+    """
+
+    recipe: str
+    architecture: str
+    image_size: int
+    classes: tuple[str, ...]
+    private: bool
+    epsilon: float | None
+    rounds: int
+    passes: float
+    federated: Scores
+    pooled: Scores | None
+    gap: Gap | None
+    hospitals: tuple[HospitalReport, ...]
+    curve: tuple[RoundReport, ...]
+    campaign_seconds: float
+    seconds: float
+
+    @classmethod
+    def build(
+        cls,
+        recipe: Recipe,
+        hospitals: Sequence[HospitalImages],
+        rounds: Sequence[Round],
+        contributions: Sequence[Contribution],
+        *,
+        federated: Predictions,
+        pooled: Predictions | None,
+        private: bool,
+        campaign_seconds: float,
+        seconds: float,
+    ) -> SimulationReport:
+        """Put the report together."""
+        count = len(recipe.classes)
+        local = recipe.privacy.training if private else recipe.training
+        trained = [r for r in rounds if r.purpose == "train" and r.state == "finished"]
+        whole = pooled_score(federated, count)
+        union = pooled_score(pooled, count) if pooled is not None else None
+        return cls(
+            recipe=recipe.name,
+            architecture=recipe.model.architecture,
+            image_size=recipe.image.size,
+            classes=recipe.classes,
+            private=private,
+            epsilon=recipe.privacy.epsilon if private else None,
+            rounds=len(trained),
+            passes=len(trained) * local.local_steps * local.sampling_rate,
+            federated=whole,
+            pooled=union,
+            gap=_gap(whole, union) if union is not None else None,
+            hospitals=_hospitals(recipe, hospitals, contributions, federated, pooled),
+            curve=tuple(_round(r, contributions) for r in trained),
+            campaign_seconds=round(campaign_seconds, 1),
+            seconds=round(seconds, 1),
+        )
+
+
+def write_report(report: SimulationReport, folder: Path) -> None:
+    """Write ``metrics.json``, ``metrics.csv`` (a row a round), ``report.md`` and the curves.
+
+    The curves are ``curves.svg`` and ``curves.png``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(report.model_dump_json(indent=2) + "\n", "utf-8")
+    with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(RoundReport.model_fields))
+        writer.writeheader()
+        writer.writerows(line.model_dump() for line in report.curve)
+    (folder / "report.md").write_text(as_markdown(report), "utf-8")
+    _draw(report, folder)
+
+
+def as_markdown(report: SimulationReport) -> str:
+    """Return the report as a page of Markdown."""
+    privacy = (
+        f"differential privacy, epsilon {report.epsilon:g}" if report.private else "no privacy"
+    )
+    lines = [
+        f"# Simulation of {report.recipe}",
+        "",
+        f"{report.architecture} at {report.image_size} px, {len(report.hospitals)} hospitals, "
+        f"{report.rounds} rounds, {report.passes:.1f} passes over the data, {privacy}. "
+        f"Rounds took {report.campaign_seconds:.0f} s, all together {report.seconds:.0f} s.",
+        "",
+        "## All test patients",
+        "",
+        "| training | images | macro AUROC | balanced accuracy | accuracy |",
+        "|---|---|---|---|---|",
+        _score_line("federated", report.federated),
+    ]
+    if report.pooled is not None and report.gap is not None:
+        lines.append(_score_line("pooled", report.pooled))
+        gap = f"{figure(report.gap.macro_auroc)} | {figure(report.gap.balanced_accuracy)}"
+        lines.append(f"| gap (pooled - federated) | | {gap} | |")
+    baseline = figure(report.federated.majority_baseline)
+    lines += [
+        f"| always the most frequent class | {report.federated.count} | 0.500 | "
+        f"{1 / len(report.classes):.3f} | {baseline} |",
+        "",
+        "## Each hospital's test patients",
+        "",
+        "| hospital | training patients | test images | epsilon | macro AUROC | "
+        "balanced accuracy | accuracy | majority |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_hospital_line(hospital) for hospital in report.hospitals),
+        "",
+        "![Curves](curves.svg)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """Return a figure as text; a dash where it is undefined."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _gap(federated: Scores, pooled: Scores) -> Gap:
+    def minus(a: float | None, b: float | None) -> float | None:
+        return None if a is None or b is None else a - b
+
+    return Gap(
+        macro_auroc=minus(pooled.macro_auroc, federated.macro_auroc),
+        balanced_accuracy=minus(pooled.balanced_accuracy, federated.balanced_accuracy),
+    )
+
+
+def _hospitals(
+    recipe: Recipe,
+    hospitals: Sequence[HospitalImages],
+    contributions: Sequence[Contribution],
+    federated: Predictions,
+    pooled: Predictions | None,
+) -> tuple[HospitalReport, ...]:
+    count = len(recipe.classes)
+    own = scores_by_hospital(federated, hospitals, count)
+    union = scores_by_hospital(pooled, hospitals, count) if pooled is not None else {}
+    receipts = {
+        c.site: c.receipt for c in contributions if c.receipt is not None and c.receipt.steps
+    }
+    reports = []
+    for hospital in hospitals:
+        receipt = receipts.get(hospital.name)
+        classes = np.bincount(hospital.training.labels, minlength=count)
+        reports.append(
+            HospitalReport(
+                name=hospital.name,
+                training_patients=len(hospital.training.patients),
+                training_images=len(hospital.training),
+                training_classes=tuple(int(n) for n in classes),
+                epsilon=receipt.epsilon_campaign if receipt is not None else None,
+                delta=receipt.delta if receipt is not None else None,
+                federated=own[hospital.name],
+                pooled=union.get(hospital.name),
+            )
+        )
+    return tuple(reports)
+
+
+def _round(found: Round, contributions: Sequence[Contribution]) -> RoundReport:
+    accepted = [c for c in contributions if c.round == found.number and c.outcome == "accepted"]
+    norms = [c.update_norm for c in accepted if c.update_norm is not None]
+    spent = [
+        c.receipt.epsilon_campaign
+        for c in accepted
+        if c.receipt is not None and c.receipt.epsilon_campaign is not None
+    ]
+    ended = found.finished_at
+    return RoundReport(
+        number=found.number,
+        sites=len(accepted),
+        macro_auroc=found.metrics.macro_auroc if found.metrics is not None else None,
+        balanced_accuracy=found.metrics.balanced_accuracy if found.metrics is not None else None,
+        update_norm=float(np.mean(norms)) if norms else None,
+        epsilon=max(spent) if spent else None,
+        seconds=(ended - found.started_at).total_seconds() if ended is not None else None,
+    )
+
+
+def _score_line(name: str, scores: Scores) -> str:
+    return (
+        f"| {name} | {scores.count} | {figure(scores.macro_auroc)} | "
+        f"{figure(scores.balanced_accuracy)} | {figure(scores.accuracy)} |"
+    )
+
+
+def _hospital_line(hospital: HospitalReport) -> str:
+    scores = hospital.federated
+    return (
+        f"| {hospital.name} | {hospital.training_patients} | {scores.count} | "
+        f"{figure(hospital.epsilon, 2)} | {figure(scores.macro_auroc)} | "
+        f"{figure(scores.balanced_accuracy)} | {figure(scores.accuracy)} | "
+        f"{figure(scores.majority_baseline)} |"
+    )
+
+
+def _draw(report: SimulationReport, folder: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(drawing)
+    axes = drawing.subplots()
+    for name, title, colour in (
+        ("macro_auroc", "macro AUROC", "tab:blue"),
+        ("balanced_accuracy", "balanced accuracy", "tab:orange"),
+    ):
+        points = [(r.number - 1, getattr(r, name)) for r in report.curve]
+        points.append((report.rounds, getattr(report.federated, name)))
+        known = [(x, y) for x, y in points if y is not None]
+        axes.plot([x for x, _ in known], [y for _, y in known], color=colour, label=title)
+        union = getattr(report.pooled, name) if report.pooled is not None else None
+        if union is not None:
+            axes.axhline(union, color=colour, linestyle="--", label=f"{title}, pooled")
+    axes.set(xlabel="rounds", ylabel="on test patients", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize="small")
+    drawing.savefig(folder / "curves.svg")
+    drawing.savefig(folder / "curves.png", dpi=120)
