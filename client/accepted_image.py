@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.fft import dctn
 
 from common.imaging import DEFAULT_LIMITS, ImageLimits, Pixels, anonymise
 
 _LIKENESS_SIDE = 64
 _ROWS, _COLUMNS = np.mgrid[:_LIKENESS_SIDE, :_LIKENESS_SIDE]
+_COSINES = np.cos(np.pi * _ROWS * (2 * _COLUMNS + 1) / (2 * _LIKENESS_SIDE))
 _LOWEST = np.argsort((_ROWS + _COLUMNS).ravel(), kind="stable")[1:257]
 
 
@@ -68,8 +68,8 @@ def likeness(pixels: Pixels) -> str:
     """
     size = (_LIKENESS_SIDE, _LIKENESS_SIDE)
     small = Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.BOX)
-    spectrum = dctn(np.asarray(small, np.float32), norm="ortho").ravel()
-    return np.packbits(spectrum[_LOWEST] > 0).tobytes().hex()
+    spectrum = _COSINES @ np.asarray(small, np.float64) @ _COSINES.T
+    return np.packbits(spectrum.ravel()[_LOWEST] > 0).tobytes().hex()
 
 
 def likeness_words(hashes: list[str]) -> NDArray[np.uint64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -44,7 +45,8 @@ def read_csv(source: ImportSource, *, limits: ImageLimits = DEFAULT_LIMITS) -> S
             "The labels CSV is empty.", action="It needs a header line.", code="labels-empty"
         ) from error
     places = _places(source, header)
-    rows = _rows(source, reader, places, len(header), limits)
+    pattern = compiled_pattern(source.patient_pattern)
+    rows = _rows(source, reader, places, len(header), pattern, limits)
     return SourceRows(total=max(0, len(text.splitlines()) - 1), rows=rows)
 
 
@@ -92,9 +94,9 @@ def _rows(
     reader: Iterator[list[str]],
     places: dict[str, int],
     width: int,
+    pattern: re.Pattern[str] | None,
     limits: ImageLimits,
 ) -> Iterator[SourceRow]:
-    pattern = compiled_pattern(source.patient_pattern)
     number = 1
     while True:
         number += 1

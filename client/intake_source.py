@@ -87,7 +87,7 @@ class SourceRow:
     Attributes
     ----------
     number : int
-        Line of the CSV (the header is line 1), else the position from 1 on.
+        Row of the CSV as a spreadsheet shows it (the header is row 1), else the position from 1.
     file : str
         Path below the data folder.
     load : callable

@@ -10,7 +10,7 @@ class _Document(BaseModel):
 
 
 class RefusedRow(_Document):
-    """One row that was refused: its line, a stable code, and a sentence."""
+    """One row that was refused: its number (a CSV's header is row 1), a stable code, a sentence."""
 
     row: int
     code: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def read_tree(source: ImportSource, *, limits: ImageLimits = DEFAULT_LIMITS) -> 
         )
     with_splits = all(name.lower() in SPLIT_NAMES for name in tops)
     files = sorted(_files(source.data))
-    return SourceRows(len(files), _rows(source, files, with_splits, limits))
+    pattern = compiled_pattern(source.patient_pattern)
+    return SourceRows(len(files), _rows(source, files, with_splits, pattern, limits))
 
 
 def _files(root: Path) -> Iterator[tuple[str, ...]]:
@@ -59,9 +61,12 @@ def _files(root: Path) -> Iterator[tuple[str, ...]]:
 
 
 def _rows(
-    source: ImportSource, files: list[tuple[str, ...]], with_splits: bool, limits: ImageLimits
+    source: ImportSource,
+    files: list[tuple[str, ...]],
+    with_splits: bool,
+    pattern: re.Pattern[str] | None,
+    limits: ImageLimits,
 ) -> Iterator[SourceRow]:
-    pattern = compiled_pattern(source.patient_pattern)
     depth = 1 if with_splits else 0
     for number, parts in enumerate(files, start=1):
         if len(parts) < depth + 2:

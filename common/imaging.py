@@ -42,7 +42,6 @@ from common.image_stripping import (
     unreadable,
 )
 from common.recipe import ImageSpec
-from common.tissue_region import tissue_region
 
 if TYPE_CHECKING:
     import torch
@@ -153,6 +152,8 @@ def prepare(pixels: Pixels, spec: ImageSpec) -> Pixels:
     ndarray of uint8, shape (size, size, 3)
     """
     if spec.region == "tissue":
+        from common.tissue_region import tissue_region  # SciPy, which other recipes need not load
+
         top, bottom, left, right = tissue_region(pixels)
         pixels = pixels[top:bottom, left:right]
     height, width = pixels.shape[:2]
