@@ -121,6 +121,7 @@ class ReleasePublisher:
             state = self._repository.load()
             version = _published(state, draft)
             if version is None:
+                self._repository.remove_leftovers()
                 version = self._release(state, draft, _serialised(tensors))
         return version
 

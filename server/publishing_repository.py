@@ -85,6 +85,12 @@ class TufRepository:
             part.version = 0  # commit makes it 1
         self.commit(state, now)
 
+    def remove_leftovers(self) -> None:
+        """Remove temporary files (their names begin with a dot) of publishers that were killed."""
+        for folder in (self.metadata, self.targets):
+            for path in folder.glob(".*"):
+                path.unlink(missing_ok=True)
+
     def load(self) -> RepositoryState:
         """Return the committed state.
 

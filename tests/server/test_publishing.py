@@ -323,6 +323,7 @@ def test_a_kill_at_any_write_of_publishing_leaves_old_or_new_and_is_repeatable(
     newest = onlooker.newest()
     assert newest is not None
     assert newest.version == 3
+    assert not [*coordinator.metadata.glob(".*"), *coordinator.targets.glob(".*")]
 
 
 def test_publishing_has_no_more_writes_than_are_killed_above(coordinator: Coordinator) -> None:
