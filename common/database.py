@@ -82,7 +82,7 @@ def migrate(engine: Engine, scripts: Path) -> None:
 
 def _configure_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     # isolation_level None hands BEGIN to SQLAlchemy, so that _begin_immediate really starts it.
-    connection.isolation_level = None  # type: ignore[attr-defined]
+    connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
