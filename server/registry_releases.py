@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from common.errors import NotFound, RoundFailed
+from common.errors import NotFound, RoundFailed, StoreError
 from common.evaluation import SiteEvaluation
 from common.release import ReleaseDraft, ReleaseManifest
 from server import registry_rows as rows
@@ -81,6 +81,12 @@ class ReleaseRecords:
             known = session.get(ReleaseRow, manifest.version)
             if known is not None and known.candidate == name:
                 return rows.release(known)
+            if known is not None:
+                raise StoreError(
+                    f"Release {manifest.version} is of candidate {known.candidate}, not {name}.",
+                    meaning="The registry and the release repository are not of one coordinator.",
+                    code="registry-conflict",
+                )
             if candidate.state != "approved":
                 raise RoundFailed(
                     f"Candidate {name} is {candidate.state}.", code="candidate-not-approved"

@@ -39,7 +39,8 @@ def factor(schedule: Schedule, *, number: int, rounds: int) -> float:
 
 
 def _one_cycle(position: int, rounds: int) -> float:
-    peak = WARM_UP * rounds - 1
+    # Of one to three rounds, none is left to warm up in: torch's formula would begin at the end.
+    peak = max(0.0, WARM_UP * rounds - 1)
     if position <= peak:
         return _cosine(1 / START_DIVISOR, 1.0, position / peak if peak > 0 else 1.0)
     return _cosine(1.0, 1 / END_DIVISOR, (position - peak) / (rounds - 1 - peak))

@@ -1,0 +1,206 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from common.evaluation import SiteEvaluation, evaluate_predictions
+from common.recipe import Recipe, ReleaseGateSpec
+from server.evaluation import macro_auroc_lower_bound, on_common_sites, pooled_metrics
+from server.records import Contribution
+from server.release_gate import Evidence, failures, judge
+from tests.fakes import CLASSES, FakeSite, first_model, toy_recipe
+from tests.plans import make_plan
+
+
+def scored(
+    signal: float, *, cases: int = 200, share: float = 0.5, seed: int = 0, threshold: float = 0.0
+) -> SiteEvaluation:
+    """Answers whose AUROC grows with ``signal``; ``threshold`` shifts the decision."""
+    generator = np.random.default_rng(seed)
+    labels = (np.arange(cases) < share * cases).astype(int)
+    logits = signal * (2 * labels - 1) + generator.normal(size=cases) - threshold
+    positive = 1 / (1 + np.exp(-logits))
+    scores = np.stack([1 - positive, positive], axis=1)
+    return evaluate_predictions(scores, labels, CLASSES, minimum_cell=5)
+
+
+def recipe(**limits: object) -> Recipe:
+    return toy_recipe().model_copy(update={"release": ReleaseGateSpec.model_validate(limits)})
+
+
+def accepted(*sites: str) -> tuple[Contribution, ...]:
+    plan = make_plan()
+    return tuple(
+        Contribution(
+            "campaign", 1, site, 1, "accepted",
+            receipt=FakeSite(site).honest(plan, first_model()).receipt,
+        )
+        for site in sites
+    )  # fmt: skip
+
+
+GOOD = Evidence(
+    recipe=recipe(),
+    epsilon=8.0,
+    tensors={"w": np.ones(3, dtype=np.float32), "n": np.array(1)},
+    candidate={"north": scored(1.0), "south": scored(1.0, seed=1)},
+    champion=None,
+    accepted=accepted("north", "south"),
+)
+
+
+def failed(evidence: Evidence) -> tuple[str, ...]:
+    return failures(judge(evidence))
+
+
+def test_a_good_candidate_passes_every_check() -> None:
+    checks = judge(GOOD)
+    assert failures(checks) == ()
+    assert [check.name for check in checks] == [
+        "weights-finite",
+        "minimum-sites",
+        "evaluated-sites",
+        "receipts-complete",
+        "majority-auroc",
+        "majority-balanced-accuracy",
+        "macro-auroc-floor",
+    ]
+    assert all(check.figure is not None and check.limit is not None for check in checks)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(value: float) -> None:
+    tensors = {"w": np.array([1, value], dtype=np.float32)}
+    assert failed(replace(GOOD, tensors=tensors)) == ("weights-finite",)
+    assert failed(replace(GOOD, tensors={})) == ("weights-finite",)
+
+
+def test_one_hospitals_model_is_refused() -> None:
+    assert failed(replace(GOOD, accepted=accepted("north"))) == ("minimum-sites",)
+    twice = accepted("north") + accepted("north")
+    assert failed(replace(GOOD, accepted=twice)) == ("minimum-sites",)
+
+
+def test_one_hospitals_evaluation_is_not_enough() -> None:
+    nobody = evaluate_predictions(np.zeros((0, 2)), np.zeros(0, dtype=int), CLASSES, minimum_cell=5)
+    evidence = replace(GOOD, candidate={"north": scored(1.0), "south": nobody})
+    assert failed(evidence) == ("evaluated-sites",)
+
+
+def test_no_evaluation_is_no_evidence() -> None:
+    assert failed(replace(GOOD, candidate={})) == (
+        "evaluated-sites",
+        "majority-auroc",
+        "majority-balanced-accuracy",
+        "macro-auroc-floor",
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"update_digest": None},
+        {"epsilon_campaign": None},
+        {"epsilon_campaign": 8.5},
+        {"epsilon_life": None},
+        {"delta": None},
+        {"noise_multiplier": None},
+        {"max_grad_norm": None},
+        {"privacy_unit": "none"},
+    ],
+)
+def test_an_incomplete_receipt_is_refused(change: dict[str, object]) -> None:
+    first, second = GOOD.accepted
+    assert first.receipt is not None
+    spoiled = replace(first, receipt=first.receipt.model_copy(update=change))
+    assert failed(replace(GOOD, accepted=(spoiled, second))) == ("receipts-complete",)
+    assert failed(replace(GOOD, accepted=(replace(first, receipt=None), second))) == (
+        "receipts-complete",
+    )
+
+
+def test_a_study_without_privacy_needs_no_epsilon() -> None:
+    spoiled = tuple(
+        replace(c, receipt=c.receipt.model_copy(update={"epsilon_campaign": None}))
+        for c in GOOD.accepted
+        if c.receipt is not None
+    )
+    assert failed(replace(GOOD, epsilon=None, accepted=spoiled)) == ()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.9])
+def test_always_answering_the_majority_is_refused(share: float) -> None:
+    cases = 200
+    labels = (np.arange(cases) < share * cases).astype(int)
+    constant = np.tile([0.4, 0.6] if share > 0.5 else [0.6, 0.4], (cases, 1))
+    majority = evaluate_predictions(constant, labels, CLASSES, minimum_cell=5)
+    found = pooled_metrics({"north": majority}, CLASSES)
+    assert found.accuracy == pytest.approx(found.majority_baseline, abs=0.03)
+    evidence = replace(GOOD, candidate={"north": majority, "south": majority})
+    assert "majority-auroc" in failed(evidence)
+
+
+def test_chance_is_refused_even_when_it_is_lucky() -> None:
+    """Half of all random networks have an AUROC above 0.5; 95 % confidence tells them apart."""
+    passed = 0
+    for seed in range(40):
+        sites = {"north": scored(0.0, seed=2 * seed), "south": scored(0.0, seed=2 * seed + 1)}
+        passed += "majority-auroc" not in failed(replace(GOOD, candidate=sites))
+    assert passed <= 6
+
+
+def test_the_confidence_bound_shrinks_with_cases() -> None:
+    small = macro_auroc_lower_bound(scored(1.0, cases=60))
+    large = macro_auroc_lower_bound(scored(1.0, cases=2000))
+    assert small is not None
+    assert large is not None
+    assert small < large < 0.93
+
+
+def test_worse_than_chance_answers_are_refused() -> None:
+    sites = {"north": scored(-1.0), "south": scored(-1.0, seed=1)}
+    assert set(failed(replace(GOOD, candidate=sites))) == {
+        "majority-auroc",
+        "majority-balanced-accuracy",
+        "macro-auroc-floor",
+    }
+
+
+def test_a_recipe_that_judges_by_accuracy_is_held_to_the_majority() -> None:
+    """72 % accuracy where always the same answer has 77 %: the first source system's release."""
+    sites = {n: scored(1.0, share=0.77, seed=s, threshold=0.9) for s, n in enumerate(("a", "b"))}
+    found = pooled_metrics(sites, CLASSES)
+    assert found.accuracy is not None
+    assert found.majority_baseline is not None
+    assert found.accuracy < found.majority_baseline
+    assert failed(replace(GOOD, candidate=sites)) == ()
+    strict = replace(GOOD, candidate=sites, recipe=recipe(accuracy_floor=0.6))
+    assert failed(strict) == ("majority-accuracy",)
+    stricter = replace(GOOD, candidate=sites, recipe=recipe(accuracy_floor=0.95))
+    assert failed(stricter) == ("accuracy-floor", "majority-accuracy")
+
+
+def test_the_auroc_floor_is_the_recipes() -> None:
+    assert failed(replace(GOOD, recipe=recipe(macro_auroc_floor=0.99))) == ("macro-auroc-floor",)
+
+
+def test_a_candidate_below_the_champion_is_refused() -> None:
+    champion = {"north": scored(1.5), "south": scored(1.5, seed=1)}
+    assert failed(replace(GOOD, champion=champion)) == ("champion-non-inferiority",)
+    margin = recipe(non_inferiority_margin=0.2)
+    assert failed(replace(GOOD, champion=champion, recipe=margin)) == ()
+    assert failed(replace(GOOD, champion=dict(GOOD.candidate))) == ()
+
+
+def test_only_sites_that_scored_both_are_compared() -> None:
+    """A hard site that scores the candidate only must not make it look worse, nor better."""
+    hard = {**GOOD.candidate, "west": scored(-2.0, cases=40)}
+    evidence = replace(GOOD, candidate=hard, champion=dict(GOOD.candidate))
+    assert failed(evidence) == ()
+    new, old = on_common_sites(hard, GOOD.candidate)
+    assert set(new) == set(old) == {"north", "south"}
+
+
+def test_a_champion_that_nobody_scored_keeps_the_gate_shut() -> None:
+    assert failed(replace(GOOD, champion={})) == ("champion-non-inferiority",)
+    assert failed(replace(GOOD, champion={"west": scored(0.1)})) == ("champion-non-inferiority",)
