@@ -69,6 +69,8 @@ class InferenceEngine:
         load_tensors(network, release.load())
         if tensors_digest(state_tensors(network)) != release.manifest.model_digest:
             raise _self_test_failed("The loaded weights are not those that the manifest names.")
+        # TF32 would round each convolution to 10 bits, by kernels that differ with the batch size.
+        torch.backends.cudnn.allow_tf32 = False
         try:
             engine = cls(network, release.manifest, device=device)
             engine._self_test()

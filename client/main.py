@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from client.api import cases, health, metrics, model, pages, prediction
+from client.api.body_limit import BodyLimitMiddleware
 from client.api.errors import install_error_handlers
 from client.api.middleware import OriginMiddleware, RequestMiddleware, is_loopback
 from client.api.services import Services
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 WORKERS = 2
 UPLOADS_AT_ONCE = 32
+CONNECTIONS_AT_ONCE = 256
 SHUTDOWN_SECONDS = 10
 EXIT_USAGE = 2
 
@@ -122,6 +124,7 @@ def _assemble(
     install_error_handlers(app)
     # The last one added is the outermost.
     host = services.settings.host
+    app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(OriginMiddleware, host_names=(host, *services.settings.host_names))
     app.add_middleware(RequestMiddleware, metrics=services.metrics)
     return app
@@ -180,6 +183,7 @@ def server_config(settings: SiteSettings, app: FastAPI) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         ws="none",
+        limit_concurrency=CONNECTIONS_AT_ONCE,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 

@@ -143,7 +143,9 @@ class ReleaseWatcher:
         try:
             self._holder.swap(self._load(release))
         except (ReleaseError, ModelError) as error:
-            self._raise_alarm(error.code, f"Release {version}: {error.line()}", version=version)
+            self._raise_alarm(
+                error.code, f"Release {version} is not used. {error.line()}", version=version
+            )
             if isinstance(error, ModelError) or error.code == "release-self-test":
                 instead = self._releases.reject(version, error.code)
                 return instead if instead is not None and instead.version < version else None

@@ -12,7 +12,7 @@ from client.engine import ModelHolder
 from client.prediction import Admission, Predictor
 from client.release_watcher import ReleaseWatcher
 from client.settings import SiteSettings
-from common.recipe import Recipe, load_recipe
+from common.recipe import Recipe, load_recipe, shipped_recipes
 
 if TYPE_CHECKING:
     from client.api.metrics import ServiceMetrics
@@ -35,11 +35,13 @@ class Services:
 
         Raises
         ------
-        RecipeError
-            If no model is loaded and the task is none of the shipped recipes.
+        ReleaseError
+            With code ``no-model``, if none is loaded and the task is no shipped recipe.
         """
-        engine = self.holder.current
-        return load_recipe(self.settings.task) if engine is None else engine.recipe
+        task = self.settings.task
+        if self.holder.current is None and task in shipped_recipes():
+            return load_recipe(task)
+        return self.holder.require().recipe
 
 
 def _services(request: Request) -> Services:

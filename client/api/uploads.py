@@ -11,6 +11,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from common.errors import InputRefused
 
@@ -50,8 +51,8 @@ async def read_upload(
     Raises
     ------
     InputRefused
-        ``not-multipart``, ``upload-too-large``, ``upload-slow``, ``upload-malformed`` or
-        ``upload-without-image``.
+        ``not-multipart``, ``upload-too-large``, ``upload-slow``, ``upload-cut-off``,
+        ``upload-malformed`` or ``upload-without-image``.
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise InputRefused(
@@ -73,6 +74,8 @@ async def read_upload(
             form = await parser.parse()
     except TimeoutError as error:
         raise InputRefused("The upload took too long.", code="upload-slow") from error
+    except ClientDisconnect as error:
+        raise InputRefused("The upload was cut off.", code="upload-cut-off") from error
     except (MultiPartException, FormParserError, LookupError) as error:
         # LookupError: the sender chose a character set that there is not
         raise _malformed() from error

@@ -58,10 +58,15 @@ def test_pixels_are_prepared_as_in_training() -> None:
 
 def test_admission_gives_places_back_even_after_a_failure() -> None:
     admission = Admission(1)
-    with pytest.raises(KeyError), admission():
-        with pytest.raises(Busy), admission():
-            pass
-        raise KeyError
+
+    def refused_inside() -> None:
+        with admission():
+            with pytest.raises(Busy), admission():
+                pass
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        refused_inside()
     with admission():
         assert admission.admitted == 1
     assert admission.admitted == 0

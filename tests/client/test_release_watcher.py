@@ -1,6 +1,5 @@
 import threading
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,9 +25,7 @@ class Site:
         self.holder = ModelHolder()
         self.refusals: dict[int, Exception] = {}
         self.loaded: list[int] = []
-        self.watcher = ReleaseWatcher(
-            self.releases, self.holder, load=self.load, poll_seconds=LONG
-        )
+        self.watcher = ReleaseWatcher(self.releases, self.holder, load=self.load, poll_seconds=LONG)
 
     def load(self, local: LocalRelease) -> InferenceEngine:
         self.loaded.append(local.version)

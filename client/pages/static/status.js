@@ -29,7 +29,7 @@ export async function refresh() {
   }
   const missing = state.model_version === null
     ? ["No released model is loaded yet: images cannot be read, but cases can be stored."] : [];
-  showAlarms([...missing, ...state.alarms.map((alarm) => `Releases: ${alarm.message}`)]);
+  showAlarms([...missing, ...state.alarms.map((alarm) => `For hospital IT: ${alarm.message}`)]);
 }
 
 function showAlarms(messages) {

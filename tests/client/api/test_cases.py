@@ -87,6 +87,15 @@ def test_confirming_what_is_not_there_or_not_a_class(site: ServedSite) -> None:
     assert site.services.store.get(case_id).status == "waiting"
 
 
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=a"])
+def test_a_confirmation_is_small(site: ServedSite, kind: str) -> None:
+    case_id = site.store(picture()).json()["case_id"]
+    body = b'{"label": "nv", "x": "' + b"x" * 20_000 + b'"}'
+    headers = {"content-type": kind}
+    answer = site.call("POST", f"/cases/{case_id}/confirm", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "upload-too-large")
+
+
 def test_counts_name_nobody(site: ServedSite) -> None:
     site.store(picture(1), patient_id="MRN-1", label="nv")
     site.store(picture(2), patient_id="MRN-2")

@@ -34,7 +34,9 @@ def test_a_link_from_elsewhere_may_open_the_page(site: ServedSite) -> None:
     assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8500", "", "127.0.0.1.evil.example"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8500", "", "127.0.0.1.evil.example"]
+)
 def test_a_rebound_name_is_refused(site: ServedSite, host: str) -> None:
     answer = site.call("GET", "/cases", headers={"host": host})
     assert (answer.status_code, answer.json()["code"]) == (421, "unknown-host")
