@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from deploy.console import emit
 
@@ -44,7 +44,15 @@ def list_campaigns(folder: Folder = Path(), as_json: AsJson = False) -> None:
         found = tuple(CampaignSummary.of(campaign) for campaign in registry.campaigns())
 
     def show(console: Console) -> None:
-        table = Table("campaign", "task", "network", "state", "rounds", "epsilon", "from release")
+        table = Table(
+            Column("campaign", no_wrap=True),
+            "task",
+            "network",
+            "state",
+            "rounds",
+            "epsilon",
+            "from release",
+        )
         for c in found:
             base = "–" if c.base_release is None else f"v{c.base_release}"
             table.add_row(
@@ -77,7 +85,15 @@ def list_releases(folder: Folder = Path(), as_json: AsJson = False) -> None:
         found = tuple(ReleaseDocument.of(release.manifest) for release in registry.releases())
 
     def show(console: Console) -> None:
-        table = Table("release", "task", "network", "campaign", "sites", "AUROC", "majority")
+        table = Table(
+            "release",
+            "task",
+            "network",
+            Column("campaign", no_wrap=True),
+            "sites",
+            "AUROC",
+            "majority",
+        )
         for r in found:
             table.add_row(
                 *(f"v{r.version}", r.task, r.architecture, r.campaign, str(len(r.sites))),

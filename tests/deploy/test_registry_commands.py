@@ -1,0 +1,79 @@
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from common.errors import ConfigurationError, NotFound
+from common.release import ModelFile, model_target
+from deploy.commands import registry as commands
+from tests.fakes import FakeSite, broken
+from tests.server.campaigns import Coordinator
+
+app = typer.Typer()
+app.command("campaigns")(commands.list_campaigns)
+app.command("campaign")(commands.show_campaign)
+app.command("releases")(commands.list_releases)
+app.command("release")(commands.show_release)
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments)
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Coordinator, str]:
+    sites = [FakeSite("north"), FakeSite("south"), FakeSite("west", behave=broken)]
+    coordinator = Coordinator(tmp_path, sites)
+    campaign = coordinator.create(rounds=1, epsilon=8.0)
+    found = coordinator.run(campaign)
+    file = ModelFile(name=model_target(found.model_digest), sha256="cd" * 32, bytes=10)
+    coordinator.registry.record_release(found.draft.released(1, file))
+    return coordinator, campaign.id
+
+
+def test_scripts_read_one_document(made: tuple[Coordinator, str]) -> None:
+    coordinator, campaign = made
+    folder = str(coordinator.settings.folder)
+    listed = json.loads(run("campaigns", "--folder", folder, "--json"))
+    assert [c["id"] for c in listed["campaigns"]] == [campaign]
+    shown = json.loads(run("campaign", campaign, "--folder", folder, "--json"))
+    assert shown["campaign"]["state"] == "finished"
+    outcomes = {s["site"]: s["outcome"] for s in shown["rounds"][0]["sites"]}
+    assert outcomes == {"north": "accepted", "south": "accepted", "west": "failed"}
+    assert all(check["passed"] for check in shown["candidates"][0]["checks"])
+    listed = json.loads(run("releases", "--folder", folder, "--json"))
+    assert [r["version"] for r in listed["releases"]] == [1]
+    manifest = json.loads(run("release", "1", "--folder", folder, "--json"))
+    assert manifest["lineage"]["sites"][0]["receipt"]["epsilon_campaign"] == 8.0
+
+
+def test_people_read_tables(made: tuple[Coordinator, str]) -> None:
+    coordinator, campaign = made
+    folder = str(coordinator.settings.folder.parent)
+    assert campaign in run("campaigns", "--folder", folder)
+    shown = run("campaign", campaign, "--folder", folder)
+    assert "site-app-failed" in shown.replace("\n", "")
+    assert "majority-auroc" in shown
+    assert "v1" in run("releases", "--folder", folder)
+    assert "north" in run("release", "1", "--folder", folder)
+
+
+def test_an_empty_registry_says_so(tmp_path: Path) -> None:
+    folder = str(Coordinator(tmp_path, []).settings.folder)
+    assert "no campaign" in run("campaigns", "--folder", folder)
+    assert "no release" in run("releases", "--folder", folder)
+    assert json.loads(run("campaigns", "--folder", folder, "--json")) == {"campaigns": []}
+    with pytest.raises(NotFound):
+        run("campaign", "no-such", "--folder", folder)
+    with pytest.raises(NotFound):
+        run("release", "3", "--folder", folder)
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"coordinator\.toml"):
+        run("campaigns", "--folder", str(tmp_path))

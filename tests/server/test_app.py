@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, RecordDict
+
+from common.errors import ConfigurationError, NotFound, RoundFailed
+from server import app
+from tests.fakes import FakeSite
+from tests.server.campaigns import Coordinator
+
+
+def coordinator(tmp_path: Path) -> Coordinator:
+    return Coordinator(tmp_path, [FakeSite("north"), FakeSite("south")])
+
+
+def context(**config: str) -> Context:
+    return Context(
+        run_id=42, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config)
+    )
+
+
+def start(made: Coordinator, run: Context) -> None:
+    app.app(made.grid, run)
+
+
+def test_the_app_runs_the_campaign_of_the_run_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = coordinator(tmp_path)
+    campaign = made.create(rounds=1)
+    monkeypatch.setenv(app.FOLDER_VARIABLE, str(made.settings.folder))
+    monkeypatch.setattr(app, "SystemClock", lambda: made.clock)
+    start(made, context(campaign=campaign.id))
+    ended = made.registry.campaign(campaign.id)
+    assert (ended.state, ended.flower_run) == ("finished", "42")
+    assert [c.state for c in made.registry.approved_candidates()] == ["approved"]
+
+
+def test_without_a_folder_or_a_campaign_the_app_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = coordinator(tmp_path)
+    monkeypatch.delenv(app.FOLDER_VARIABLE, raising=False)
+    with pytest.raises(ConfigurationError, match=app.FOLDER_VARIABLE):
+        start(made, context(campaign="c"))
+    monkeypatch.setenv(app.FOLDER_VARIABLE, str(made.settings.folder))
+    with pytest.raises(NotFound):
+        start(made, context())
+    with pytest.raises(NotFound, match="no-such"):
+        start(made, context(campaign="no-such"))
+
+
+def test_a_campaign_runs_once(tmp_path: Path) -> None:
+    made = coordinator(tmp_path)
+    campaign = made.create(rounds=1)
+    made.run(campaign)
+    with pytest.raises(RoundFailed) as caught:
+        made.run(campaign)
+    assert caught.value.code == "campaign-started"
+    assert made.registry.campaign(campaign.id).state == "finished"
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, ConnectionError, MemoryError])
+def test_a_campaign_that_is_cut_off_does_not_look_as_if_it_ran_on(
+    tmp_path: Path, fault: type[BaseException]
+) -> None:
+    made = coordinator(tmp_path)
+    campaign = made.create(rounds=3)
+
+    def cut(*_: object) -> None:
+        raise fault
+
+    made.grid.pull_messages = cut  # type: ignore[method-assign,assignment]
+    with pytest.raises(fault):
+        made.run(campaign)
+    ended = made.registry.campaign(campaign.id)
+    assert (ended.state, ended.failure) == ("failed", fault.__name__)
+    assert [r.state for r in made.registry.rounds(campaign.id)] == ["failed"]
+
+
+def test_progress_can_be_followed_in_the_registry(tmp_path: Path) -> None:
+    made = coordinator(tmp_path)
+    campaign = made.create(rounds=2)
+    seen: list[tuple[str, int, int]] = []
+    sleep = made.clock.sleep
+
+    def watch(seconds: float) -> None:
+        sleep(seconds)
+        rounds = made.registry.rounds(campaign.id)
+        done = len(made.registry.contributions(campaign.id))
+        seen.append((rounds[-1].state, len(rounds), done))
+
+    made.clock.sleep = watch  # type: ignore[method-assign]
+    made.sites["south"].delay = 1.0
+    made.run(campaign)
+    assert ("running", 1, 1) in seen, "the first site's answer shows while the second works"
+    assert ("running", 2, 3) in seen
