@@ -71,8 +71,8 @@ def make_server_certificate(authority: Certificate, *, hosts: Sequence[str]) -> 
     if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
         raise ConfigurationError("The CA's key is no EC key.")
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
     alternatives = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
     identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
         _builder(name, issuer.subject, key.public_key(), SERVER_DAYS)

@@ -19,7 +19,11 @@ def main() -> None:
     parser.add_argument("--ready", type=Path, help="a file to write when everything is imported")
     parser.add_argument("--app", default="client.app", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        force=True,  # some imports above add a handler of their own
+    )
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every question
     logging.getLogger("flwr").propagate = False  # it has a handler of its own
     try:

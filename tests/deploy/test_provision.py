@@ -1,0 +1,90 @@
+import hashlib
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from client.policy import SitePolicy
+from client.settings import SiteSettings
+from common.errors import ConfigurationError
+from common.signing import SigningKey, VerifyKey
+from deploy.provision import provision
+from server.settings import CoordinatorSettings
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not p.name.endswith(".lock")
+    }
+
+
+def test_a_federation_from_nothing(tmp_path: Path) -> None:
+    done = provision(tmp_path, sites=["north", "south"], task="dermoscopy", hosts=["c.example"])
+    assert done.coordinator_created
+    assert [(kit.name, kit.created) for kit in done.sites] == [("north", True), ("south", True)]
+    assert done.hosts[0] == "c.example"
+    coordinator = CoordinatorSettings.read(done.coordinator)
+    site = SiteSettings.read(tmp_path / "sites" / "north")
+    assert site.superlink == f"c.example:{coordinator.superlink_port}"
+    assert site.coordinator_url == f"https://c.example:{coordinator.port}"
+    trusted = VerifyKey.read(next((site.trust / "plan-keys").glob("*.pem")))
+    signature = SigningKey.read(coordinator.keys / "plan.pem").sign(b"plan")
+    assert trusted.accepts(b"plan", signature)
+    policy = SitePolicy.read(site.folder / "policy.toml")
+    assert policy.allowed_recipes == ("dermoscopy",)
+    assert not policy.allow_without_privacy
+
+
+def test_secrets_are_private_and_none_is_shared(tmp_path: Path) -> None:
+    provision(tmp_path, sites=["north", "south"], task="dermoscopy")
+    public = {"ca.crt", "server.crt", "node.pub"}
+    secrets: list[bytes] = []
+    for keys in [tmp_path / "coordinator" / "keys", *tmp_path.glob("sites/*/keys")]:
+        assert stat.S_IMODE(keys.stat().st_mode) == 0o700
+        for path in keys.rglob("*"):
+            if path.is_file() and path.name not in public:
+                assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+                secrets.append(path.read_bytes())
+    assert len(set(secrets)) == len(secrets)
+    coordinators = [p.read_bytes() for p in (tmp_path / "coordinator/keys").rglob("*.key")]
+    for kit in tmp_path.glob("sites/*"):
+        held = [p.read_bytes() for p in kit.rglob("*") if p.is_file()]
+        assert not set(coordinators) & set(held), "a kit holds a coordinator's key"
+
+
+def test_a_second_run_adds_sites_and_changes_nothing(tmp_path: Path) -> None:
+    provision(tmp_path, sites=["north"], task="dermoscopy")
+    before = digests(tmp_path)
+    done = provision(tmp_path, sites=["north", "south"], task="mammography")
+    assert not done.coordinator_created
+    assert [kit.created for kit in done.sites] == [False, True]
+    after = digests(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert SiteSettings.read(tmp_path / "sites" / "south").task == "mammography"
+
+
+@pytest.mark.parametrize("names", [["North"], ["../evil"], ["a/b"], [""], ["same", "same"]])
+def test_a_wrong_name_makes_nothing(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(ConfigurationError):
+        provision(tmp_path / "f", sites=names, task="dermoscopy")
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_host_that_the_certificate_lacks_is_refused(tmp_path: Path) -> None:
+    provision(tmp_path, sites=["north"], task="dermoscopy", hosts=["a.example"])
+    with pytest.raises(ConfigurationError, match=r"b\.example"):
+        provision(tmp_path, sites=["north"], task="dermoscopy", hosts=["b.example"])
+
+
+def test_the_command_prints_one_document(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deploy.cli", "provision", "--folder", str(tmp_path)]
+    command += ["--site", "north", "--site", "south", "--task", "dermoscopy", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    document = json.loads(done.stdout)
+    assert [kit["name"] for kit in document["sites"]] == ["north", "south"]
+    assert document["certificate_expires_at"] < document["authority_expires_at"]
