@@ -16,7 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -32,6 +32,8 @@ ORDERS: tuple[float, ...] = tuple(float(a) for a in RDPAccountant.DEFAULT_ALPHAS
 SIGMA_GRID = 1000
 """Noise multipliers are whole thousandths, so that a campaign's rounds share one entry."""
 MAXIMUM_SIGMA = 200.0
+FRACTIONAL_SIGMA = 20.0
+"""Above it, fractional orders converge slowly (seconds) and hardly matter: they are left out."""
 PRV_ENTRIES = 16
 
 
@@ -116,16 +118,31 @@ def noise_multiplier_for(
         With code ``budget-exhausted`` when no amount of noise fits.
     """
 
-    def fits(thousandths: int) -> bool:
+    def fits(thousandths: int, *, coarse: bool = False) -> bool:
         entry = Spend(thousandths / SIGMA_GRID, sampling_rate, steps * rounds_left)
-        return (
-            epsilon([*campaign, entry], budget.delta) <= budget.epsilon_campaign
-            and epsilon([*life, entry], budget.delta) <= budget.epsilon_life
-        )
+
+        def bound(entries: Sequence[Spend]) -> float:
+            return _rdp_epsilon(_merge([*entries, entry]), budget.delta, coarse=coarse)
+
+        return bound(campaign) <= budget.epsilon_campaign and bound(life) <= budget.epsilon_life
 
     low = math.ceil(round(budget.min_noise_multiplier * SIGMA_GRID, 6))
-    first = SIGMA_GRID if guess is None else round(guess * SIGMA_GRID)
-    return _smallest(fits, low=low, first=max(low, first), guessed=guess is not None) / SIGMA_GRID
+    first: int | None
+    if guess is None:
+        # Whole orders alone are quick, and never far off: they say where to look.
+        first = _smallest(partial(fits, coarse=True), low=low, first=max(low, SIGMA_GRID))
+    else:
+        first = max(low, round(guess * SIGMA_GRID))
+    top = round(MAXIMUM_SIGMA * SIGMA_GRID)
+    found = _smallest(fits, low=low, first=top if first is None else first, stride=1)
+    if found is None:
+        raise PrivacyRefused(
+            "The privacy budget of this site is spent.",
+            meaning="No amount of noise would keep the rest of the campaign within the policy.",
+            action="See `wardround site budget`; only the policy's owner may raise the limits.",
+            code="budget-exhausted",
+        )
+    return found / SIGMA_GRID
 
 
 def public_patients(patients: int) -> int:
@@ -142,14 +159,15 @@ def public_patients(patients: int) -> int:
     return below if patients - below < rung - patients else rung
 
 
-def _smallest(fits: Callable[[int], bool], *, low: int, first: int, guessed: bool) -> int:
+def _smallest(
+    fits: Callable[[int], bool], *, low: int, first: int, stride: int = SIGMA_GRID // 2
+) -> int | None:
     """Return the smallest number from ``low`` on that fits, looking around ``first``.
 
-    Whatever it returns was seen to fit.
+    Whatever it returns was seen to fit; None if nothing up to `MAXIMUM_SIGMA` does.
     """
-    stride = 1 if guessed else max(1, first // 2)
     if fits(first):
-        high, below = first, low - 1
+        below, high = low - 1, first
         while high > low:
             candidate = max(low, high - stride)
             if not fits(candidate):
@@ -160,7 +178,7 @@ def _smallest(fits: Callable[[int], bool], *, low: int, first: int, guessed: boo
         below, high = first, first + stride
         while not fits(high):
             if high > MAXIMUM_SIGMA * SIGMA_GRID:
-                raise _exhausted()
+                return None
             stride *= 2
             below, high = high, high + stride
     while high - below > 1:  # below does not fit (or is not allowed), high does
@@ -172,15 +190,6 @@ def _smallest(fits: Callable[[int], bool], *, low: int, first: int, guessed: boo
     return high
 
 
-def _exhausted() -> PrivacyRefused:
-    return PrivacyRefused(
-        "The privacy budget of this site is spent.",
-        meaning="No amount of noise would keep the rest of the campaign within the policy.",
-        action="See `wardround site budget`; only the policy's owner may raise the limits.",
-        code="budget-exhausted",
-    )
-
-
 def _merge(entries: Iterable[Spend]) -> Counter[tuple[float, float]]:
     merged: Counter[tuple[float, float]] = Counter()
     for entry in entries:
@@ -190,10 +199,12 @@ def _merge(entries: Iterable[Spend]) -> Counter[tuple[float, float]]:
 
 
 @lru_cache(maxsize=4096)
-def _rdp_of_one_step(sigma: float, q: float) -> NDArray[np.float64]:
-    """Renyi divergence bounds of one step at `ORDERS`; inf where they cannot be computed."""
+def _rdp_of_one_step(sigma: float, q: float, coarse: bool) -> NDArray[np.float64]:
+    """Renyi divergence bounds of one step at `ORDERS`; inf where they are not computed."""
     values = np.full(len(ORDERS), math.inf)
     for index, order in enumerate(ORDERS):
+        if q < 1 and not order.is_integer() and (coarse or sigma > FRACTIONAL_SIGMA):
+            continue
         try:
             value = float(compute_rdp(q=q, noise_multiplier=sigma, steps=1, orders=order))
         except (ValueError, OverflowError, ZeroDivisionError):
@@ -203,10 +214,12 @@ def _rdp_of_one_step(sigma: float, q: float) -> NDArray[np.float64]:
     return values
 
 
-def _rdp_epsilon(merged: Counter[tuple[float, float]], delta: float) -> float:
+def _rdp_epsilon(
+    merged: Counter[tuple[float, float]], delta: float, *, coarse: bool = False
+) -> float:
     total = np.zeros(len(ORDERS))
     for (sigma, q), steps in merged.items():
-        total += steps * _rdp_of_one_step(sigma, q)
+        total += steps * _rdp_of_one_step(sigma, q, coarse)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "optimal order is the largest": a looser, valid bound
         value, _ = get_privacy_spent(orders=list(ORDERS), rdp=total, delta=delta)

@@ -1,0 +1,104 @@
+import json
+import secrets
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from client.accounting import Budget
+from client.ledger_lines import RoundRequest
+from client.policy import SitePolicy
+from client.privacy_ledger import PrivacyLedger
+from client.settings import SiteSettings
+from client.site_folder import create_site_folder
+from common.database import open_database
+from common.errors import ConfigurationError
+from common.signing import SigningKey
+from deploy.commands.site_budget import budget, read_budget
+from tests.deploy.typer_app import single_command
+
+BUDGET = Budget(8.0, 16.0, 1e-5, 0.5)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> SiteSettings:
+    return create_site_folder(
+        tmp_path / "north",
+        name="north",
+        task="toy",
+        plan_keys=[SigningKey.generate().verify_key.pem()],
+        policy=SitePolicy(allowed_recipes=("toy",)),
+    )
+
+
+def spend(site: SiteSettings, campaign: str, *, without_privacy: bool = False) -> None:
+    request = RoundRequest(
+        campaign=campaign,
+        round=1,
+        nonce=secrets.token_hex(32),
+        rounds_left=2,
+        sampling_rate=0.05,
+        steps=10,
+        max_grad_norm=1.0,
+    )
+    with PrivacyLedger.open(site) as ledger:
+        if without_privacy:
+            ledger.reserve_without_privacy(request, delta=1e-5)
+        else:
+            ledger.outcome(ledger.reserve(request, BUDGET), "trained")
+
+
+def call(site: SiteSettings, *flags: str) -> tuple[int, str]:
+    result = CliRunner().invoke(single_command(budget), ["--site", str(site.folder), *flags])
+    return result.exit_code, result.stdout
+
+
+def test_nothing_spent(site: SiteSettings) -> None:
+    document = read_budget(site.folder)
+    assert (document.life.rdp, document.life.prv, document.life.left) == (0.0, 0.0, 16.0)
+    assert document.chain_whole
+    assert document.lines == ()
+
+
+def test_one_json_document(site: SiteSettings) -> None:
+    spend(site, "spring")
+    code, output = call(site, "--json")
+    assert code == 0
+    document = json.loads(output)
+    life = document["life"]
+    assert document["site"] == "north"
+    assert 0 < life["prv"] < life["rdp"] < 8
+    assert life["left"] == pytest.approx(16 - life["rdp"])
+    assert document["campaigns"][0]["epsilon"]["rdp"] == life["rdp"]
+    assert document["campaigns"][0]["rounds"] == 1
+    assert [line["kind"] for line in document["lines"]] == ["reserve", "outcome"]
+    assert document["guaranteed"] is True
+
+
+def test_rounds_without_privacy_are_told(site: SiteSettings) -> None:
+    spend(site, "spring")
+    spend(site, "study", without_privacy=True)
+    document = read_budget(site.folder)
+    assert not document.guaranteed
+    assert document.campaigns[1].without_privacy == 1
+    code, output = call(site)
+    assert code == 0
+    assert "1 rounds ran without privacy" in output
+
+
+def test_a_changed_ledger_is_exit_code_3(site: SiteSettings) -> None:
+    spend(site, "spring")
+    engine = open_database(site.database)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE privacy_ledger SET noise_multiplier = 50"))
+    engine.dispose()
+    code, output = call(site, "--json")
+    assert code == 3
+    assert json.loads(output)["chain_whole"] is False
+    assert "Line 1" in json.loads(output)["fault"]
+
+
+def test_no_site(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        read_budget(tmp_path)
