@@ -22,6 +22,7 @@ from typing import Any
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import psutil
 import ray
@@ -139,7 +140,9 @@ def run_campaign_on_ray(
     with _environment(environment), _logging_to(log), _ray(min(workers, site_count)):
         try:
             # Ray is up, and Flower takes it as it is: its backend needs no more than this.
-            resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+            resources: dict[str, dict[str, Any]] = {
+                "client_resources": {"num_cpus": 1, "num_gpus": 0.0}
+            }
             run_simulation(configured, client_app, site_count, backend_config=resources)
         except RuntimeError as error:  # what Flower makes of every fault of its engine
             raise ProcessError(
