@@ -33,7 +33,7 @@ SIGMA_GRID = 1000
 """Noise multipliers are whole thousandths, so that a campaign's rounds share one entry."""
 MAXIMUM_SIGMA = 200.0
 FRACTIONAL_SIGMA = 20.0
-"""Above it, fractional orders converge slowly (seconds) and hardly matter: they are left out."""
+"""Above it, fractional orders converge slowly (seconds), and whole ones stand in for them."""
 PRV_ENTRIES = 16
 
 
@@ -200,18 +200,29 @@ def _merge(entries: Iterable[Spend]) -> Counter[tuple[float, float]]:
 
 @lru_cache(maxsize=4096)
 def _rdp_of_one_step(sigma: float, q: float, coarse: bool) -> NDArray[np.float64]:
-    """Renyi divergence bounds of one step at `ORDERS`; inf where they are not computed."""
+    """Upper bounds of the Renyi divergence of one step at `ORDERS`.
+
+    Where an order is left out, or fails numerically, the bound of the next larger one stands in:
+    the divergence never falls with the order (van Erven and Harremoes 2014, arXiv:1206.2459,
+    theorem 3).
+    """
     values = np.full(len(ORDERS), math.inf)
-    for index, order in enumerate(ORDERS):
-        if q < 1 and not order.is_integer() and (coarse or sigma > FRACTIONAL_SIGMA):
-            continue
-        try:
-            value = float(compute_rdp(q=q, noise_multiplier=sigma, steps=1, orders=order))
-        except (ValueError, OverflowError, ZeroDivisionError):
-            continue  # no bound at this order: the others still hold
-        if value >= 0:  # also leaves NaN out
-            values[index] = value
+    above = math.inf
+    for index in reversed(range(len(ORDERS))):
+        order = ORDERS[index]
+        quick = q == 1 or order.is_integer()
+        if quick or not (coarse or sigma > FRACTIONAL_SIGMA):
+            above = min(above, _rdp_at(order, sigma, q))
+        values[index] = above
     return values
+
+
+def _rdp_at(order: float, sigma: float, q: float) -> float:
+    try:
+        value = float(compute_rdp(q=q, noise_multiplier=sigma, steps=1, orders=order))
+    except (ValueError, OverflowError, ZeroDivisionError):
+        return math.inf
+    return value if value >= 0 else math.inf  # NaN, too
 
 
 def _rdp_epsilon(

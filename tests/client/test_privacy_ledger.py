@@ -27,7 +27,7 @@ def request(campaign: str = "a", number: int = 1, **changes: object) -> RoundReq
         "nonce": secrets.token_hex(32),
         "rounds_left": 3,
         "sampling_rate": 0.05,
-        "steps": 10,
+        "steps": 100,
         "max_grad_norm": 1.0,
         **changes,
     }
@@ -229,8 +229,8 @@ def test_without_a_database_there_is_a_clear_error(tmp_path: Path) -> None:
         st.tuples(
             st.sampled_from("ab"),
             st.integers(1, 6),
-            st.sampled_from([0.02, 0.2]),
-            st.sampled_from([3, 40]),
+            st.sampled_from([0.05, 0.2]),
+            st.sampled_from([20, 80]),
             st.sampled_from(["trained", "crash", "out-of-memory"]),
         ),
         max_size=9,
@@ -246,7 +246,7 @@ def test_whatever_happens_the_targets_hold(
     engine = open_database("sqlite://")
     Base.metadata.create_all(engine)
     ledger = PrivacyLedger(engine)
-    budget = Budget(target, life, DELTA, 0.5)
+    budget = Budget(target, life, DELTA, 1.0)
     accepted = 0
     refused: set[str] = set()
     for campaign, number, q, steps, outcome in rounds:
@@ -259,7 +259,7 @@ def test_whatever_happens_the_targets_hold(
         accepted += 1
         if outcome != "crash":
             ledger.outcome(line, outcome)
-        assert line.noise_multiplier >= 0.5
+        assert line.noise_multiplier >= 1.0
     assert refused <= {"budget-exhausted", "plan-replayed"}
     spent = ledger.spent(DELTA)
     assert spent.life <= life
