@@ -8,15 +8,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable
 from datetime import UTC
 from pathlib import Path
 
 import pytest
 from PIL import Image, PngImagePlugin
+from sqlalchemy import text
 
-from client.case import age_band, normal_sex
+from client import case_store
+from client.accepted_image import accept_image
+from client.case import NewCase, age_band, normal_sex
 from client.case_store import Case, CaseStore, DuplicateCase
+from client.image_store import ImageStore
 from client.pseudonyms import Pseudonyms
+from client.transactions import Transactions
+from common.database import open_database
 from common.errors import (
     CaseRefused,
     ConfigurationError,
@@ -117,9 +125,6 @@ def test_a_changed_holdout_fraction_moves_nobody(tmp_path: Path, database_url: s
 
 
 def test_one_batch_keeps_patients_and_images_apart_too(store: CaseStore) -> None:
-    from client.accepted_image import accept_image
-    from client.case import NewCase
-
     def new(seed: int, patient: str, split: str | None) -> NewCase:
         image = accept_image(picture(seed))
         return NewCase(image, TASK, patient, "nv", "test", split=split)  # type: ignore[arg-type]
@@ -205,9 +210,9 @@ def test_images_that_a_crash_left_after_a_withdrawal_are_removed_on_opening(
 
 def test_nothing_on_disk_names_the_patient(tmp_path: Path) -> None:
     store = open_store(tmp_path / "site")
-    text = PngImagePlugin.PngInfo()
-    text.add_text("PatientName", "DOE-JANE-1954")
-    Image.new("RGB", (32, 32), (5, 6, 7)).save(tmp_path / "DOE-JANE-1954.png", pnginfo=text)
+    info = PngImagePlugin.PngInfo()
+    info.add_text("PatientName", "DOE-JANE-1954")
+    Image.new("RGB", (32, 32), (5, 6, 7)).save(tmp_path / "DOE-JANE-1954.png", pnginfo=info)
     image = (tmp_path / "DOE-JANE-1954.png").read_bytes()
     case = store.add(image, task=TASK, patient_id="MRN-DOE-JANE-1954", label="nv", source="test")
     store.close()
@@ -271,6 +276,58 @@ def test_sexes_are_normalised(sex: str | None, normal: str | None) -> None:
 
 
 # Several processes, and crashes
+
+
+def test_bytes_are_durable_before_the_transaction_begins(
+    store: CaseStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+
+    class Watched(case_store.Admission):
+        def admit(self, new: NewCase) -> Case | CaseRefused:
+            found.append(len(list((tmp_path / "site/data/images").rglob(new.image.digest))))
+            return super().admit(new)
+
+    monkeypatch.setattr(case_store, "Admission", Watched)
+    add(store, 1)
+    assert found == [1]
+
+
+def test_bytes_that_a_withdrawal_deleted_meanwhile_are_written_again(
+    store: CaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_many = ImageStore.put_many
+
+    def overtaken(self: ImageStore, contents: Iterable[bytes]) -> list[str]:
+        digests = put_many(self, contents)
+        monkeypatch.setattr(ImageStore, "put_many", put_many)
+        for digest in digests:
+            self.remove(digest)
+        return digests
+
+    monkeypatch.setattr(ImageStore, "put_many", overtaken)
+    assert store.image_bytes(add(store, 1)) == picture(1)
+
+
+def test_writers_go_one_at_a_time(database_url: str) -> None:
+    engines = [open_database(database_url) for _ in range(2)]
+    inside, over = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with Transactions(engines[1], 7).writing() as session:
+            session.execute(text("SELECT 1"))
+            inside.set()
+        over.set()
+
+    with Transactions(engines[0], 7).writing() as session:
+        session.execute(text("SELECT 1"))
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not inside.wait(0.5)
+    assert over.wait(30)
+    thread.join()
+    for engine in engines:
+        engine.dispose()
 
 
 def _add_in_child(folder: str, url: str | None, seeds: list[int], results: object) -> None:
