@@ -70,7 +70,7 @@ class ReleaseWatcher:
     def __init__(
         self, releases: Releases, holder: ModelHolder, *, load: Loader, poll_seconds: float
     ) -> None:
-        self._releases = releases
+        self.releases = releases
         self._holder = holder
         self._load = load
         self._poll_seconds = poll_seconds
@@ -95,16 +95,16 @@ class ReleaseWatcher:
 
     def serve_local(self) -> None:
         """Load the release on disk, so that the site answers while the coordinator is away."""
-        self._guarded(self._releases.current)
+        self._guarded(self.releases.current)
 
     def poll(self) -> None:
         """Ask for a newer release once, and serve it if there is one; any thread may."""
-        self._guarded(self._releases.refresh)
+        self._guarded(self.releases.refresh)
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Return what is wrong with releases now, oldest first."""
         found = [] if self._load_alarm is None else [self._load_alarm]
-        status = self._releases.status
+        status = self.releases.status
         if status.failing_since is not None and status.code is not None:
             found.append(Alarm(status.code, status.message, status.failing_since))
         return tuple(sorted(found, key=lambda alarm: alarm.since))
@@ -112,7 +112,7 @@ class ReleaseWatcher:
     @property
     def verified_at(self) -> datetime | None:
         """When the coordinator last vouched for the current release (UTC)."""
-        return self._releases.status.verified_at
+        return self.releases.status.verified_at
 
     def _run(self) -> None:
         self.serve_local()
@@ -147,7 +147,7 @@ class ReleaseWatcher:
                 error.code, f"Release {version} is not used. {error.line()}", version=version
             )
             if isinstance(error, ModelError) or error.code == "release-self-test":
-                instead = self._releases.reject(version, error.code)
+                instead = self.releases.reject(version, error.code)
                 return instead if instead is not None and instead.version < version else None
             return None  # the disk failed, not the model: the next poll tries again
         self.swaps += 1

@@ -22,6 +22,7 @@ from PIL import Image
 from client.api.services import Services
 from client.main import make_app, server_config
 from client.release_cache import CacheStatus, LocalRelease
+from client.release_watcher import Releases
 from client.settings import SiteSettings
 from client.site_folder import create_site_folder
 from common.evaluation import Metrics
@@ -140,7 +141,6 @@ class ServedSite:
     """An app whose lifespan runs, called through ASGI on one event loop."""
 
     app: FastAPI
-    releases: FakeReleases
     portal: BlockingPortal
 
     @property
@@ -163,6 +163,12 @@ class ServedSite:
     def store(self, image: bytes, **fields: str) -> httpx.Response:
         return self.call("POST", "/cases", files={"image": ("x.png", image)}, data=fields)
 
+    @property
+    def releases(self) -> FakeReleases:
+        releases = self.services.watcher.releases
+        assert isinstance(releases, FakeReleases)
+        return releases
+
     def publish(self, published: LocalRelease) -> None:
         """Publish a release, and wait until the watcher has dealt with it."""
         self.releases.published.append(published)
@@ -170,14 +176,14 @@ class ServedSite:
 
 
 @contextmanager
-def served_site(settings: SiteSettings, releases: FakeReleases) -> Iterator[ServedSite]:
+def served_site(settings: SiteSettings, releases: Releases) -> Iterator[ServedSite]:
     """Run an app's lifespan; the release that was there is loaded when this yields."""
     app = make_app(settings, releases=releases)
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(app.router.lifespan_context(app)),
     ):
-        site = ServedSite(app, releases, portal)
+        site = ServedSite(app, portal)
         site.services.watcher.serve_local()
         yield site
 

@@ -114,14 +114,12 @@ def test_an_endless_stream_is_cut_at_the_limit() -> None:
 
 
 def test_a_declared_size_is_refused_unread() -> None:
-    def unread() -> Iterator[bytes]:
-        raise AssertionError
-        yield b""
-
-    request = streamed_request(unread(), declared=10**9)
+    chunks = iter([HEAD])
+    request = streamed_request(chunks, declared=10**9)
     with pytest.raises(InputRefused) as refused:
         asyncio.run(read_upload(request, maximum_bytes=50_000))
     assert refused.value.code == "upload-too-large"
+    assert next(chunks) == HEAD
 
 
 def test_a_slow_upload_is_given_up() -> None:
