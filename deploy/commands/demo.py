@@ -55,7 +55,7 @@ def demo(
         str, typer.Option(help="Column of labels.csv that fixes train or holdout.")
     ] = "split",
     folder: Annotated[
-        Path | None, typer.Option(help="Where to run; must be new.  [default: runs/demo-<time>]")
+        Path | None, typer.Option(help="Where to run; must be new.  [default: runs/demo-TIME]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the phantoms.")] = 7,
     serve: Annotated[

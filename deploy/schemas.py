@@ -1,0 +1,54 @@
+"""The JSON documents that the commands print with ``--json``, as JSON Schema (draft 2020-12).
+
+``python -m deploy.schemas docs/schemas`` writes them; ``tests/deploy/test_schemas.py`` fails when
+a document and its schema in the docs differ.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from client.intake_summary import ImportSummary
+from common.release import ReleaseManifest
+from deploy.commands.campaign import StartedCampaign
+from deploy.commands.registry import CampaignDocument, Campaigns, Releases
+from deploy.commands.site_budget import BudgetDocument
+from deploy.console import ErrorDocument
+from deploy.demo.report import DemoReport
+from deploy.provision import Provisioned
+from simulations.report import SimulationReport
+
+DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("demo", DemoReport),
+    ("simulate", SimulationReport),
+    ("provision", Provisioned),
+    ("site-import", ImportSummary),
+    ("site-budget", BudgetDocument),
+    ("coordinator-campaign-start", StartedCampaign),
+    ("coordinator-campaign-list", Campaigns),
+    ("coordinator-campaign-show", CampaignDocument),
+    ("coordinator-release-list", Releases),
+    ("coordinator-release-show", ReleaseManifest),
+    ("error", ErrorDocument),
+)
+
+
+def schema_text(document: type[BaseModel]) -> str:
+    """Return a document's schema as indented JSON with a final newline."""
+    schema = document.model_json_schema(mode="serialization")
+    return json.dumps(schema, indent=1, sort_keys=True) + "\n"
+
+
+def write_schemas(folder: Path) -> None:
+    """Write every schema as ``<command>.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, document in DOCUMENTS:
+        (folder / f"{name}.json").write_text(schema_text(document), "utf-8")
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]))
