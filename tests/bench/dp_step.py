@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from common.dp_samplers import convolution, register_samplers
+from common.dp_samplers import convolution, preferred_mode, register_samplers
 from common.model import build_model
 from common.recipe import load_recipe
 
@@ -42,6 +42,7 @@ class Way:
     name: str
     step: Step
     every: int = 1
+    preferred: bool = False
     seconds: dict[int, float] = field(default_factory=dict)
 
 
@@ -106,16 +107,19 @@ def ways_of(architecture: str, *, size: int, batch: int, stock_every: int) -> li
         num_classes=len(recipe.classes),
         **({"img_size": size} if "vit" in architecture else {}),
     )
+    preferred = preferred_mode(model)
     hooks = private_step(copy.deepcopy(model), images, labels, mode="hooks")
     ghost = private_step(copy.deepcopy(model), images, labels, mode="ghost")
     stock = private_step(copy.deepcopy(model), images, labels, mode="hooks")
-    return [
+    ways = [
         Way("plain", plain_step(copy.deepcopy(model), images, labels)),
         Way("plain, timm unchanged", plain_step(unchanged, images, labels)),
-        Way("ours, hooks", hooks),
-        Way("ours, ghost", ghost),
-        Way("stock Opacus", with_stock_convolution(stock), every=stock_every),
+        Way("ours, hooks", hooks, preferred=preferred == "hooks"),
+        Way("ours, ghost", ghost, preferred=preferred == "ghost"),
     ]
+    if stock_every:
+        ways.append(Way("stock Opacus", with_stock_convolution(stock), every=stock_every))
+    return ways
 
 
 def measure(ways: list[Way], *, repetitions: int) -> None:
@@ -142,7 +146,7 @@ def main() -> int:
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=15)
-    parser.add_argument("--stock-every", type=int, default=5, help="repetitions a stock step")
+    parser.add_argument("--stock-every", type=int, default=5, help="0: never")
     options = parser.parse_args()
     torch.set_num_threads(1)
     ways = ways_of(
@@ -159,9 +163,12 @@ def main() -> int:
         table.add_row(way.name, f"{milliseconds:.0f}", f"{ratio(way, ways[0]):.2f}")
     console = Console()
     console.print(table)
-    ours = min(ratio(way, ways[0]) for way in ways if way.name.startswith("ours"))
+    chosen = next(way for way in ways if way.preferred)
+    ours = ratio(chosen, ways[0])
     verdict = "met" if ours <= TARGET else "MISSED"
-    console.print(f"ours {ours:.2f} x plain; target at most {TARGET:.1f}: {verdict}")
+    console.print(
+        f"{chosen.name} (the mode we prefer here) {ours:.2f} x plain; target at most {TARGET:.1f}: {verdict}"
+    )
     return 0 if ours <= TARGET else 1
 
 

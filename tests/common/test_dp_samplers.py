@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from common.dp_samplers import (
     SAMPLERS,
     convolution,
+    convolution_norm,
     has_exact_sampler,
     linear_norm,
+    preferred_mode,
     register_samplers,
 )
 from common.errors import ModelError
@@ -89,11 +91,13 @@ def test_stock_convolution_is_silently_wrong_on_channels_last():
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.Conv2d(2, 2, 3, padding=1, padding_mode=m) for m in ("reflect", "circular")]
+    "layer",
+    [nn.Conv2d(32, 32, 3, padding=1, padding_mode=m) for m in ("reflect", "circular")],
 )
-def test_other_paddings_are_refused(layer):
+@pytest.mark.parametrize("sampler", [convolution, convolution_norm])
+def test_other_paddings_are_refused(layer, sampler):
     with pytest.raises(ModelError) as caught:
-        convolution(layer, [torch.zeros(1, 2, 4, 4)], torch.zeros(1, 2, 4, 4))
+        sampler(layer, [torch.zeros(1, 32, 4, 4)], torch.zeros(1, 32, 4, 4))
     assert caught.value.code == "model-padding"
 
 
@@ -155,10 +159,25 @@ def test_frozen_parameters_get_no_gradient(layer):
 
 
 @pytest.mark.parametrize("groups", [1, 4])
-def test_empty_batch(groups):
+@pytest.mark.parametrize(("side", "stride"), [(4, 1), (4, 2), (20, 1), (20, 3)])
+def test_ghost_norm_of_convolution(groups, side, stride):
+    """Few positions take the Gram way, many the direct one, groups always the latter."""
+    layer = nn.Conv2d(8, 12, 3, stride, padding=1, groups=groups).double()
+    x = double(3, 8, side, side).contiguous(memory_format=torch.channels_last)
+    upstream = torch.randn_like(layer(x))
+    found = convolution_norm(layer, [x], upstream)
+    for name, truth in true_gradients(layer, x, upstream).items():
+        norms = truth.flatten(1).norm(dim=1)
+        torch.testing.assert_close(found[layer.get_parameter(name)], norms, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("sampler", [convolution, convolution_norm])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_empty_batch(groups, sampler):
     layer = nn.Conv2d(4, 8, 3, padding=1, groups=groups)
-    found = convolution(layer, [torch.zeros(0, 4, 6, 6)], torch.zeros(0, 8, 6, 6))
-    assert {tuple(g.shape) for g in found.values()} == {(0, *layer.weight.shape), (0, 8)}
+    found = sampler(layer, [torch.zeros(0, 4, 6, 6)], torch.zeros(0, 8, 6, 6))
+    assert {g.shape[0] for g in found.values()} == {0}
+    assert set(found) == set(layer.parameters())
 
 
 @pytest.mark.parametrize(
@@ -192,3 +211,10 @@ def test_a_subclass_has_no_exact_sampler():
 
     assert has_exact_sampler(nn.Conv2d(1, 1, 1))
     assert not has_exact_sampler(Scaled(1, 1, 1))
+
+
+def test_large_layers_prefer_ghost_clipping():
+    assert preferred_mode(nn.Linear(600, 600)) == "ghost"
+    assert preferred_mode(nn.Linear(10, 10)) == "hooks"
+    frozen = nn.Sequential(nn.Linear(600, 600).requires_grad_(False), nn.Linear(10, 10))
+    assert preferred_mode(frozen) == "hooks"
