@@ -15,11 +15,12 @@ from pydantic import BaseModel
 from client.intake_summary import ImportSummary
 from common.release import ReleaseManifest
 from deploy.commands.campaign import StartedCampaign
-from deploy.commands.registry import CampaignDocument, Campaigns, Releases
 from deploy.commands.site_budget import BudgetDocument
 from deploy.console import ErrorDocument
 from deploy.demo.report import DemoReport
 from deploy.provision import Provisioned
+from server.api.campaigns import CampaignDocument, Campaigns
+from server.api.releases import Releases
 from simulations.report import SimulationReport
 
 DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -35,10 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 def list_campaigns(folder: Folder = Path(), as_json: AsJson = False) -> None:
     """List all campaigns, the newest first."""
-    from server.api.campaigns import CampaignSummary
-
-    class Campaigns(BaseModel):
-        campaigns: tuple[CampaignSummary, ...]
+    from server.api.campaigns import Campaigns, CampaignSummary
 
     with _registry(folder) as registry:
         found = tuple(CampaignSummary.of(campaign) for campaign in registry.campaigns())
@@ -76,10 +72,7 @@ def show_campaign(
 
 def list_releases(folder: Folder = Path(), as_json: AsJson = False) -> None:
     """List all published releases, the newest first."""
-    from server.api.releases import ReleaseDocument
-
-    class Releases(BaseModel):
-        releases: tuple[ReleaseDocument, ...]
+    from server.api.releases import ReleaseDocument, Releases
 
     with _registry(folder) as registry:
         found = tuple(ReleaseDocument.of(release.manifest) for release in registry.releases())

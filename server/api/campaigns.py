@@ -53,6 +53,12 @@ class CampaignSummary(_Document):
         )
 
 
+class Campaigns(_Document):
+    """All campaigns, the newest first: what the list command prints."""
+
+    campaigns: tuple[CampaignSummary, ...]
+
+
 class SiteOutcome(_Document):
     """What became of one request to one site, and what its last word on privacy was."""
 

@@ -62,6 +62,14 @@ class ReleaseDocument(BaseModel):
         )
 
 
+class Releases(BaseModel):
+    """All releases, the newest first: what the list command prints."""
+
+    model_config = ConfigDict(frozen=True)
+
+    releases: tuple[ReleaseDocument, ...]
+
+
 @router.get("", summary="All releases, the newest first")
 def list_releases(services: Services) -> list[ReleaseDocument]:
     """List releases as the signed repository has them."""
