@@ -129,11 +129,17 @@ class ServerOptimizer(_Part):
 
 
 class FederationSpec(_Part):
-    """Rounds, quorum of successes, deadlines in seconds, and the server's optimizer."""
+    """Rounds, quorum of successes, deadlines in seconds, and the server's optimizer.
+
+    ``evaluations`` is how many of the rounds, spread evenly, also score the model on the holdouts
+    (the first always does, and the final model is scored in any case); 0 is every round. Where
+    rounds are many and short, scoring each would cost more than training.
+    """
 
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 5
     quorum: Annotated[int, Field(ge=1)] = 2
     round_deadline_seconds: PositiveFloat = 3600.0
+    evaluations: Annotated[int, Field(ge=0)] = 0
     early_stopping_rounds: Annotated[int, Field(ge=0)] = 0
     unfreeze_after: Fraction = 0.0
     server: ServerOptimizer = ServerOptimizer()

@@ -211,6 +211,7 @@ class CampaignRun:
                 max_grad_norm=recipe.privacy.max_grad_norm,
                 augmentation_multiplicity=recipe.privacy.augmentation_multiplicity,
             ),
+            evaluate=_is_scored(within, settings.rounds, recipe.federation.evaluations),
             steps_before=(within - 1) * training.local_steps,
             issued_at=0,
             expires_at=1,
@@ -256,3 +257,10 @@ class CampaignRun:
         )
         self._checkpoints.clear()
         return candidate
+
+
+def _is_scored(number: int, rounds: int, evaluations: int) -> bool:
+    """Tell whether round ``number`` is among the first and ``evaluations`` evenly spread ones."""
+    if number == 1 or evaluations == 0:
+        return True
+    return number * evaluations // rounds > (number - 1) * evaluations // rounds

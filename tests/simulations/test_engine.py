@@ -13,6 +13,7 @@ from client.privacy_ledger import PrivacyLedger
 from common.errors import ConfigurationError, InputRefused
 from simulations import engine
 from simulations.engine import Simulation, prepare_federation, run_simulation
+from simulations.flower_ray import COORDINATOR_FOLDER, SINGLE_THREAD, SITES_FOLDER
 from simulations.hospitals import ByColumn, ByPatientHash
 
 
@@ -20,12 +21,20 @@ from simulations.hospitals import ByColumn, ByPatientHash
 def finished(small_recipe, phantom_source, tmp_path_factory):
     """One simulation on Ray, with what was there before it and after it."""
     out = tmp_path_factory.mktemp("run") / "simulation"
-    before = dict(os.environ), list(logging.getLogger().handlers)
+    before = surroundings()
     stages = []
     simulation = Simulation(small_recipe, phantom_source, ByColumn(), out, pooled=True, workers=2)
     report = run_simulation(simulation, on_stage=lambda *stage: stages.append(stage))
-    after = dict(os.environ), list(logging.getLogger().handlers)
-    return report, out, stages, before, after
+    return report, out, stages, before, surroundings()
+
+
+def surroundings():
+    """What a simulation changes while it runs: variables for Ray's workers, and log handlers."""
+    names = (COORDINATOR_FOLDER, SITES_FOLDER, "PYTHONPATH", *SINGLE_THREAD)
+    flower = logging.getLogger("flwr")
+    root = logging.getLogger()
+    variables = {name: os.environ.get(name) for name in names}
+    return variables, list(root.handlers), root.level, list(flower.handlers), flower.propagate
 
 
 def test_a_campaign_runs_through_flower_and_ray(finished):
@@ -68,7 +77,7 @@ def test_the_folder_holds_the_report(finished):
 
 def test_nothing_is_left_of_ray(finished):
     *_, before, after = finished
-    assert before == after  # environment and log handlers
+    assert before == after
     names = [process.name() for process in psutil.Process().children(recursive=True)]
     assert not [name for name in names if "ray" in name or "gcs" in name]
     assert not [t for t in threading.enumerate() if t.name == "simulation-progress"]
