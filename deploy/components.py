@@ -15,6 +15,7 @@ coordinator    coordinator                     publishes releases, serves them o
 from __future__ import annotations
 
 import os
+import shlex
 import ssl
 import sys
 from collections.abc import Callable, Mapping
@@ -23,8 +24,9 @@ from pathlib import Path
 import httpx
 
 from client.settings import SiteSettings
+from common.folders import write_private
 from deploy.flower_run import ENVIRONMENT
-from deploy.processes import ProcessSpec
+from deploy.processes import GUARD, ProcessSpec
 from server.settings import CoordinatorSettings
 
 BIN = Path(sys.executable).parent
@@ -72,12 +74,35 @@ def superexec(settings: CoordinatorSettings, logs: Path) -> ProcessSpec:
         "WARDROUND_COORDINATOR_FOLDER": str(settings.folder),
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
     }
+    inherited = environment(settings.data / "flower-superexec", further)
+    stub = _guarded_serverapp(settings.data / "bin", logs / "serverapp.log")
     return ProcessSpec(
         name="superexec",
         command=command,
-        environment=environment(settings.data / "flower-superexec", further),
+        environment={**inherited, "PATH": f"{stub.parent}:{inherited['PATH']}"},
         log=logs / "superexec.log",
     )
+
+
+def _guarded_serverapp(folder: Path, log: Path) -> Path:
+    """Write the ``flwr-serverapp`` that SuperExec finds first: Flower's own, guarded and logged.
+
+    Flower starts it with its output thrown away, and it watches its parent by asking whether
+    the process id exists, which it does as long as nobody has reaped the zombie.
+    """
+    words = [sys.executable, "-I", "-S", str(GUARD)]
+    real = str(BIN / "flwr-serverapp")
+    text = (
+        "#!/bin/sh\n"
+        f'exec {shlex.join(words)} "$PPID" {shlex.quote(real)} '
+        f'"$@" >> {shlex.quote(str(log))} 2>&1\n'
+    )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    stub = folder / "flwr-serverapp"
+    write_private(stub, text.encode())
+    stub.chmod(0o700)
+    return stub
 
 
 def coordinator_service(settings: CoordinatorSettings, logs: Path) -> ProcessSpec:
@@ -152,9 +177,8 @@ def environment(flower_home: Path, further: Mapping[str, str] | None = None) -> 
 
 
 def _answers(url: str, authority: Path | None) -> Callable[[], bool]:
-    context = ssl.create_default_context(cafile=authority) if authority is not None else False
-
     def probe() -> bool:
+        context = ssl.create_default_context(cafile=authority) if authority is not None else False
         try:
             with httpx.Client(verify=context, timeout=PROBE_SECONDS, trust_env=False) as client:
                 return client.get(url).status_code == httpx.codes.OK

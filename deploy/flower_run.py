@@ -60,10 +60,9 @@ class _Runs(_Reply):
 
 
 class Node(_Reply):
-    """A registered SuperNode. ``status`` is ``registered``, ``online`` or ``offline``."""
+    """A SuperNode. ``status`` is ``registered``, ``online``, ``offline`` or ``unregistered``."""
 
     node_id: Annotated[int, Field(alias="node-id")]
-    name: str = ""
     status: str
 
 
@@ -125,14 +124,15 @@ def register_node(settings: CoordinatorSettings, public_key: Path, name: str) ->
 
 
 def registered_nodes(settings: CoordinatorSettings) -> tuple[Node, ...]:
-    """Return every SuperNode that the SuperLink knows.
+    """Return every SuperNode that the SuperLink knows and has not been told to forget.
 
     Raises
     ------
     ProcessError
         If the SuperLink cannot be reached.
     """
-    return tuple(_flwr(settings, _Nodes, "supernode", "list", CONNECTION).nodes)
+    nodes = _flwr(settings, _Nodes, "supernode", "list", CONNECTION).nodes
+    return tuple(node for node in nodes if node.status != "unregistered")
 
 
 _STATES: dict[str, RunState] = {

@@ -15,27 +15,22 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import tomllib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-import tomli_w
 from filelock import FileLock, Timeout
 
 from client.policy import SitePolicy
 from client.settings import SiteSettings
 from common.errors import ConfigurationError, NotFound
-from common.folders import write_public
 from common.recipe import Recipe
-from deploy import components, flower_run
+from deploy import components
 from deploy.campaigns import OnProgress, launch_campaign, watch_campaign
-from deploy.ports import free_port, is_free
+from deploy.enrolment import assign_ports, enrol, forget_cut_enrolment
 from deploy.processes import State, Supervisor
 from deploy.provision import provision
 from server.records import Campaign
-from server.registry import Registry
 from server.settings import CoordinatorSettings
 
 log = logging.getLogger(__name__)
@@ -236,9 +231,10 @@ class LocalFederation:
         self._lock.release()
 
     def _start(self) -> None:
-        self._assign_ports()
+        assign_ports(self.coordinator, [self.site(name) for name in self._names])
         coordinator = self.coordinator
         sites = [self.site(name) for name in self._names]
+        forget_cut_enrolment(coordinator)
         start = self._supervisor.start
         start(components.superlink(coordinator, self.logs))
         start(components.superexec(coordinator, self.logs))
@@ -247,64 +243,11 @@ class LocalFederation:
             start(components.site_runner(site, self.logs))
             start(components.site_service(site, self.logs))
         self._supervisor.wait_ready(["superlink"], timeout=SUPERLINK_SECONDS)
-        _register(coordinator, sites)
+        enrol(coordinator, sites)
         for site in sites:
             start(components.site_node(site, self.logs))
         log.info("event=federation-started sites=%d", len(sites))
 
-    def _assign_ports(self) -> None:
-        coordinator, taken = self.coordinator, set[int]()
-
-        def port(current: int) -> int:
-            chosen = current if current not in taken and is_free(current) else free_port(taken)
-            taken.add(chosen)
-            return chosen
-
-        superlink, service = port(coordinator.superlink_port), port(coordinator.port)
-        _change(
-            coordinator.folder / "coordinator.toml", {"superlink_port": superlink, "port": service}
-        )
-        for name in self._names:
-            site = self.site(name)
-            changes = {
-                "coordinator_url": f"https://127.0.0.1:{service}",
-                "superlink": f"127.0.0.1:{superlink}",
-                "port": port(site.port),
-                "runtime_port": port(site.runtime_port),
-            }
-            _change(site.folder / "site.toml", changes)
-
 
 def _kits(folder: Path) -> list[str]:
     return [path.parent.name for path in folder.glob("sites/*/site.toml")]
-
-
-def _change(path: Path, changes: Mapping[str, object]) -> None:
-    before = tomllib.loads(path.read_text("utf-8"))
-    after = {**before, **changes}
-    if after != before:
-        write_public(path, tomli_w.dumps(after).encode())
-
-
-def _register(coordinator: CoordinatorSettings, sites: Sequence[SiteSettings]) -> None:
-    """Make every site's node known to the SuperLink and to the registry."""
-    registry = Registry.open(coordinator)
-    try:
-        remembered = {site.name: site.node_id for site in registry.sites()}
-        known = (
-            {node.node_id for node in flower_run.registered_nodes(coordinator)}
-            if remembered
-            else set()
-        )
-        new = [site for site in sites if remembered.get(site.name) not in known]
-
-        def register(site: SiteSettings) -> int:
-            return flower_run.register_node(coordinator, site.keys / "node.pub", site.name)
-
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            identities = list(pool.map(register, new))
-        for site, node_id in zip(new, identities, strict=True):
-            public_key = (site.keys / "node.pub").read_text("utf-8")
-            registry.register_site(site.name, node_id=node_id, public_key=public_key)
-    finally:
-        registry.close()

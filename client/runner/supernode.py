@@ -64,7 +64,7 @@ def main() -> None:
         if given.ready is not None:
             given.ready.touch()
 
-    quicken_supernode(Pace(busy=0.2, idle=3.0), connected)
+    quicken_supernode(Pace(busy=0.25, idle=3.0), connected)
     command = list(sys.argv)
     sys.argv = ["flower-supernode", *arguments(settings)]
     try:

@@ -1,0 +1,97 @@
+"""Bringing a coordinator and its sites together on one machine: addresses and identities."""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import tomli_w
+
+from client.settings import SiteSettings
+from common.folders import write_public
+from deploy import flower_run
+from deploy.ports import free_port, is_free
+from server.registry import Registry
+from server.settings import CoordinatorSettings
+
+log = logging.getLogger(__name__)
+
+REGISTRATIONS_AT_ONCE = 4
+MARK = ".enrolling"
+
+
+def assign_ports(coordinator: CoordinatorSettings, sites: Sequence[SiteSettings]) -> None:
+    """Keep the ports that are free, choose others for the rest, and tell every settings file.
+
+    The files stay the one truth, so that a command in another terminal finds the federation.
+    """
+    taken: set[int] = set()
+
+    def port(current: int) -> int:
+        chosen = current if current not in taken and is_free(current) else free_port(taken)
+        taken.add(chosen)
+        return chosen
+
+    superlink, service = port(coordinator.superlink_port), port(coordinator.port)
+    _change(coordinator.folder / "coordinator.toml", {"superlink_port": superlink, "port": service})
+    for site in sites:
+        changes = {
+            "coordinator_url": f"https://127.0.0.1:{service}",
+            "superlink": f"127.0.0.1:{superlink}",
+            "port": port(site.port),
+            "runtime_port": port(site.runtime_port),
+        }
+        _change(site.folder / "site.toml", changes)
+
+
+def forget_cut_enrolment(coordinator: CoordinatorSettings) -> None:
+    """Throw the stopped SuperLink's database away, if a crash cut an enrolment off.
+
+    Flower registers a public key once, for ever, and does not tell which node has it; a node
+    that the registry never heard of would lock its site out. Campaigns are in the registry.
+    """
+    if (coordinator.data / MARK).exists():
+        log.warning("event=superlink-database-forgotten reason=enrolment-was-cut-off")
+        for path in coordinator.data.glob("superlink.db*"):
+            path.unlink()
+
+
+def enrol(coordinator: CoordinatorSettings, sites: Sequence[SiteSettings]) -> None:
+    """Make every site's node known to the running SuperLink and to the registry.
+
+    A mark on the disk says that it is under way; see `forget_cut_enrolment`.
+
+    Raises
+    ------
+    ProcessError
+        If the SuperLink refuses a node.
+    """
+    registry = Registry.open(coordinator)
+    try:
+        remembered = {site.name: site.node_id for site in registry.sites()}
+        known = {node.node_id for node in flower_run.registered_nodes(coordinator)}
+        mark = coordinator.data / MARK
+        mark.touch()
+        new = [site for site in sites if remembered.get(site.name) not in known]
+
+        def register(site: SiteSettings) -> int:
+            return flower_run.register_node(coordinator, site.keys / "node.pub", site.name)
+
+        with ThreadPoolExecutor(max_workers=REGISTRATIONS_AT_ONCE) as pool:
+            identities = list(pool.map(register, new))
+        for site, node_id in zip(new, identities, strict=True):
+            public_key = (site.keys / "node.pub").read_text("utf-8")
+            registry.register_site(site.name, node_id=node_id, public_key=public_key)
+        mark.unlink()
+    finally:
+        registry.close()
+
+
+def _change(path: Path, changes: Mapping[str, object]) -> None:
+    before = tomllib.loads(path.read_text("utf-8"))
+    after = {**before, **changes}
+    if after != before:
+        write_public(path, tomli_w.dumps(after).encode())
