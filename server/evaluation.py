@@ -44,25 +44,26 @@ def macro_auroc_lower_bound(evaluation: SiteEvaluation) -> float | None:
     """Return the one-sided 95 % lower confidence bound of the macro AUROC.
 
     Each class's standard error is that of Hanley and McNeil 1982
-    (doi:10.1148/radiology.143.1.7063747); the classes are taken as independent.
+    (doi:10.1148/radiology.143.1.7063747). The classes share their cases, so their AUROCs depend
+    on each other in a way that the counts do not tell: the mean of the standard errors is the
+    largest that the standard error of the mean can be.
     """
     found = metrics(evaluation)
     if found.macro_auroc is None:
         return None
-    variances = []
-    for area, positive, negative in zip(
-        found.auroc, evaluation.positives, evaluation.negatives, strict=True
-    ):
-        if area is not None:
-            variances.append(_variance(area, positive.total, negative.total))
-    error = math.sqrt(sum(variances)) / len(variances)
-    if len(variances) == 2:
-        # Two classes' curves are each other's mirror: one estimate, not two.
-        error = math.sqrt(max(variances))
-    return found.macro_auroc - NORMAL_95 * error
+    errors = [
+        _standard_error(area, positive.total, negative.total)
+        for area, positive, negative in zip(
+            found.auroc, evaluation.positives, evaluation.negatives, strict=True
+        )
+        if area is not None
+    ]
+    return found.macro_auroc - NORMAL_95 * sum(errors) / len(errors)
 
 
-def _variance(area: float, positives: int, negatives: int) -> float:
+def _standard_error(area: float, positives: int, negatives: int) -> float:
+    # A perfect ranking of very few cases is no certainty: half a pair is taken as wrong.
+    area = min(area, 1 - 0.5 / (positives * negatives))
     first = area / (2 - area)
     second = 2 * area**2 / (1 + area)
     spread = (
@@ -70,4 +71,4 @@ def _variance(area: float, positives: int, negatives: int) -> float:
         + (positives - 1) * (first - area**2)
         + (negatives - 1) * (second - area**2)
     )
-    return max(spread, 0.0) / (positives * negatives)
+    return math.sqrt(max(spread, 0.0) / (positives * negatives))

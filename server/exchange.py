@@ -212,12 +212,12 @@ class Exchange:
         return self._record(opened, "accepted", receipt=receipt, norm=norm, size=size)
 
     def _refused(self, opened: _Open, reply: SiteReply, code: str) -> Outcome:
-        if reply.site != opened.expected.site:
-            raise UpdateRefused("A site answers under another's name.", code="reply-site")
-        # A site that may not train any more can still say how the model does.
-        evaluation = reply.evaluation
-        if evaluation is not None and evaluation.classes == opened.expected.plan.recipe.classes:
-            self._collected.evaluations[reply.site] = evaluation
+        # A site that may not train any more can still say how the model does. One that cannot
+        # read its own settings does not know its name, but still tells why.
+        evaluation, site = reply.evaluation, opened.expected.site
+        same = evaluation is not None and evaluation.classes == opened.expected.plan.recipe.classes
+        if evaluation is not None and same and reply.site == site:
+            self._collected.evaluations[site] = evaluation
         return self._record(opened, "refused", code=code)
 
     def _record(

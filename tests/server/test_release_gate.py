@@ -157,6 +157,16 @@ def test_the_confidence_bound_shrinks_with_cases() -> None:
     assert small < large < 0.93
 
 
+def test_a_perfect_ranking_of_two_cases_proves_nothing() -> None:
+    two = evaluate_predictions(
+        np.array([[0.9, 0.1], [0.1, 0.9]]), np.array([0, 1]), CLASSES, minimum_cell=1
+    )
+    assert pooled_metrics({"north": two}, CLASSES).macro_auroc == 1.0
+    bound = macro_auroc_lower_bound(two)
+    assert bound is not None
+    assert bound < 0.5
+
+
 def test_worse_than_chance_answers_are_refused() -> None:
     sites = {"north": scored(-1.0), "south": scored(-1.0, seed=1)}
     assert set(failed(replace(GOOD, candidate=sites))) == {
