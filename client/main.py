@@ -7,15 +7,15 @@ port may use the service. So it binds to loopback unless TLS or ``allow_plain_ht
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import uvicorn
 from fastapi import FastAPI
@@ -36,6 +36,8 @@ from client.settings import SiteSettings
 from common.errors import ConfigurationError, WardroundError
 
 log = logging.getLogger(__name__)
+
+Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 WORKERS = 2
 UPLOADS_AT_ONCE = 32
@@ -93,23 +95,24 @@ def make_app(
         admission=Admission(UPLOADS_AT_ONCE),
         metrics=service_metrics,
     )
+    stops = (watcher.stop, batcher.close, workers.shutdown, store.close)
+    return _assemble(services, _lifespan(watcher, stops))
 
+
+def _lifespan(watcher: ReleaseWatcher, stops: Sequence[Callable[[], None]]) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         watcher.start()
         try:
             yield
         finally:
-            watcher.stop()
-            batcher.close()
-            workers.shutdown()
+            for stop in stops:
+                stop()
 
-    return _assemble(services, lifespan)
+    return lifespan
 
 
-def _assemble(
-    services: Services, lifespan: Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]
-) -> FastAPI:
+def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
     app = FastAPI(
         title="Wardround site",
         description="Predictions of the released model, and the site's cases.",
