@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from alembic import command
@@ -40,7 +41,9 @@ def open_database(url: str) -> Engine:
         raise ConfigurationError("The database URL cannot be read.") from error
     backend = parsed.get_backend_name()
     if backend == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True
+        )
     if backend != "sqlite":
         raise ConfigurationError(
             f"The database {backend!r} is not supported.",
@@ -48,7 +51,9 @@ def open_database(url: str) -> Engine:
         )
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed)
+        _create_private(Path(parsed.database))
+    # hide_parameters: an error's text must not quote the row that it failed on.
+    engine = create_engine(parsed, hide_parameters=True)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_immediate)
     return engine
@@ -77,6 +82,17 @@ def migrate(engine: Engine, scripts: Path) -> None:
         raise StoreError(
             "The database was written by a newer version of Wardround.",
             action="Upgrade this program, or restore the matching backup.",
+        ) from error
+
+
+def _create_private(path: Path) -> None:
+    # SQLite gives its -wal and -shm files the mode of the database.
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreError(
+            f"The database {path} cannot be opened ({error.strerror}).",
+            action="Check that the disk has room and that this user may write there.",
         ) from error
 
 
