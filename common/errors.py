@@ -11,7 +11,7 @@
     ├── NotFound                the thing asked for does not exist
     ├── Busy                    more is asked at once than this machine takes on; try again soon
     ├── PlanRefused             a round plan is unsigned, expired, replayed or against policy
-    ├── PrivacyRefused          training would spend what the site does not have, or proof is missing
+    ├── PrivacyRefused          training would spend what is not there, or a proof is missing
     ├── UpdateRefused           a model update has wrong shapes, is not finite or is bound elsewhere
     ├── ModelError              a network cannot be built, loaded or made DP-trainable
     ├── ReleaseError            a released model cannot be fetched, verified or loaded

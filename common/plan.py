@@ -118,5 +118,7 @@ def verify_plan(signed: SignedPlan, keys: Iterable[VerifyKey], *, now: float) ->
     if now >= plan.expires_at:
         raise PlanRefused("The plan has expired.", code="plan-expired")
     if now + CLOCK_SKEW_SECONDS < plan.issued_at:
-        raise PlanRefused("The plan is from the future: a clock is wrong.", code="plan-not-yet-valid")
+        raise PlanRefused(
+            "The plan is from the future: a clock is wrong.", code="plan-not-yet-valid"
+        )
     return plan

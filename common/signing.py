@@ -1,4 +1,4 @@
-"""Ed25519 signatures (RFC 8032) over exact bytes; the bytes that were signed are the ones that travel.
+"""Ed25519 signatures (RFC 8032) over exact bytes: those that were signed are those that travel.
 
 Nothing is canonicalised at the receiving end: it verifies the payload as it came, then parses
 it, so no two parsers can disagree about what was signed.

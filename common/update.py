@@ -63,7 +63,9 @@ class ModelUpdate:
     def digest(self) -> str:
         """SHA-256 (hex) of the tensors and the binding."""
         b = self.binding
-        bound = f"{b.campaign}\0{b.round}\0{b.nonce}\0{b.base_digest}\0{tensors_digest(self.tensors)}"
+        bound = (
+            f"{b.campaign}\0{b.round}\0{b.nonce}\0{b.base_digest}\0{tensors_digest(self.tensors)}"
+        )
         return hashlib.sha256(bound.encode()).hexdigest()
 
     @property
@@ -96,7 +98,9 @@ def difference(trained: Tensors, base: Tensors, *, binding: UpdateBinding) -> Mo
     return ModelUpdate(binding, delta)
 
 
-def apply(base: Tensors, delta: Mapping[str, NDArray[np.floating]]) -> dict[str, NDArray[np.generic]]:
+def apply(
+    base: Tensors, delta: Mapping[str, NDArray[np.floating]]
+) -> dict[str, NDArray[np.generic]]:
     """Return ``base + delta`` with the base's dtypes; tensors without a delta are kept.
 
     Raises

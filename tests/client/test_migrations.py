@@ -45,7 +45,8 @@ def test_a_confirmed_case_needs_a_label(database_url: str) -> None:
         )
     statement = text(
         "INSERT INTO cases (id, task, patient, digest, pixels, likeness, status, source,"
-        " created_at) VALUES ('c', 't', 'p', 'd', 'x', 'l', 'confirmed', 's', '2026-01-01 00:00:00')"
+        " created_at)"
+        " VALUES ('c', 't', 'p', 'd', 'x', 'l', 'confirmed', 's', '2026-01-01 00:00:00')"
     )
     with pytest.raises(IntegrityError), engine.begin() as connection:
         connection.execute(statement)

@@ -116,6 +116,7 @@ def test_the_check_catches_the_stock_convolution(monkeypatch):
     model = build_model(recipe_of("test_convnext"))
     for table in (GradSampleHooks, GradSampleHooksFastGradientClipping):
         monkeypatch.setitem(table.GRAD_SAMPLERS, nn.Conv2d, compute_conv_grad_sample)
+    monkeypatch.delitem(GradSampleHooksFastGradientClipping.NORM_SAMPLERS, nn.Conv2d)
     with pytest.raises(PrivacyRefused, match=r"relative error by hooks .* ghost") as caught:
         check_model(model, image_size=32)
     assert caught.value.code == "self-test-failed"
