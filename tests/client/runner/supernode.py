@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 from flwr.app import ConfigRecord, Context, Message, Metadata, RecordDict
 from flwr.app.message.message import make_message
+from flwr.common.constant import Status
 from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
 from flwr.supercore.object_store import ObjectStoreFactory
@@ -65,7 +66,16 @@ class RuntimeApi:
         self._server.should_exit = True
         self._thread.join(timeout=10)
 
-    def send(self, kind: str, *, task_type: TaskType = TaskType.CLIENT_APP) -> None:
+    def offer(self, task_type: TaskType) -> None:
+        """Let a task wait."""
+        task = self._state.create_task(task_type=task_type, run_id=RUN, fab_hash=self._fab.hash_str)
+        assert task is not None
+
+    def pending(self) -> int:
+        """Count the tasks that nobody has taken."""
+        return len(self._state.get_tasks(statuses=[Status.PENDING]))
+
+    def send(self, kind: str) -> None:
         """Let a message wait, as if the SuperLink had just handed it over."""
         content = RecordDict({"config": ConfigRecord({"sent": time.time_ns()})})
         metadata = Metadata(
@@ -81,8 +91,7 @@ class RuntimeApi:
         )
         message = make_message(metadata, content=content)
         _insert_message(message, self._state, self._store)
-        task = self._state.create_task(task_type=task_type, run_id=RUN, fab_hash=self._fab.hash_str)
-        assert task is not None
+        self.offer(TaskType.CLIENT_APP)
 
     def reply(self, *, timeout: float = 30.0) -> Message | None:
         """Wait for a reply; its content is in the object store, so it is put together here."""
