@@ -215,6 +215,7 @@ class FakeGrid(Grid):
         self.sites = sites
         self.offline: set[int] = set()
         self.duplicated: set[int] = set()
+        self.impostors: dict[int, int] = {}
         self.pushed: list[Message] = []
         self._due: dict[str, tuple[float, Message]] = {}
 
@@ -256,7 +257,10 @@ class FakeGrid(Grid):
         answer = site.answer(message)
         if answer is not None:
             due = self.clock.monotonic() + site.delay
-            self._due[identifier] = (due, Message(answer, reply_to=message))
+            reply = Message(answer, reply_to=message)
+            source = self.impostors.get(reply.metadata.src_node_id, reply.metadata.src_node_id)
+            reply.metadata.__dict__["_src_node_id"] = source
+            self._due[identifier] = (due, reply)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         replies = []

@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 
 from common.errors import RoundFailed, WardroundError
 from common.plan import RoundPlan, SignedPlan, verify_plan
-from common.records import Receipt, SiteReply
+from common.records import Receipt, Refusal, SiteReply
 from common.signing import SigningKey
 from common.update import UpdateBinding, tensors_digest
 from common.wire import records_to_request, reply_to_records
@@ -190,6 +190,29 @@ def test_a_reply_that_comes_twice_counts_once(tmp_path: Path) -> None:
     np.testing.assert_allclose(weights["head.bias"], TARGET["head.bias"] * 0.5, rtol=1e-6)
 
 
+def test_another_nodes_answer_is_refused(tmp_path: Path) -> None:
+    coordinator = three(tmp_path)
+    coordinator.grid.impostors = {102: 100}
+    campaign = coordinator.create(rounds=1)
+    coordinator.run(campaign)
+    assert coordinator.contribution(campaign, "west").code == "reply-node"
+
+
+def test_a_site_that_does_not_know_its_name_still_says_why_it_refuses(tmp_path: Path) -> None:
+    def nameless(reply: SiteReply, plan: RoundPlan) -> RecordDict:
+        refusal = Refusal(code="configuration")
+        return reply_to_records(SiteReply("unknown", refusal, evaluation=reply.evaluation))
+
+    coordinator = three(tmp_path, behave=nameless)
+    campaign = coordinator.create(rounds=1)
+    coordinator.run(campaign)
+    found = coordinator.contribution(campaign, "west")
+    assert (found.outcome, found.code) == ("refused", "configuration")
+    (first, _) = coordinator.registry.rounds(campaign.id)
+    assert first.metrics is not None
+    assert first.metrics.count == 120, "whose patients those were nobody knows"
+
+
 def test_no_text_of_a_site_reaches_the_registry(tmp_path: Path) -> None:
     coordinator = three(tmp_path, behave=broken)
     campaign = coordinator.create(quorum=3)
@@ -350,8 +373,6 @@ def test_a_site_that_may_not_train_can_still_evaluate(tmp_path: Path) -> None:
     def spent(reply: SiteReply, plan: RoundPlan) -> RecordDict:
         if plan.purpose == "evaluate":
             return reply_to_records(reply)
-        from common.records import Refusal
-
         refusal = Refusal(code="budget-spent")
         return reply_to_records(SiteReply(reply.site, refusal, evaluation=reply.evaluation))
 
