@@ -105,10 +105,12 @@ class PrivacySpec(_Part):
 
     ``epsilon`` is for one campaign at the site's delta; ``max_grad_norm`` is the clip C;
     ``augmentation_multiplicity`` averages that many augmentations of the one sampled image
-    before clipping (De et al. 2022, arXiv:2204.13650).
+    before clipping (De et al. 2022, arXiv:2204.13650). ``trainable`` is as in `ModelSpec`: the
+    fewer parameters move, the less noise there is in the sum of their changes.
     """
 
     epsilon: PositiveFloat = 8.0
+    trainable: Literal["all", "bias", "head"] = "all"
     max_grad_norm: PositiveFloat = 1.0
     augmentation_multiplicity: Annotated[int, Field(ge=1, le=32)] = 1
     training: LocalTraining = LocalTraining()

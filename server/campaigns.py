@@ -106,7 +106,7 @@ def create_campaign(
     fresh_features = first.release is None and (recipe.model.pretrained or weights is not None)
     unfreeze_after = recipe.federation.unfreeze_after if fresh_features else 0.0
     chosen = chosen.model_copy(
-        update={"phases": _phases(model, recipe, chosen.rounds, unfreeze_after)}
+        update={"phases": _phases(model, recipe, chosen.rounds, unfreeze_after, private=private)}
     )
     campaign = registry.add_campaign(
         recipe,
@@ -171,12 +171,12 @@ def _shapes(tensors: Tensors) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _phases(
-    model: nn.Module, recipe: Recipe, rounds: int, unfreeze_after: float
+    model: nn.Module, recipe: Recipe, rounds: int, unfreeze_after: float, *, private: bool
 ) -> tuple[TrainablePhase, ...]:
     """Train the head alone for the first rounds, where the features are pretrained."""
     from common.model import set_trainable
 
-    scope = recipe.model.trainable
+    scope = recipe.privacy.trainable if private else recipe.model.trainable
     head_rounds = math.floor(unfreeze_after * rounds) if scope != "head" else 0
     rest = TrainablePhase(
         first_round=head_rounds + 1, scope=scope, names=set_trainable(model, scope)

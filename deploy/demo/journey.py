@@ -121,9 +121,10 @@ class Demo:
 
     def compare_without_privacy(self, report: DemoReport) -> DemoReport:
         """Run the first campaign again without privacy, in a federation of its own."""
+        recipe = _without_noise(self._choices.recipe)
         with self.federation(name="without-privacy", private=False) as federation:
             candidate = self._campaign(
-                federation, "the same without privacy", self._choices.rounds, None
+                federation, "the same without privacy", self._choices.rounds, None, recipe=recipe
             )
         metrics = pooled_metrics(candidate)
         return report.model_copy(
@@ -131,12 +132,18 @@ class Demo:
         )
 
     def _campaign(
-        self, federation: LocalFederation, title: str, rounds: int, epsilon: float | None
+        self,
+        federation: LocalFederation,
+        title: str,
+        rounds: int,
+        epsilon: float | None,
+        *,
+        recipe: Recipe | None = None,
     ) -> Candidate:
         choices = self._choices
         task = self._display.add_task(title, total=rounds + 1)
         identifier = federation.start_campaign(
-            choices.recipe,
+            recipe or choices.recipe,
             rounds=rounds,
             epsilon=epsilon,
             private=choices.private and epsilon is not None,
@@ -268,6 +275,19 @@ class Demo:
         task = self._display.add_task(title, total=1)
         yield
         self._display.update(task, completed=1)
+
+
+def _without_noise(recipe: Recipe) -> Recipe:
+    """Return a recipe whose studies without privacy train just as its private campaigns do."""
+    model = recipe.model.model_copy(update={"trainable": recipe.privacy.trainable})
+    server = recipe.federation.server_with_privacy
+    return recipe.model_copy(
+        update={
+            "model": model,
+            "training": recipe.privacy.training,
+            "federation": recipe.federation.model_copy(update={"server": server}),
+        }
+    )
 
 
 def _served_version(url: str) -> int | None:

@@ -13,6 +13,6 @@ def for_phantoms(recipe: Recipe) -> Recipe:
     training = LocalTraining(
         optimizer="adamw", learning_rate=2e-3, local_steps=15, sampling_rate=0.2
     )
-    privacy = recipe.privacy.model_copy(update={"training": training})
+    privacy = recipe.privacy.model_copy(update={"training": training, "trainable": "all"})
     changed = recipe.model_copy(update={"training": training, "privacy": privacy})
     return changed.with_changes(model=NETWORK, image_size=IMAGE_SIZE)
