@@ -37,6 +37,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run one campaign; a failure is written into the registry, and ends the run as failed."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every poll
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         raise ConfigurationError(f"{FOLDER_VARIABLE} does not name the coordinator's folder.")
