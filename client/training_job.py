@@ -56,25 +56,27 @@ class Trained:
 
 @dataclass(frozen=True)
 class Workbench:
-    """A model in training mode on its device, with what moves and how much fits at once."""
+    """A model in training mode on its device, and what moves."""
 
     job: TrainingJob
     model: nn.Module
     names: tuple[str, ...]
-    rows: int
 
     @classmethod
-    def prepare(cls, job: TrainingJob, model: nn.Module, *, private: bool) -> Workbench:
+    def prepare(cls, job: TrainingJob, model: nn.Module) -> Workbench:
         """Choose the trainable parameters and move the model to the device."""
         names = set_trainable(model, job.trainable)
-        rows = physical_rows(
-            model,
-            job.recipe.image.size,
-            megabytes=job.memory_megabytes,
-            per_sample_gradients=private,
-        )
         model.to(job.device.torch).train()
-        return cls(job, model, names, rows)
+        return cls(job, model, names)
+
+    def rows(self, *, per_sample_gradients: bool) -> int:
+        """Return how many images fit the job's memory at once."""
+        return physical_rows(
+            self.model,
+            self.job.recipe.image.size,
+            megabytes=self.job.memory_megabytes,
+            per_sample_gradients=per_sample_gradients,
+        )
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters that move, in the order of ``names``."""

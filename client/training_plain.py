@@ -51,10 +51,11 @@ def train_plain(
         With code ``update-not-finite``.
     """
     extras = job.recipe.without_privacy if extras is None else extras
-    bench = Workbench.prepare(job, model, private=False)
+    bench = Workbench.prepare(job, model)
     optimizer = bench.optimizer()
     batch = max(1, round(job.training.sampling_rate * len(images)))
     generator = _generator(campaign, steps_before)
+    rows = bench.rows(per_sample_gradients=False)
     # Dropout draws from torch's own generators; they are put back, so that nothing stays seeded.
     with torch.random.fork_rng(devices=_cuda_devices(job)):
         torch.random.manual_seed(generator.initial_seed())
@@ -67,7 +68,7 @@ def train_plain(
                 balance=extras.balance_classes,
             )
             optimizer.zero_grad(set_to_none=True)
-            _accumulate(bench, images, chosen, extras, generator)
+            _accumulate(bench, images, chosen, extras, rows=rows, generator=generator)
             optimizer.step()
     return bench.trained(job.training.local_steps)
 
@@ -77,11 +78,13 @@ def _accumulate(
     images: PatientImages,
     chosen: NDArray[np.int64],
     extras: NonPrivateExtras,
+    *,
+    rows: int,
     generator: torch.Generator,
 ) -> None:
     """Add up the gradient of the batch's mean loss, in physical batches."""
-    for start in range(0, len(chosen), bench.rows):
-        part = chosen[start : start + bench.rows]
+    for start in range(0, len(chosen), rows):
+        part = chosen[start : start + rows]
         inputs, labels = bench.inputs(images, part, generator)
         mixed = mix(inputs, labels, extras, generator)
         with bench.precision():

@@ -15,16 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from opacus.grad_sample import GradSampleHooks
-from opacus.optimizers import DPOptimizer
 from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
+from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from client.dataset import PatientImages
+from client.training_gradients import ClippedSum
 from client.training_job import Trained, TrainingJob, Workbench
-from client.training_loss import per_sample_loss
 from client.training_noise import PrivateRandom
 from client.training_sampling import sample_patients
 from common.errors import PrivacyRefused
@@ -53,8 +51,8 @@ class PrivateStep:
     augmentation_multiplicity: int = 1
 
 
-class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no types
-    """Opacus' optimizer, with noise from a CSPRNG added in float64."""
+class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # no types
+    """Opacus' optimizer for sums clipped before, with noise from a CSPRNG added in float64."""
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, step: PrivateStep, random: PrivateRandom
@@ -79,17 +77,6 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
                 noisy += deviation * self._random.normal(noisy.numel()).view_as(noisy)
             parameter.grad = noisy.to(device=parameter.device, dtype=parameter.dtype)
             _mark_as_processed(total)
-
-
-class PatientHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus ships no types
-    """Opacus' hooks; each gradient is formed in float32, whatever the forward pass ran in."""
-
-    def rearrange_grad_samples(
-        self, **arguments: object
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Return activations and output gradients as Opacus does, in float32 or wider."""
-        activations, backprops = super().rearrange_grad_samples(**arguments)
-        return [_at_least_float32(a) for a in activations], _at_least_float32(backprops)
 
 
 def train_private(
@@ -123,24 +110,29 @@ def train_private(
         With code ``update-not-finite``.
     """
     refuse_mixing(model, extras)
-    bench = Workbench.prepare(job, model, private=True)
+    bench = Workbench.prepare(job, model)
     random = PrivateRandom()
     augmentation = torch.Generator().manual_seed(random.seed())
-    hooks = PatientHooks(model, loss_reduction="sum")
+    multiplicity = step.augmentation_multiplicity
+    gradients = ClippedSum(bench, max_grad_norm=step.max_grad_norm, multiplicity=multiplicity)
+    at_once = gradients.patients_at_once
     try:
-        optimizer = PatientOptimizer(bench.optimizer(), step, random)
+        optimizer = NoisyOptimizer(bench.optimizer(), step, random)
         for _ in range(job.training.local_steps):
             chosen = sample_patients(images, job.training.sampling_rate, random)
-            _step(
-                bench,
-                optimizer,
-                images,
-                chosen,
-                augmentation=augmentation,
-                multiplicity=step.augmentation_multiplicity,
-            )
+            parts = np.split(chosen, range(at_once, len(chosen), at_once))
+            for number, part in enumerate(parts, start=1):
+                optimizer.zero_grad(set_to_none=True)
+                if len(part):
+                    rows = np.repeat(part, multiplicity)
+                    gradients.add(*bench.inputs(images, rows, augmentation))
+                else:
+                    gradients.add_nobody()  # nobody came: noise and accounting all the same
+                optimizer.signal_skip_step(do_skip=number < len(parts))
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
     finally:
-        hooks.cleanup()
+        gradients.close()
     return bench.trained(job.training.local_steps)
 
 
@@ -168,67 +160,3 @@ def refuse_mixing(model: nn.Module, extras: NonPrivateExtras | None) -> None:
                 action="Use group or frozen normalisation.",
                 code="batch-norm",
             )
-
-
-def _step(
-    bench: Workbench,
-    optimizer: PatientOptimizer,
-    images: PatientImages,
-    chosen: NDArray[np.int64],
-    *,
-    multiplicity: int,
-    augmentation: torch.Generator,
-) -> None:
-    """Take one logical step over ``chosen`` (one image a patient), in physical batches."""
-    at_once = max(1, bench.rows // multiplicity)
-    parts = [chosen[start : start + at_once] for start in range(0, len(chosen), at_once)]
-    if not parts:
-        parts = [chosen]  # nobody came: the noise is added and accounted all the same
-    for number, part in enumerate(parts, start=1):
-        optimizer.zero_grad(set_to_none=True)
-        _gradients(bench, images, part, multiplicity, augmentation)
-        optimizer.signal_skip_step(do_skip=number < len(parts))
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
-def _gradients(
-    bench: Workbench,
-    images: PatientImages,
-    part: NDArray[np.int64],
-    multiplicity: int,
-    augmentation: torch.Generator,
-) -> None:
-    """Leave each patient's gradient in ``grad_sample``, shape (patients, *parameter.shape)."""
-    parameters = bench.parameters()
-    if len(part) == 0:
-        for parameter in parameters:
-            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
-        return
-    inputs, labels = bench.inputs(images, np.repeat(part, multiplicity), augmentation)
-    with bench.precision():
-        logits = bench.model(inputs)
-    per_sample_loss(logits, labels, bench.job.recipe.loss).sum().backward()  # type: ignore[no-untyped-call]
-    for parameter in parameters:
-        rows: torch.Tensor = parameter.grad_sample  # type: ignore[attr-defined]
-        if multiplicity > 1:
-            rows = rows.view(len(part), multiplicity, *parameter.shape).mean(1)
-            parameter.grad_sample = rows  # type: ignore[attr-defined]
-    _silence_not_finite([p.grad_sample for p in parameters])  # type: ignore[attr-defined]
-
-
-def _silence_not_finite(gradients: list[torch.Tensor]) -> None:
-    """Zero a patient's whole gradient where any of it is no number.
-
-    It could not be clipped, would wipe out all others, and that this happened would itself tell
-    about the patient.
-    """
-    finite = torch.stack([g.flatten(1).isfinite().all(1) for g in gradients]).all(0)
-    if not bool(finite.all()):
-        for gradient in gradients:
-            gradient[~finite] = 0
-
-
-def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    low = tensor.dtype in (torch.bfloat16, torch.float16)
-    return tensor.float() if low else tensor

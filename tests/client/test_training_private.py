@@ -7,21 +7,29 @@ import torch
 from scipy import stats
 from torch import nn
 
-from client import training_private
+from client import training_gradients
 from client.device import Device
 from client.training import PrivateStep, train_private
+from client.training_gradients import ClippedSum, PatientHooks
 from client.training_loss import per_sample_loss
 from client.training_noise import PrivateRandom
-from client.training_private import PatientHooks
 from common.errors import PrivacyRefused, UpdateRefused
 from common.imaging import to_tensor
+from common.model import build_model
 from common.recipe import Augmentation, LossSpec, NonPrivateExtras
+from tests.client.rounds import TOY
 from tests.client.training_toys import TinyNet, flat, toy_images, toy_job, toy_recipe, weights
 
 CLIP = 0.5
 NO_NOISE = PrivateStep(
     noise_multiplier=0.0, max_grad_norm=CLIP, expected_patients=1.0, augmentation_multiplicity=1
 )
+
+
+@pytest.fixture(params=["hooks", "ghost"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(training_gradients, "preferred_mode", lambda _: request.param)
+    return str(request.param)
 
 
 def moved(images, job=None, step=NO_NOISE, model=None) -> np.ndarray:  # type: ignore[no-untyped-def]
@@ -91,15 +99,37 @@ def test_physical_batches_give_the_update_of_one_batch(monkeypatch: pytest.Monke
         np.testing.assert_allclose(moved(images, job, step), whole, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("loss", [LossSpec(), LossSpec(name="focal", class_weights=(3.0, 1.0))])
+def test_ghost_clipping_gives_the_sum_of_hooks(
+    loss: LossSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a real network, where some patients are clipped and some are not."""
+    recipe = TOY.model_copy(
+        update={"loss": loss, "augmentation": Augmentation(horizontal_flip=False)}
+    )
+    images = toy_images([1] * 6)
+    images = replace(images, pixels=np.kron(images.pixels, np.ones((1, 2, 2, 1), np.uint8)))
+    results = []
+    for mode in ("hooks", "ghost"):
+        monkeypatch.setattr(training_gradients, "preferred_mode", lambda _, mode=mode: mode)
+        model = build_model(recipe, pretrained=False)
+        names = [n for n, p in model.named_parameters() if p.requires_grad]
+        before = {n: p.detach().numpy().copy() for n, p in model.named_parameters()}
+        step = replace(NO_NOISE, max_grad_norm=6.0)
+        after = train_private(model, images, toy_job(recipe), step=step).tensors
+        results.append(np.concatenate([(after[n] - before[n]).ravel() for n in names]))
+    assert np.linalg.norm(results[0] - results[1]) < 1e-4 * np.linalg.norm(results[0])
+
+
 def test_memory_splits_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    original = training_private._gradients
+    original = ClippedSum.add
 
-    def spy(bench, images, part, multiplicity, augmentation):  # type: ignore[no-untyped-def]
-        sizes.append(len(part))
-        original(bench, images, part, multiplicity, augmentation)
+    def spy(self, inputs, labels):  # type: ignore[no-untyped-def]
+        sizes.append(len(labels))
+        original(self, inputs, labels)
 
-    monkeypatch.setattr(training_private, "_gradients", spy)
+    monkeypatch.setattr(ClippedSum, "add", spy)
     monkeypatch.setattr("client.training_job.physical_rows", lambda *a, **k: 4)
     moved(toy_images([1] * 10))
     assert sizes == [4, 4, 2]
@@ -220,19 +250,23 @@ def test_batch_norm_is_refused_even_when_frozen() -> None:
 
 def test_a_patient_whose_gradient_is_no_number_adds_nothing() -> None:
     images = toy_images([1] * 4)
+    images.pixels[0] = 0
     model = TinyNet()
 
     class Poisoned(TinyNet):
         def forward(self, batch: torch.Tensor) -> torch.Tensor:
             logits = super().forward(batch)
+            black = batch.flatten(1).amax(1) < -1.5
             bad = torch.zeros_like(logits)
-            bad[0] = float("nan")
+            bad[black] = float("nan")
             return logits + bad
 
     poisoned = Poisoned()
     poisoned.load_state_dict(model.state_dict())
     expected = moved(without(images, 0), model=model)
     np.testing.assert_allclose(moved(images, model=poisoned), expected, rtol=1e-4, atol=1e-7)
+    alone = replace(images, patients=images.patients[:1])
+    assert np.abs(moved(alone, model=poisoned)).max() == 0
 
 
 def test_divergence_is_refused() -> None:
