@@ -25,14 +25,14 @@ from client.api.body_limit import BodyLimitMiddleware
 from client.api.errors import install_error_handlers
 from client.api.middleware import OriginMiddleware, RequestMiddleware, is_loopback
 from client.api.services import Services
-from client.batching import MicroBatcher
-from client.case_store import CaseStore
-from client.device import choose_device, limit_threads
-from client.engine import InferenceEngine, ModelHolder
-from client.prediction import Admission, Predictor
-from client.release_cache import ReleaseCache
-from client.release_watcher import Releases, ReleaseWatcher
+from client.cases.store import CaseStore
+from client.inference.batching import MicroBatcher
+from client.inference.engine import InferenceEngine, ModelHolder
+from client.inference.prediction import Admission, Predictor
+from client.releases.cache import ReleaseCache
+from client.releases.watcher import Releases, ReleaseWatcher
 from client.settings import SiteSettings
+from client.training.device import choose_device, limit_threads
 from common.errors import ConfigurationError, WardroundError
 
 log = logging.getLogger(__name__)

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from client.accounting import Budget, public_patients
-from client.case_store import CaseStore
-from client.dataset import PatientImages, PixelCache, patient_images
-from client.device import choose_device, limit_threads
-from client.ledger_lines import LedgerLine, RoundRequest
+from client.cases.store import CaseStore
 from client.policy import SitePolicy
-from client.privacy_ledger import PrivacyLedger
-from client.self_test import ensure_gradients
+from client.privacy.accounting import Budget, public_patients
+from client.privacy.ledger import PrivacyLedger
+from client.privacy.ledger_lines import LedgerLine, RoundRequest
+from client.privacy.self_test import ensure_gradients
 from client.settings import SiteSettings
 from client.training import PrivateStep, Trained, TrainingJob, train_plain, train_private
-from client.training_evaluation import predict
+from client.training.dataset import PatientImages, PixelCache, patient_images
+from client.training.device import choose_device, limit_threads
+from client.training.evaluation import predict
 from common.errors import CaseRefused, PlanRefused, PrivacyRefused, WardroundError
 from common.evaluation import SiteEvaluation, evaluate_predictions
 from common.model import build_model, load_tensors
@@ -63,7 +63,7 @@ class RoundHandler:
     clock : callable, optional
         Returns UTC seconds since 1970; for tests.
     self_test : callable, optional
-        As `client.self_test.ensure_gradients`; for tests.
+        As `client.privacy.self_test.ensure_gradients`; for tests.
     """
 
     def __init__(

@@ -188,7 +188,7 @@ def reply_to_records(reply: SiteReply) -> RecordDict:
 def records_to_reply(records: RecordDict) -> SiteReply:
     """Unpack a reply at the coordinator, and hold it against its own receipt.
 
-    Whether it answers the request that was sent is `server.update_checks`'s to say.
+    Whether it answers the request that was sent is `server.rounds.update_checks`'s to say.
 
     Raises
     ------

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from common.errors import RoundFailed
 from common.recipe import Recipe
 from deploy import flower_run
-from server.records import Campaign, Contribution, Round
-from server.registry import Registry
+from server.registry.records import Campaign, Contribution, Round
+from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 
 POLL_SECONDS = 0.25

@@ -14,7 +14,7 @@ from client.settings import SiteSettings
 from common.folders import write_public
 from deploy import flower_run
 from deploy.ports import free_port, is_free
-from server.registry import Registry
+from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from deploy.campaigns import OnProgress, launch_campaign, watch_campaign
 from deploy.enrolment import assign_ports, enrol, forget_cut_enrolment
 from deploy.processes import State, Supervisor
 from deploy.provision import provision
-from server.records import Campaign
+from server.registry.records import Campaign
 from server.settings import CoordinatorSettings
 
 log = logging.getLogger(__name__)

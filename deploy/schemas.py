@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from client.intake_summary import ImportSummary
+from client.intake.summary import ImportSummary
 from common.release import ReleaseManifest
 from deploy.commands.campaign import StartedCampaign
 from deploy.commands.site_budget import BudgetDocument

@@ -16,15 +16,15 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.errors import ConfigurationError, WardroundError
 from common.signing import SigningKey
-from server.checkpoints import Checkpoints
-from server.clock import Clock, SystemClock
-from server.exchange import Link
 from server.model_store import ModelStore
-from server.records import Candidate
-from server.registry import Registry
-from server.rounds import CampaignRun
+from server.registry.records import Candidate
+from server.registry.registry import Registry
+from server.rounds.checkpoints import Checkpoints
+from server.rounds.clock import Clock, SystemClock
+from server.rounds.exchange import Link
+from server.rounds.loop import CampaignRun
+from server.rounds.site_directory import SiteDirectory
 from server.settings import CoordinatorSettings
-from server.site_directory import SiteDirectory
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from common.errors import ConfigurationError
 from common.recipe import Recipe
 from common.update import Tensors
 from server.model_store import ModelStore
-from server.records import CampaignSettings, Release, TrainablePhase
-from server.registry import Registry
+from server.registry.records import CampaignSettings, Release, TrainablePhase
+from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from common.release import Lineage, ReleaseDraft, ReleaseMetrics, SiteContribution
 from server.evaluation import merged, on_common_sites, pooled_metrics
-from server.records import Campaign, Candidate, Contribution
-from server.registry import Registry
+from server.registry.records import Campaign, Candidate, Contribution
+from server.registry.registry import Registry
 from server.release_gate import Evidence, failures, judge
 
 logger = logging.getLogger(__name__)

@@ -61,6 +61,8 @@ def plan_public_key(settings: CoordinatorSettings) -> bytes:
 
 
 def _initialise_releases(settings: CoordinatorSettings) -> None:
-    from server.publishing import ReleasePublisher  # python-tuf is not needed to run rounds
+    from server.publishing.publisher import (
+        ReleasePublisher,  # python-tuf is not needed to run rounds
+    )
 
     ReleasePublisher(settings).initialise()

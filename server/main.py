@@ -20,10 +20,10 @@ import uvicorn
 from common.errors import ConfigurationError, WardroundError
 from server.api.application import create_app
 from server.api.services import CoordinatorServices
-from server.publishing import ReleasePublisher
-from server.publishing_keys import refuse_readable_by_others
-from server.publishing_service import background_tasks
-from server.registry import Registry
+from server.publishing.keys import refuse_readable_by_others
+from server.publishing.publisher import ReleasePublisher
+from server.publishing.service import background_tasks
+from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from server.evaluation import (
     on_common_sites,
     pooled_metrics,
 )
-from server.records import Contribution
+from server.registry.records import Contribution
 
 ROUNDING = 1e-9
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.intake import ImportSource, import_cases, read_rows
-from client.intake_summary import ImportSummary
+from client.intake.importer import ImportSource, import_cases, read_rows
+from client.intake.summary import ImportSummary
 from client.policy import SitePolicy
 from client.settings import SiteSettings
 from client.site_folder import create_site_folder
@@ -25,8 +25,8 @@ from common.recipe import Recipe
 from server.campaigns import create_campaign
 from server.coordinator_folder import create_coordinator_folder, plan_public_key
 from server.model_store import ModelStore
-from server.records import Candidate, Contribution, Round
-from server.registry import Registry
+from server.registry.records import Candidate, Contribution, Round
+from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 from simulations.hospitals import Hospital, SiteRule, split_into_hospitals
 from simulations.report import SimulationReport, write_report

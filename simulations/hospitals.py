@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from client.intake_source import SourceRow
+from client.intake.source import SourceRow
 from common.errors import ConfigurationError, InputRefused
 
 DIRICHLET_ATTEMPTS = 200
@@ -60,7 +60,7 @@ class Hospital:
         return len({_patient(row) for row in self.rows})
 
     def keeper(self) -> Callable[[SourceRow], bool]:
-        """Return the ``keep`` of `client.intake.import_cases` that takes this share alone."""
+        """Return the ``keep`` of `import_cases` that takes this share alone."""
         numbers = {row.number for row in self.rows}
         return lambda row: row.number in numbers
 

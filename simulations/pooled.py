@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from client.dataset import PatientImages
-from client.device import choose_device
-from client.training_augmentation import augment
-from client.training_loss import per_sample_loss
+from client.training.augmentation import augment
+from client.training.dataset import PatientImages
+from client.training.device import choose_device
+from client.training.loss import per_sample_loss
 from common.errors import InputRefused
 from common.imaging import Pixels, to_tensor
 from common.model import build_model

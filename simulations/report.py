@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from common.recipe import Recipe
-from server.records import Contribution, Round
+from server.registry.records import Contribution, Round
 from simulations.scoring import (
     HospitalImages,
     Predictions,

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from client.case_store import CaseStore
-from client.dataset import PatientImages, PixelCache, patient_images
-from client.device import choose_device
+from client.cases.store import CaseStore
 from client.settings import SiteSettings
-from client.training_evaluation import predict
+from client.training.dataset import PatientImages, PixelCache, patient_images
+from client.training.device import choose_device
+from client.training.evaluation import predict
 from common.model import build_model, load_tensors
 from common.recipe import Recipe
 from common.update import Tensors

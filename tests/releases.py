@@ -24,9 +24,9 @@ from common.update import tensors_digest
 from deploy.certificates import Certificate, make_authority, make_server_certificate
 from server.coordinator_folder import create_coordinator_folder, plan_public_key
 from server.main import compose, server_for
-from server.publishing import ReleasePublisher
-from server.records import CampaignSettings, Candidate, TrainablePhase
-from server.registry import Registry
+from server.publishing.publisher import ReleasePublisher
+from server.registry.records import CampaignSettings, Candidate, TrainablePhase
+from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 
 TASK = "mammography"

@@ -12,7 +12,7 @@ from client.api.errors import form_error, request_id_of
 from client.api.openapi import CASE_BODY
 from client.api.services import Services, ServicesDependency
 from client.api.uploads import Upload, read_upload
-from client.case_store import Case, DuplicateCase
+from client.cases.store import Case, DuplicateCase
 from common.errors import CaseRefused
 
 router = APIRouter(prefix="/cases", tags=["cases"])

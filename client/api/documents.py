@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from client.case_store import Case, CaseCounts
-from client.prediction import Prediction
-from client.release_watcher import Alarm
+from client.cases.store import Case, CaseCounts
+from client.inference.prediction import Prediction
+from client.releases.watcher import Alarm
 from common.release import ReleaseManifest
 
 

@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from client.api.services import ServicesDependency
-from client.engine import ModelHolder
-from client.release_watcher import ReleaseWatcher
+from client.inference.engine import ModelHolder
+from client.releases.watcher import ReleaseWatcher
 
 router = APIRouter()
 

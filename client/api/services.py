@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
-from client.case_store import CaseStore
-from client.engine import ModelHolder
-from client.prediction import Admission, Predictor
-from client.release_watcher import ReleaseWatcher
+from client.cases.store import CaseStore
+from client.inference.engine import ModelHolder
+from client.inference.prediction import Admission, Predictor
+from client.releases.watcher import ReleaseWatcher
 from client.settings import SiteSettings
 from common.recipe import Recipe, load_recipe, shipped_recipes
 

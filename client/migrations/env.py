@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection, text
 
-from client.tables import Base
+from client.cases.tables import Base
 
 # Any fixed number of our own: two processes that start together must migrate one after the other.
 MIGRATION_LOCK = 0x57415244

@@ -12,7 +12,7 @@ import typer
 from deploy.console import emit, progress, progress_console
 
 if TYPE_CHECKING:
-    from client.intake_source import CsvColumns
+    from client.intake.source import CsvColumns
     from common.recipe import Recipe
     from deploy.demo.hospitals import Hospital
     from deploy.demo.report import DemoReport
@@ -68,7 +68,7 @@ def demo(
     Every process is real: Flower's SuperLink with TLS and node authentication, a SuperNode and an
     inference service a hospital, the coordinator's service. Nothing is left running.
     """
-    from client.intake_source import CsvColumns
+    from client.intake.source import CsvColumns
     from deploy.demo.journey import Demo, DemoChoices
     from deploy.demo.report import show
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from common.evaluation import Metrics
     from common.release import GateCheck, ReleaseManifest
     from server.api.campaigns import CampaignDocument
-    from server.registry import Registry
+    from server.registry.registry import Registry
 
 Folder = Annotated[
     Path,
@@ -110,7 +110,7 @@ def show_release(
 
 @contextmanager
 def _registry(folder: Path) -> Iterator[Registry]:
-    from server.registry import Registry
+    from server.registry.registry import Registry
     from server.settings import CoordinatorSettings
 
     nested = folder / "coordinator"

@@ -17,7 +17,7 @@ from common.errors import ConfigurationError
 from deploy.console import emit, progress
 
 if TYPE_CHECKING:
-    from client.intake_source import ImportSource
+    from client.intake.source import ImportSource
     from common.recipe import Recipe
     from simulations.hospitals import SiteRule
     from simulations.report import SimulationReport
@@ -153,7 +153,7 @@ def _figures(scores: Scores) -> tuple[str, ...]:
 def _source(
     data: Path, rule: SiteRule, split: str | None, label: str, patient: str
 ) -> ImportSource:
-    from client.intake_source import CsvColumns, ImportSource
+    from client.intake.source import CsvColumns, ImportSource
     from simulations.hospitals import ByColumn
 
     columns = CsvColumns(

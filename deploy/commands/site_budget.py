@@ -95,7 +95,7 @@ def read_budget(site: Path) -> BudgetDocument:
         If settings, policy or database cannot be read.
     """
     from client.policy import SitePolicy
-    from client.privacy_ledger import PrivacyLedger
+    from client.privacy.ledger import PrivacyLedger
     from client.settings import SiteSettings
     from common.errors import PrivacyRefused
 

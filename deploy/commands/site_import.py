@@ -15,8 +15,8 @@ from common.errors import ConfigurationError
 from deploy.console import EXIT_USAGE, emit, progress
 
 if TYPE_CHECKING:
-    from client.intake_source import ImportSource
-    from client.intake_summary import ImportSummary
+    from client.intake.source import ImportSource
+    from client.intake.summary import ImportSummary
 
 _SHOWN_ROWS = 5
 _SHOWN_REASONS = 20
@@ -75,7 +75,7 @@ def import_command(
     Nothing that names a patient is stored. Importing again adds nothing twice. Exit code 2 when
     no row could be stored.
     """
-    from client.intake_source import CsvColumns, ImportSource
+    from client.intake.source import CsvColumns, ImportSource
 
     columns = CsvColumns(
         file=file_column,
@@ -113,7 +113,7 @@ def run_import(
     ConfigurationError, InputRefused, StoreError
         If the site, the recipe or the source as a whole cannot be used.
     """
-    from client.intake import import_cases
+    from client.intake.importer import import_cases
     from client.settings import SiteSettings
     from common.recipe import load_recipe
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from client.intake import import_cases, read_rows
-from client.intake_source import CsvColumns, ImportSource, SourceRow
-from client.intake_summary import ImportSummary
+from client.intake.importer import import_cases, read_rows
+from client.intake.source import CsvColumns, ImportSource, SourceRow
+from client.intake.summary import ImportSummary
 from client.settings import SiteSettings
 from common.errors import WardroundError
 from common.recipe import Recipe

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 from rich.progress import Progress, TaskID
 
-from client.case_store import CaseStore
+from client.cases.store import CaseStore
 from client.policy import SitePolicy
 from common.errors import RoundFailed
 from common.recipe import Recipe
@@ -21,8 +21,8 @@ from deploy.demo.measure import measure_site, pooled_metrics
 from deploy.demo.report import DemoReport, SiteReport
 from deploy.demo.traffic import Tally, Traffic
 from deploy.local import LocalFederation
-from server.records import Candidate
-from server.registry import Registry
+from server.registry.records import Candidate
+from server.registry.registry import Registry
 
 SWAP_SECONDS = 120.0
 SETTLE_SECONDS = 2.0

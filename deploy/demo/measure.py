@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client.case_store import CaseStore
-from client.dataset import PatientImages, PixelCache, patient_images
-from client.device import choose_device
+from client.cases.store import CaseStore
 from client.policy import SitePolicy
-from client.privacy_ledger import PrivacyLedger
+from client.privacy.ledger import PrivacyLedger
 from client.settings import SiteSettings
-from client.training_evaluation import predict
+from client.training.dataset import PatientImages, PixelCache, patient_images
+from client.training.device import choose_device
+from client.training.evaluation import predict
 from common.evaluation import evaluate_predictions, metrics
 from common.model import build_model, load_tensors
 from common.recipe import Recipe
 from deploy.demo.report import PooledMetrics
 from server.model_store import ModelStore
-from server.records import Candidate
+from server.registry.records import Candidate
 from server.settings import CoordinatorSettings
 
 

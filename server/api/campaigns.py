@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from common.evaluation import Metrics
 from common.release import GateCheck
 from server.api.services import Services
-from server.records import Campaign, Candidate, Contribution, Round
+from server.registry.records import Campaign, Candidate, Contribution, Round
 
 router = APIRouter(prefix="/campaigns", tags=["campaigns"])
 

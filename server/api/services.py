@@ -9,8 +9,8 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from server.publishing import ReleasePublisher
-from server.registry import Registry
+from server.publishing.publisher import ReleasePublisher
+from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 from server.supervision import SupervisedTask
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from client.case_store import CaseStore
+from client.cases.store import CaseStore
 from client.policy import SitePolicy
 from client.settings import SiteSettings
 from client.site_folder import create_site_folder

@@ -21,8 +21,8 @@ from PIL import Image
 
 from client.api.services import Services
 from client.main import make_app, server_config
-from client.release_cache import CacheStatus, LocalRelease
-from client.release_watcher import Releases
+from client.releases.cache import CacheStatus, LocalRelease
+from client.releases.watcher import Releases
 from client.settings import SiteSettings
 from client.site_folder import create_site_folder
 from common.evaluation import Metrics

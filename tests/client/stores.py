@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from client.case_store import CaseStore
-from client.pseudonyms import Pseudonyms
+from client.cases.pseudonyms import Pseudonyms
+from client.cases.store import CaseStore
 from client.settings import SiteSettings
 
 TASK = "dermoscopy"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from client.release_cache import ReleaseCache
+from client.releases.cache import ReleaseCache
 from client.settings import SiteSettings
 from common.model import build_model, state_tensors
 from common.recipe import load_recipe

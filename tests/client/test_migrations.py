@@ -10,8 +10,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from client.case_store import MIGRATIONS
-from client.tables import Base
+from client.cases.store import MIGRATIONS
+from client.cases.tables import Base
 from common.database import migrate, open_database
 from common.errors import StoreError
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from client import round_handler
-from client.accounting import Spend, epsilon
 from client.policy import SitePolicy
-from client.privacy_ledger import PrivacyLedger
+from client.privacy.accounting import Spend, epsilon
+from client.privacy.ledger import PrivacyLedger
 from client.round_handler import RoundHandler, refusal_code
 from client.settings import SiteSettings
 from common.errors import ModelError, PrivacyRefused

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from client.dataset import PatientImages
-from client.device import Device
 from client.training import TrainingJob
+from client.training.dataset import PatientImages
+from client.training.device import Device
 from common.model import Scope
 from common.recipe import (
     Augmentation,

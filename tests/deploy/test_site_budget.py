@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import text
 from typer.testing import CliRunner
 
-from client.accounting import Budget
-from client.ledger_lines import RoundRequest
 from client.policy import SitePolicy
-from client.privacy_ledger import PrivacyLedger
+from client.privacy.accounting import Budget
+from client.privacy.ledger import PrivacyLedger
+from client.privacy.ledger_lines import RoundRequest
 from client.settings import SiteSettings
 from client.site_folder import create_site_folder
 from common.database import open_database

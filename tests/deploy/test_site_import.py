@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from client.intake_summary import ImportSummary
+from client.intake.summary import ImportSummary
 from common.errors import ConfigurationError
 from deploy.commands.site_import import import_command
 from tests.client.stores import make_site, picture

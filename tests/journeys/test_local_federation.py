@@ -16,7 +16,7 @@ from common.errors import ConfigurationError
 from common.recipe import Recipe
 from deploy.campaigns import Progress
 from deploy.local import LocalFederation
-from server.registry import Registry
+from server.registry.registry import Registry
 from tests.client.rounds import TOY, fill
 
 pytestmark = pytest.mark.journey

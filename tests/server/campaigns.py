@@ -8,8 +8,14 @@ from common.recipe import Recipe
 from server.app import run_campaign
 from server.coordinator_folder import create_coordinator_folder
 from server.model_store import ModelStore
-from server.records import Campaign, CampaignSettings, Candidate, Contribution, TrainablePhase
-from server.registry import Registry
+from server.registry.records import (
+    Campaign,
+    CampaignSettings,
+    Candidate,
+    Contribution,
+    TrainablePhase,
+)
+from server.registry.registry import Registry
 from tests.fakes import TRAINABLE, FakeClock, FakeGrid, FakeSite, first_model, toy_recipe
 
 

@@ -20,9 +20,9 @@ from common.records import Receipt
 from server.api.application import create_app
 from server.api.releases import METADATA_NAME, TARGET_NAME
 from server.api.services import CoordinatorServices
-from server.publishing import ReleasePublisher
-from server.records import Contribution, Site
-from server.registry import Registry
+from server.publishing.publisher import ReleasePublisher
+from server.registry.records import Contribution, Site
+from server.registry.registry import Registry
 from server.supervision import SupervisedTask
 from tests.releases import Coordinator, approve, metrics, served
 

@@ -11,7 +11,7 @@ from common.release import ModelFile, model_target
 from server.campaigns import create_campaign
 from server.coordinator_folder import create_coordinator_folder
 from server.model_store import ModelStore, write_tensors
-from server.registry import Registry
+from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 from tests.fakes import FakeSite, toy_recipe
 from tests.server.campaigns import Coordinator

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from client.release_cache import ReleaseCache
+from client.releases.cache import ReleaseCache
 from common.errors import ConfigurationError, ReleaseError
 from deploy.ports import free_port
 from server.main import check_keys, compose, main
-from server.registry import Registry
+from server.registry.registry import Registry
 from tests.releases import Coordinator, approve, draft
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import pytest
 from common.evaluation import SiteEvaluation, evaluate_predictions
 from common.recipe import Recipe, ReleaseGateSpec
 from server.evaluation import macro_auroc_lower_bound, on_common_sites, pooled_metrics
-from server.records import Contribution
+from server.registry.records import Contribution
 from server.release_gate import Evidence, failures, judge
 from tests.fakes import CLASSES, FakeSite, first_model, toy_recipe
 from tests.plans import make_plan

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.rounds import _is_scored
+from server.rounds.loop import _is_scored
 
 
 def scored(rounds, evaluations):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from client.intake_source import ImportSource
+from client.intake.source import ImportSource
 from common.recipe import LocalTraining, load_recipe
 from simulations.phantoms import scanner_for_site, write_phantom_folder
 

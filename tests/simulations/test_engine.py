@@ -7,9 +7,9 @@ import threading
 import psutil
 import pytest
 
-from client.accounting import Spend, epsilon
-from client.intake_source import ImportSource
-from client.privacy_ledger import PrivacyLedger
+from client.intake.source import ImportSource
+from client.privacy.accounting import Spend, epsilon
+from client.privacy.ledger import PrivacyLedger
 from common.errors import ConfigurationError, InputRefused
 from simulations import engine
 from simulations.engine import Simulation, prepare_federation, run_simulation
@@ -120,7 +120,7 @@ def test_shares_are_kept_apart_and_the_split_column_is_followed(
     folds = ["fold", *("test" if n % 4 == 0 else "train" for n in range(len(rows) - 1))]
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(f"{row},{fold}" for row, fold in zip(rows, folds, strict=True)))
-    from client.intake_source import CsvColumns
+    from client.intake.source import CsvColumns
 
     source = ImportSource(data=phantom_source.data, labels=table, columns=CsvColumns(split="fold"))
     federation = prepare_federation(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.intake_source import SourceRow
+from client.intake.source import SourceRow
 from common.errors import ConfigurationError, InputRefused
 from simulations.hospitals import (
     ByColumn,

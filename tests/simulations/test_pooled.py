@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.dataset import PatientImages
+from client.training.dataset import PatientImages
 from common.errors import InputRefused
 from common.imaging import decode, prepare
 from simulations.phantoms import phantom_hospital, scanner_for_site

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from client.case_store import CaseStore
-from client.release_cache import LocalRelease
+from client.cases.store import CaseStore
+from client.releases.cache import LocalRelease
 from client.settings import SiteSettings
 from tests.client.serving import FakeReleases, ServedSite, release, served_site, site_settings
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from client.release_cache import CacheStatus
+from client.releases.cache import CacheStatus
 from common.errors import ModelError
 from tests.client.serving import RECIPE, ServedSite, picture, release
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.engine import InferenceEngine
+from client.inference.engine import InferenceEngine
 from common.imaging import decode, prepare, to_tensor
 from common.model import build_model, load_tensors
 from tests.client.serving import RECIPE, ServedSite, picture, release

@@ -1,0 +1,1 @@
+"""Cases and their images: what a hospital keeps, and whose it is."""

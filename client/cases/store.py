@@ -1,0 +1,292 @@
+"""The case store: image bytes on disk, one row a case in SQL, and nothing that names a patient.
+
+Order of writing: the bytes first, durably; then the row, in one transaction. A crash between the
+two leaves bytes that no row speaks of, which is harmless; there is never a row without bytes.
+All writers of one database go one at a time (SQLite: BEGIN IMMEDIATE; PostgreSQL: an advisory
+lock), so what is checked inside a transaction stays true until it commits.
+
+Patient ids, accession numbers and file names are never stored; of ages, the ten-year band.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from client.cases import queries
+from client.cases.accepted_image import accept_image
+from client.cases.admission import Admission, find_stored
+from client.cases.case import Case, CaseCounts, ClassCount, DuplicateCase, NewCase, as_case
+from client.cases.image_store import ImageStore
+from client.cases.pseudonyms import Pseudonyms
+from client.cases.splits import Split
+from client.cases.status import confirm, remove_withdrawn_images, withdraw, withdraw_case
+from client.cases.tables import StoreIdentityRow
+from client.cases.transactions import Transactions
+from client.settings import SiteSettings
+from common.database import migrate, open_database
+from common.errors import CaseRefused, ConfigurationError
+from common.imaging import DEFAULT_LIMITS, ImageLimits
+
+__all__ = ["Case", "CaseCounts", "CaseStore", "ClassCount", "DuplicateCase", "NewCase"]
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+_WRITE_LOCK = 0x43415345
+
+logger = logging.getLogger(__name__)
+
+
+class CaseStore:
+    """All cases of one site.
+
+    Parameters
+    ----------
+    engine : Engine
+        A migrated database (`CaseStore.open` migrates).
+    images : ImageStore
+        Where the bytes are.
+    pseudonyms : Pseudonyms
+        Holder of the site's secret key.
+    holdout_fraction : float
+        Share of new patients held out, 0 to 0.9.
+
+    Raises
+    ------
+    ConfigurationError
+        If the database was filled with another pseudonym key.
+    """
+
+    def __init__(
+        self, engine: Engine, images: ImageStore, pseudonyms: Pseudonyms, holdout_fraction: float
+    ) -> None:
+        self._engine = engine
+        self._transactions = Transactions(engine, _WRITE_LOCK)
+        self._images = images
+        self._pseudonyms = pseudonyms
+        self._holdout_fraction = holdout_fraction
+        self._check_key()
+
+    @classmethod
+    def open(cls, settings: SiteSettings) -> CaseStore:
+        """Open a site's store: migrate its database, clear what dead writers left.
+
+        Raises
+        ------
+        ConfigurationError, StoreError
+            If the key or the database cannot be used.
+        """
+        pseudonyms = Pseudonyms.read(settings.keys / "pseudonyms")
+        images = ImageStore(settings.images)
+        settings.data.chmod(0o700)
+        engine = open_database(settings.database)
+        migrate(engine, MIGRATIONS)
+        store = cls(engine, images, pseudonyms, settings.holdout_fraction)
+        images.clear_temporary()
+        store._remove_withdrawn_images()
+        return store
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self._engine.dispose()
+
+    def add(
+        self,
+        image: bytes,
+        *,
+        task: str,
+        patient_id: str | None,
+        label: str | None,
+        source: str,
+        age: float | str | None = None,
+        sex: str | None = None,
+        split: Split | None = None,
+        limits: ImageLimits = DEFAULT_LIMITS,
+    ) -> Case:
+        """Store a case; with a label it is confirmed, without it waits.
+
+        Parameters
+        ----------
+        image : bytes
+            PNG, JPEG or what else `common.imaging` accepts.
+        task : str
+            The recipe's name.
+        patient_id : str or None
+            As the hospital writes it; only its pseudonym is kept. Without one the image stands
+            for a patient of its own.
+        label : str or None
+            A class of the task (the caller checks it against the recipe).
+        source : str
+            Where it came from, at most 16 characters: ``import``, ``upload``, ``phantom``.
+        age : float or str, optional
+            In years, or as DICOM writes it.
+        sex : str, optional
+        split : {"train", "holdout"}, optional
+            The side that a new patient is to have; drawn by keyed hash otherwise.
+        limits : ImageLimits
+            What to refuse unseen.
+
+        Raises
+        ------
+        ImageRefused
+            If it is no image that we accept.
+        DuplicateCase
+            If the same pixels are stored for this patient; it carries the stored case.
+        CaseRefused
+            ``case-conflict`` (same pixels, other patient or label), ``patient-split-conflict``,
+            ``patient-withdrawn``, ``case-withdrawn`` or ``patient-id``.
+        StoreError
+            If the database or the disk failed; nothing is confirmed then.
+        """
+        accepted = accept_image(image, limits=limits)
+        new = NewCase(accepted, task, patient_id, label, source, age, sex, split)
+        result = self.add_many([new])[0]
+        if isinstance(result, CaseRefused):
+            raise result
+        return result
+
+    def add_many(self, cases: Sequence[NewCase]) -> list[Case | CaseRefused]:
+        """Store many cases in one transaction; each gets its case, or why it was refused.
+
+        A duplicate gives `DuplicateCase`. If this returns, all that was kept is durable.
+
+        Raises
+        ------
+        StoreError
+            If the database or the disk failed; none was added then.
+        """
+        with self._transactions.reading() as session:
+            stored = find_stored(session, cases)
+        # Withdrawn images included, which would be deleted again at once.
+        fresh = [c for c in cases if not _keys(c) & stored.keys()]
+        self._images.put_many(c.image.data for c in fresh)
+        with self._transactions.writing() as session:
+            admission = Admission(session, self._pseudonyms, self._holdout_fraction, cases)
+            results = [admission.admit(case) for case in cases]
+            self._keep_bytes(cases, results)
+            admission.finish()
+        kept = sum(isinstance(result, Case) for result in results)
+        logger.info("cases-added kept=%d refused=%d", kept, len(results) - kept)
+        return results
+
+    def confirm(self, case_id: str, label: str, *, classes: Sequence[str]) -> Case:
+        """Give a waiting case its label. The same label again changes nothing.
+
+        Parameters
+        ----------
+        case_id : str
+        label : str
+            One of ``classes``.
+        classes : sequence of str
+            The recipe's.
+
+        Raises
+        ------
+        NotFound
+            If there is no such case.
+        CaseRefused
+            ``label-unknown``, ``case-withdrawn``, or ``case-already-confirmed`` with another label.
+        """
+        with self._transactions.writing() as session:
+            case = confirm(session, case_id, label, classes=classes)
+        logger.info("case-confirmed case=%s", case_id)
+        return case
+
+    def withdraw_patient(self, patient_id: str) -> int:
+        """Take a patient out of all future training and evaluation; delete their images.
+
+        Rows stay, without label, age and sex, so that a later import does not bring them back.
+
+        Returns
+        -------
+        int
+            How many cases were withdrawn.
+
+        Raises
+        ------
+        NotFound
+            If the patient is unknown here.
+        """
+        key = self._pseudonyms.patient(patient_id)
+        with self._transactions.writing() as session:
+            count = withdraw(session, key)
+        self._remove_withdrawn_images()
+        logger.info("patient-withdrawn cases=%d", count)
+        return count
+
+    def withdraw_case(self, case_id: str) -> Case:
+        """Take one case out and delete its image: a wrong label, a wrong upload. `NotFound`."""
+        with self._transactions.writing() as session:
+            case = withdraw_case(session, case_id)
+        self._remove_withdrawn_images()
+        logger.info("case-withdrawn case=%s", case_id)
+        return case
+
+    def get(self, case_id: str) -> Case:
+        """Return a case; `NotFound` if there is none with this id."""
+        with self._transactions.reading() as session:
+            return as_case(*queries.row(session, case_id))
+
+    def image_bytes(self, case: Case) -> bytes:
+        """Return a case's stored file bytes; `StoreError` if they are missing or damaged."""
+        return self._images.get(case.digest)
+
+    def training_cases(self, task: str) -> list[Case]:
+        """Return the confirmed cases of training patients, in the order of their digests."""
+        return self._confirmed(task, "train")
+
+    def holdout_cases(self, task: str) -> list[Case]:
+        """Return the confirmed cases of holdout patients, in the order of their digests."""
+        return self._confirmed(task, "holdout")
+
+    def waiting_cases(self, task: str, *, limit: int = 100) -> list[Case]:
+        """Return the cases that wait for a label, oldest first."""
+        with self._transactions.reading() as session:
+            return queries.waiting(session, task, limit)
+
+    def counts(self, task: str) -> CaseCounts:
+        """Count a task's cases and its patients with a confirmed case."""
+        with self._transactions.reading() as session:
+            return queries.counts(session, task)
+
+    def likenesses(self, task: str, split: Split) -> list[str]:
+        """Return the perceptual hashes of a side's confirmed cases."""
+        with self._transactions.reading() as session:
+            return queries.likenesses(session, task, split)
+
+    def _confirmed(self, task: str, split: Split) -> list[Case]:
+        with self._transactions.reading() as session:
+            return queries.confirmed(session, task, split)
+
+    def _remove_withdrawn_images(self) -> None:
+        with self._transactions.writing() as session:
+            remove_withdrawn_images(session, self._images)
+
+    def _keep_bytes(self, cases: Sequence[NewCase], results: Sequence[Case | CaseRefused]) -> None:
+        """Write again what a withdrawal deleted between our writing and our transaction."""
+        for new, result in zip(cases, results, strict=True):
+            mine = isinstance(result, Case) and result.digest == new.image.digest
+            if mine and not self._images.holds(new.image.digest):
+                self._images.put(new.image.data)
+
+    def _check_key(self) -> None:
+        check = self._pseudonyms.key_check()
+        with self._transactions.writing() as session:
+            identity = session.get(StoreIdentityRow, 1)
+            if identity is None:
+                identity = StoreIdentityRow(id=1, key_check=check, created_at=datetime.now(UTC))
+                session.add(identity)
+            if identity.key_check != check:
+                raise ConfigurationError(
+                    "The pseudonym key is not the one that this case store was filled with.",
+                    meaning="Known patients would be taken for new ones, and split anew.",
+                    action="Restore keys/pseudonyms from backup.",
+                    code="pseudonym-key",
+                )
+
+
+def _keys(case: NewCase) -> set[tuple[str, str]]:
+    return {(case.task, case.image.digest), (case.task, case.image.pixels_digest)}

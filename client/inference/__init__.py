@@ -1,0 +1,1 @@
+"""Answering: the loaded model, its batches and its predictions."""

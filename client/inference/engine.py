@@ -1,0 +1,191 @@
+"""The model that answers: self-tested before it may, swapped as one reference.
+
+Eager torch on the CPU or a CUDA device for now; everything that asks goes through
+`InferenceEngine.probabilities`, so that another runtime can take its place.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from client.releases.cache import LocalRelease
+from common.errors import ModelError, ReleaseError
+from common.imaging import to_tensor
+from common.model import build_model, load_tensors, state_tensors
+from common.recipe import Recipe
+from common.release import ReleaseManifest
+from common.update import tensors_digest
+
+Images: TypeAlias = NDArray[np.uint8]
+Probabilities: TypeAlias = NDArray[np.float64]
+
+SELF_TEST_BATCH = 4
+SUM_TOLERANCE = 1e-6
+BATCH_TOLERANCE = 1e-3
+
+
+class InferenceEngine:
+    """One released network, ready to answer.
+
+    Made by `load`, which is the only way to get one that passed its self-test.
+    """
+
+    def __init__(
+        self, network: nn.Module, manifest: ReleaseManifest, *, device: torch.device
+    ) -> None:
+        self.manifest = manifest
+        self._device = device
+        self._network = network.eval().to(device)
+
+    @classmethod
+    def load(cls, release: LocalRelease, *, device: torch.device) -> InferenceEngine:
+        """Build, load, warm up and self-test a release's network.
+
+        The self-test holds that the digest of the loaded weights is the manifest's, that the
+        outputs on fixed noise images are probabilities, and that an image's answer does not
+        depend on the others in its batch.
+
+        Parameters
+        ----------
+        release : LocalRelease
+            Verified by the release cache.
+        device : torch.device
+            Where it runs.
+
+        Raises
+        ------
+        ReleaseError
+            If the weights cannot be read (see `LocalRelease.load`), or with code
+            ``release-self-test`` if the self-test fails, or ``device-memory``.
+        ModelError
+            If the network cannot be built, or the weights do not fit it.
+        """
+        network = build_model(release.manifest.recipe, pretrained=False)
+        load_tensors(network, release.load())
+        if tensors_digest(state_tensors(network)) != release.manifest.model_digest:
+            raise _self_test_failed("The loaded weights are not those that the manifest names.")
+        # TF32 would round each convolution to 10 bits, by kernels that differ with the batch size.
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            engine = cls(network, release.manifest, device=device)
+            engine._self_test()
+        except torch.OutOfMemoryError as error:
+            # Says nothing about the release: training may hold the device's memory just now.
+            raise ReleaseError(
+                "The device has no memory left for another model.", code="device-memory"
+            ) from error
+        return engine
+
+    @property
+    def version(self) -> int:
+        """The release's version."""
+        return self.manifest.version
+
+    @property
+    def digest(self) -> str:
+        """Digest of the weights (64 hex digits)."""
+        return self.manifest.model_digest
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as trained; its ``image`` part says how pixels are prepared."""
+        return self.manifest.recipe
+
+    @torch.inference_mode()
+    def probabilities(self, images: Images) -> Probabilities:
+        """Return class probabilities.
+
+        Parameters
+        ----------
+        images : ndarray of uint8, (B, S, S, 3)
+            Prepared by `common.imaging.prepare` for this recipe; B at least 1.
+
+        Returns
+        -------
+        ndarray of float64, (B, K)
+            In the order of the recipe's classes; each row sums to 1.
+
+        Raises
+        ------
+        ModelError
+            If an output is not finite (code ``prediction-not-finite``).
+        """
+        batch = to_tensor(images, self.recipe.image).to(self._device)
+        logits = self._network(batch).double().cpu()
+        result: Probabilities = torch.softmax(logits, dim=1).numpy()
+        if not np.isfinite(result).all():
+            raise ModelError(
+                "The model gave no usable number for this image.",
+                meaning="No probability can be shown.",
+                action="Try another image; tell the coordinator if it happens again.",
+                code="prediction-not-finite",
+            )
+        return result
+
+    def _self_test(self) -> None:
+        side = self.recipe.image.size
+        noise = np.random.default_rng(0).integers(0, 256, (SELF_TEST_BATCH, side, side, 3))
+        images = noise.astype(np.uint8)
+        try:
+            together, alone = self.probabilities(images), self.probabilities(images[:1])
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ModelError) as error:
+            raise _self_test_failed(f"It does not run ({type(error).__name__}).") from error
+        if together.shape != (SELF_TEST_BATCH, len(self.recipe.classes)):
+            raise _self_test_failed("It has not one output a class.")
+        if np.abs(together.sum(axis=1) - 1).max() > SUM_TOLERANCE:
+            raise _self_test_failed("Its probabilities do not sum to 1.")
+        if np.abs(together[:1] - alone).max() > BATCH_TOLERANCE:
+            raise _self_test_failed("An image's answer depends on the images beside it.")
+
+
+class ModelHolder:
+    """The one reference to the engine that answers.
+
+    A request takes the reference once and keeps it to its end, so a swap needs no lock and drops
+    nothing; the old network is freed when its last request lets go.
+    """
+
+    def __init__(self) -> None:
+        self._engine: InferenceEngine | None = None
+
+    @property
+    def current(self) -> InferenceEngine | None:
+        """The engine that answers now, None before the first release is loaded."""
+        return self._engine
+
+    def require(self) -> InferenceEngine:
+        """Return the engine that answers now.
+
+        Raises
+        ------
+        ReleaseError
+            With code ``no-model`` before the first release is loaded.
+        """
+        if self._engine is None:
+            raise ReleaseError(
+                "No released model is loaded yet.",
+                meaning="This site cannot answer; cases can be stored all the same.",
+                action="Wait for the coordinator's first release, or check the connection to it.",
+                code="no-model",
+            )
+        return self._engine
+
+    def swap(self, engine: InferenceEngine) -> None:
+        """Let another engine answer from the next request on."""
+        self._engine = engine
+
+
+def _self_test_failed(meaning: str) -> ReleaseError:
+    return ReleaseError(
+        "A released model failed its self-test.",
+        meaning=meaning,
+        action="The model before it keeps answering; tell the coordinator.",
+        code="release-self-test",
+    )

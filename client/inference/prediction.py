@@ -1,0 +1,136 @@
+"""One image in, one verdict out: prepared as in training, asked of one model version."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, ParamSpec, TypeVar
+
+from client.inference.batching import MicroBatcher
+from client.inference.engine import Images, InferenceEngine, ModelHolder, Probabilities
+from common.errors import Busy
+from common.imaging import decode, prepare
+from common.recipe import ImageSpec
+from common.release import ReleaseManifest
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one model says of one image.
+
+    Attributes
+    ----------
+    manifest : ReleaseManifest
+        The one release that answered.
+    probabilities : tuple of float
+        In the order of the recipe's classes; they sum to 1.
+    seconds : float
+        From the image's bytes to the answer.
+    """
+
+    manifest: ReleaseManifest
+    probabilities: tuple[float, ...]
+    seconds: float
+
+    @property
+    def positive_probability(self) -> float:
+        """Summed probability of the recipe's positive classes, in [0, 1]."""
+        positive = self.manifest.recipe.decision.positive_classes
+        pairs = zip(self.manifest.classes, self.probabilities, strict=True)
+        return min(1.0, sum(p for name, p in pairs if name in positive))
+
+    @property
+    def verdict(self) -> Literal["positive", "negative"]:
+        """Positive at or above the release's threshold."""
+        return "positive" if self.positive_probability >= self.manifest.threshold else "negative"
+
+
+class Admission:
+    """Counts the uploads being handled, from their first byte to the answer.
+
+    It bounds memory: at most ``capacity`` uploads of the largest size are held at once. For one
+    event loop only; it takes no lock.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.admitted = 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Hold one place.
+
+        Raises
+        ------
+        Busy
+            If all places are taken.
+        """
+        if self.admitted >= self.capacity:
+            raise Busy(
+                "This site handles as many images as it can.", action="Try again in a moment."
+            )
+        self.admitted += 1
+        try:
+            yield
+        finally:
+            self.admitted -= 1
+
+
+class Predictor:
+    """Predicts off the event loop: decoding in ``workers``, the network in the batcher's thread."""
+
+    def __init__(self, holder: ModelHolder, batcher: MicroBatcher, workers: Executor) -> None:
+        self._holder = holder
+        self._batcher = batcher
+        self._workers = workers
+
+    async def predict(self, image: bytes) -> Prediction:
+        """Predict one image with the model that is current when the request begins.
+
+        Parameters
+        ----------
+        image : bytes
+            A file as uploaded.
+
+        Raises
+        ------
+        ReleaseError
+            If no model is loaded.
+        ImageRefused
+            If the bytes are no image that we accept.
+        Busy
+            If too many images wait.
+        ModelError
+            If the network fails on this image.
+        """
+        started = time.monotonic()
+        engine = self._holder.require()
+        pixels = await self.in_worker(prepare_upload, image, engine.recipe.image)
+        row = await self._answer(engine, pixels)
+        return Prediction(engine.manifest, tuple(float(p) for p in row), time.monotonic() - started)
+
+    async def in_worker(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run blocking work in the bounded pool."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._workers, lambda: work(*args, **kwargs))
+
+    async def _answer(self, engine: InferenceEngine, pixels: Images) -> Probabilities:
+        return await asyncio.wrap_future(self._batcher.submit(engine, pixels))
+
+
+def prepare_upload(image: bytes, spec: ImageSpec) -> Images:
+    """Turn uploaded bytes into the network's pixels, by the very path that training takes.
+
+    Raises
+    ------
+    ImageRefused
+        As `common.imaging.decode`.
+    """
+    return prepare(decode(image), spec)

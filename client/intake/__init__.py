@@ -1,0 +1,1 @@
+"""Importing labelled images: tables, class trees and npz files."""

@@ -1,0 +1,195 @@
+"""Importing cases: read, check, store in batches, and sum up.
+
+One bad row never stops the rest. A batch is durable before the next is read; an import that was
+killed is simply run again, and finds what it had stored.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from client.cases.accepted_image import AcceptedImage, accept_image
+from client.cases.case import NewCase
+from client.cases.splits import Split, parse_split
+from client.cases.store import CaseStore
+from client.intake.csv_source import read_csv
+from client.intake.labels import LabelReader
+from client.intake.npz_source import read_npz
+from client.intake.source import ImportSource, SourceRow, SourceRows
+from client.intake.summary import ImportSummary
+from client.intake.tally import ImportTally
+from client.intake.tree_source import read_tree
+from client.settings import SiteSettings
+from common.errors import InputRefused
+from common.imaging import DEFAULT_LIMITS, ImageLimits
+from common.recipe import Recipe
+
+__all__ = [
+    "ImportSource",
+    "ImportSummary",
+    "SourceRow",
+    "import_cases",
+    "import_folder",
+    "read_rows",
+]
+
+BATCH_ROWS = 256
+_MAXIMUM_THREADS = 8
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A row that may be stored."""
+
+    image: AcceptedImage
+    label: str
+    split: Split | None
+
+
+def read_rows(source: ImportSource, *, limits: ImageLimits = DEFAULT_LIMITS) -> SourceRows:
+    """Open a source, whichever its layout; images are not read yet.
+
+    Raises
+    ------
+    InputRefused
+        If the source as a whole cannot be used.
+    """
+    readers = {"csv": read_csv, "tree": read_tree, "npz": read_npz}
+    return readers[source.resolved_layout()](source, limits=limits)
+
+
+def import_cases(
+    target: CaseStore | SiteSettings,
+    recipe: Recipe,
+    source: ImportSource,
+    *,
+    keep: Callable[[SourceRow], bool] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> ImportSummary:
+    """Import a source into a site's case store.
+
+    Parameters
+    ----------
+    target : CaseStore or SiteSettings
+        Where to.
+    recipe : Recipe
+        Its name is the cases' task; its classes are the labels.
+    source : ImportSource
+        Where from.
+    keep : callable, optional
+        Tells of a row whether this site is to have it: how one source is shared out over
+        several hospitals. Rows that it leaves out are only counted.
+    progress : callable, optional
+        Called with rows done and rows in all (about) after each batch.
+    limits : ImageLimits
+        What to refuse unseen.
+
+    Returns
+    -------
+    ImportSummary
+
+    Raises
+    ------
+    InputRefused
+        If the source as a whole cannot be used.
+    StoreError
+        If the database or the disk failed; all batches before are kept.
+    """
+    if isinstance(target, SiteSettings):
+        store = CaseStore.open(target)
+        try:
+            return import_cases(store, recipe, source, keep=keep, progress=progress, limits=limits)
+        finally:
+            store.close()
+    labels = LabelReader(recipe, source.aliases, source.class_order)
+    opened = read_rows(source, limits=limits)
+    tally = ImportTally(recipe, show_files=source.show_files)
+    wanted = _wanted(opened.rows, source, keep, tally)
+    done = 0
+    with ThreadPoolExecutor(min(_MAXIMUM_THREADS, os.cpu_count() or 1)) as pool:
+        while batch := list(islice(wanted, BATCH_ROWS)):
+            checked = pool.map(lambda row: _check(row, labels, limits), batch)
+            _store_batch(target, recipe.name, list(zip(batch, checked, strict=True)), tally)
+            done += len(batch)
+            if progress is not None:
+                progress(done, max(done, opened.total - tally.left_out))
+    summary = tally.summary(target)
+    logger.info("import-done kept=%d refused=%d", summary.kept, summary.refused_count)
+    return summary
+
+
+import_folder = import_cases
+
+
+def _wanted(
+    rows: Iterator[SourceRow],
+    source: ImportSource,
+    keep: Callable[[SourceRow], bool] | None,
+    tally: ImportTally,
+) -> Iterator[SourceRow]:
+    """Yield this site's rows; a source that breaks off midway ends here, with a warning."""
+    found, taken = set(), False
+    try:
+        for row in rows:
+            found.add(row.site)
+            # A row that could not be parsed has no site; it is refused at the site that asks.
+            foreign = source.site is not None and row.file and row.site != source.site
+            if foreign or (keep is not None and not keep(row)):
+                tally.leave_out()
+                continue
+            taken = True
+            yield row
+    except InputRefused as error:
+        tally.note("source-broken", error.line())
+    if source.site is not None and not taken:
+        names = ", ".join(sorted(name for name in found if name)) or "none"
+        tally.note("site-unknown", f"No row belongs to site {source.site!r}. Sites there: {names}.")
+
+
+def _check(row: SourceRow, labels: LabelReader, limits: ImageLimits) -> _Checked | InputRefused:
+    """Check one row, the image last; runs in a thread of the pool (Pillow lets others run)."""
+    try:
+        label = labels.read(row.label) if row.file else ""
+        split = parse_split(row.split)
+        return _Checked(accept_image(row.load(), limits=limits), label, split)
+    except InputRefused as refusal:
+        return refusal
+
+
+def _store_batch(
+    store: CaseStore,
+    task: str,
+    batch: list[tuple[SourceRow, _Checked | InputRefused]],
+    tally: ImportTally,
+) -> None:
+    accepted: list[tuple[SourceRow, _Checked]] = []
+    for row, checked in batch:
+        if isinstance(checked, InputRefused):
+            tally.refuse(row, checked)
+        else:
+            tally.claim(row.patient_id, checked.split)
+            accepted.append((row, checked))
+    results = store.add_many([_new_case(task, row, checked) for row, checked in accepted])
+    for (row, checked), result in zip(accepted, results, strict=True):
+        tally.settle(row, checked.label, result)
+
+
+def _new_case(task: str, row: SourceRow, checked: _Checked) -> NewCase:
+    return NewCase(
+        image=checked.image,
+        task=task,
+        patient_id=row.patient_id,
+        label=checked.label,
+        source="import",
+        age=row.age,
+        sex=row.sex,
+        split=checked.split,
+    )

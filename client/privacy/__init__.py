@@ -1,0 +1,1 @@
+"""What was spent: accounting, the ledger, and the gradient self-test."""

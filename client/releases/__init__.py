@@ -1,0 +1,1 @@
+"""Released models at the site: pulled, verified, kept, watched."""

@@ -1,0 +1,134 @@
+"""What private and plain training share: the job, its optimizer and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from client.training.augmentation import augment
+from client.training.dataset import PatientImages
+from client.training.device import Device, physical_rows
+from common.errors import UpdateRefused
+from common.imaging import to_tensor
+from common.model import Scope, set_trainable
+from common.recipe import LocalTraining, Recipe
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One round's local training.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        Its image, augmentation and loss parts are used.
+    training : LocalTraining
+        From the plan, which may differ from the recipe's own.
+    trainable : {"all", "bias", "head"}
+        Which parameters move.
+    device : Device
+        Where to compute.
+    memory_megabytes : int
+        Bounds the images that are computed at once; it never changes the result.
+    """
+
+    recipe: Recipe
+    training: LocalTraining
+    trainable: Scope
+    device: Device
+    memory_megabytes: int = 2048
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The trainable tensors after training, float32 by name, and the optimizer steps taken."""
+
+    tensors: dict[str, NDArray[np.float32]]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A model in training mode on its device, and what moves."""
+
+    job: TrainingJob
+    model: nn.Module
+    names: tuple[str, ...]
+
+    @classmethod
+    def prepare(cls, job: TrainingJob, model: nn.Module) -> Workbench:
+        """Choose the trainable parameters and move the model to the device."""
+        names = set_trainable(model, job.trainable)
+        model.to(job.device.torch).train()
+        return cls(job, model, names)
+
+    def rows(self, *, per_sample_gradients: bool) -> int:
+        """Return how many images fit the job's memory at once."""
+        return physical_rows(
+            self.model,
+            self.job.recipe.image.size,
+            megabytes=self.job.memory_megabytes,
+            per_sample_gradients=per_sample_gradients,
+        )
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that move, in the order of ``names``."""
+        own = dict(self.model.named_parameters())
+        return [own[name] for name in self.names]
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Build the plan's optimizer afresh: no state outlives a round."""
+        training = self.job.training
+        if training.optimizer == "adamw":
+            return torch.optim.AdamW(
+                self.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+            )
+        return torch.optim.SGD(
+            self.parameters(),
+            lr=training.learning_rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+
+    def inputs(
+        self, images: PatientImages, indices: NDArray[np.int64], generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return augmented, normalised images (B, 3, S, S) and labels (B,), on the device."""
+        batch = augment(images.read(indices), self.job.recipe.augmentation, generator)
+        where = self.job.device.torch
+        labels = torch.from_numpy(images.labels[indices]).to(where)
+        return to_tensor(batch, self.job.recipe.image).to(where), labels
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Compute the forward pass in bfloat16 where the device is made for it."""
+        device = self.job.device
+        with torch.autocast(device.torch.type, dtype=torch.bfloat16, enabled=device.autocast):
+            yield
+
+    def trained(self, steps: int) -> Trained:
+        """Return the result.
+
+        Raises
+        ------
+        UpdateRefused
+            With code ``update-not-finite`` if training diverged.
+        """
+        tensors: dict[str, NDArray[np.float32]] = {}
+        for name, parameter in zip(self.names, self.parameters(), strict=True):
+            array = cast(NDArray[np.float32], parameter.detach().float().cpu().numpy().copy())
+            if not np.isfinite(array).all():
+                raise UpdateRefused(
+                    "Training diverged: the update is not finite.",
+                    action="Lower the learning rate.",
+                    code="update-not-finite",
+                )
+            tensors[name] = array
+        return Trained(tensors, steps)

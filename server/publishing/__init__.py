@@ -1,0 +1,1 @@
+"""Releases as a signed TUF repository."""

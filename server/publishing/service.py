@@ -1,0 +1,125 @@
+"""What the coordinator does by itself: publish approved candidates, keep the timestamp fresh."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from common.errors import ReleaseError, WardroundError
+from common.release import ReleaseManifest
+from common.update import Tensors
+from server.publishing.publisher import ReleasePublisher
+from server.registry.records import Candidate
+from server.supervision import SupervisedTask
+
+logger = logging.getLogger(__name__)
+
+PUBLISH_SECONDS = 2.0
+TIMESTAMP_CHECK_SECONDS = 5.0
+
+
+class CandidateSource(Protocol):
+    """What publishing asks of the registry."""
+
+    def approved_candidates(self) -> Iterable[Candidate]:
+        """Return the candidates that are to be published, the oldest first."""
+
+    def record_release(self, manifest: ReleaseManifest) -> object:
+        """Record that a candidate was published; repeatable."""
+
+
+def publish_approved(
+    publisher: ReleasePublisher, candidates: CandidateSource, models: Path
+) -> tuple[int, ...]:
+    """Publish every approved candidate and record it; one that fails does not hold up the next.
+
+    The repository is written first and the registry second. A crash in between leaves an
+    approved candidate that is published already: the next call finds its version and records it.
+
+    Returns
+    -------
+    tuple of int
+        The versions, in the order of approval.
+
+    Raises
+    ------
+    WardroundError
+        The first candidate's that failed, after the others were tried.
+    """
+    versions: list[int] = []
+    failure: WardroundError | None = None
+    for candidate in candidates.approved_candidates():
+        try:
+            version = publisher.publish(candidate.draft, read_weights(models, candidate))
+            candidates.record_release(publisher.manifest(version))
+            versions.append(version)
+        except WardroundError as error:
+            logger.warning("candidate-unpublished candidate=%s code=%s", candidate.id, error.code)
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return tuple(versions)
+
+
+def read_weights(models: Path, candidate: Candidate) -> Tensors:
+    """Read a candidate's weights.
+
+    Raises
+    ------
+    ReleaseError
+        With code ``model-missing`` or ``model-damaged``.
+    """
+    path = models / f"{candidate.model_digest}.safetensors"
+    try:
+        tensors: Tensors = load_file(path)
+    except FileNotFoundError as error:
+        raise _unreadable(path, "is missing", "model-missing") from error
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise _unreadable(path, "cannot be read", "model-damaged") from error
+    return tensors
+
+
+def keep_timestamp_fresh(
+    publisher: ReleasePublisher, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> None:
+    """Sign a new timestamp when a third of the old one's life has passed."""
+    if clock() >= publisher.refresh_due():
+        expires = publisher.refresh_timestamp()
+        logger.info("timestamp-refreshed expires=%s", expires.isoformat())
+
+
+def background_tasks(
+    publisher: ReleasePublisher,
+    candidates: CandidateSource,
+    models: Path,
+    *,
+    timestamp_seconds: int,
+) -> tuple[SupervisedTask, ...]:
+    """Return the coordinator's tasks, not yet started."""
+
+    def publish() -> None:
+        publish_approved(publisher, candidates, models)
+
+    def refresh() -> None:
+        keep_timestamp_fresh(publisher)
+
+    pause = min(TIMESTAMP_CHECK_SECONDS, timestamp_seconds / 10)
+    return (
+        SupervisedTask("timestamp", refresh, every_seconds=pause),
+        SupervisedTask("publish", publish, every_seconds=PUBLISH_SECONDS),
+    )
+
+
+def _unreadable(path: Path, how: str, code: str) -> ReleaseError:
+    return ReleaseError(
+        f"The weights {path.name} {how}.",
+        meaning="An approved candidate cannot be published.",
+        action="Restore data/models from backup; it is then published by itself.",
+        code=code,
+    )

@@ -1,0 +1,1 @@
+"""Campaigns, rounds, candidates and releases, kept in SQL."""

@@ -1,0 +1,173 @@
+"""What the registry holds, as frozen values: no database row leaves `server.registry.registry`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.evaluation import Metrics, SiteEvaluation
+from common.plan import Identifier
+from common.recipe import LocalTraining, Recipe, ServerOptimizer
+from common.records import Receipt
+from common.release import ReleaseDraft, ReleaseManifest
+
+Scope = Literal["all", "bias", "head"]
+CampaignState = Literal["created", "running", "finished", "failed"]
+Purpose = Literal["train", "evaluate"]
+RoundState = Literal["running", "finished", "failed"]
+Outcome = Literal["accepted", "refused", "failed", "late", "absent", "rejected"]
+CandidateState = Literal["waiting", "approved", "refused", "published"]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class TrainablePhase(BaseModel):
+    """From round ``first_round`` on, ``names`` (the parameters of ``scope``) move."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first_round: Annotated[int, Field(ge=1)]
+    scope: Scope
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class CampaignSettings(BaseModel):
+    """How a campaign is run.
+
+    Attributes
+    ----------
+    rounds : int
+        Training rounds.
+    epsilon : float or None
+        Asked of each site for the whole campaign; None is a study without privacy.
+    sites : tuple of str or None
+        Who takes part; None is every registered site.
+    quorum : int
+        Accepted updates without which a round does not count.
+    attempts : int
+        How often a round may be asked for in all, while it lacks its quorum.
+    round_deadline_seconds, site_wait_seconds : float
+        For one attempt's answers; and for sites to connect.
+    phases : tuple of TrainablePhase
+        In order of ``first_round``, the first being 1.
+    auto_approve : bool
+        Whether a candidate that passes the gate is released without a person.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    epsilon: Annotated[float, Field(gt=0, le=1000)] | None
+    sites: tuple[Identifier, ...] | None = None
+    quorum: Annotated[int, Field(ge=1)]
+    attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    round_deadline_seconds: Seconds = 3600.0
+    site_wait_seconds: Seconds = 120.0
+    early_stopping_rounds: Annotated[int, Field(ge=0)] = 0
+    phases: Annotated[tuple[TrainablePhase, ...], Field(min_length=1)]
+    auto_approve: bool = True
+
+    def phase(self, number: int) -> TrainablePhase:
+        """Return the phase of a round."""
+        return [p for p in self.phases if p.first_round <= max(1, number)][-1]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A hospital that may take part."""
+
+    name: str
+    node_id: int
+    public_key: str
+    registered_at: datetime
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A campaign. ``initial_digest`` names the weights in ``data/models`` that it starts from."""
+
+    id: str
+    recipe: Recipe
+    settings: CampaignSettings
+    state: CampaignState
+    base_release: int | None
+    initial_digest: str
+    flower_run: str | None
+    failure: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def private(self) -> bool:
+        """Whether the sites are asked for differential privacy."""
+        return self.settings.epsilon is not None
+
+    @property
+    def training(self) -> LocalTraining:
+        """What a site does in a round."""
+        return self.recipe.privacy.training if self.private else self.recipe.training
+
+    @property
+    def server_optimizer(self) -> ServerOptimizer:
+        """How the mean update is applied."""
+        federation = self.recipe.federation
+        return federation.server_with_privacy if self.private else federation.server
+
+
+@dataclass(frozen=True)
+class Round:
+    """One exchange with the sites; number 0 scores a champion, rounds + 1 the candidate."""
+
+    campaign: str
+    number: int
+    purpose: Purpose
+    state: RoundState
+    base_digest: str
+    aggregate_digest: str | None
+    metrics: Metrics | None
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What became of one request to one site; ``bytes`` of tensors came back in ``seconds``."""
+
+    campaign: str
+    round: int
+    site: str
+    attempt: int
+    outcome: Outcome
+    code: str | None = None
+    receipt: Receipt | None = None
+    update_norm: float | None = None
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained model and the gate's verdicts, which stand in its draft."""
+
+    id: str
+    campaign: str
+    model_digest: str
+    evaluation: SiteEvaluation | None
+    draft: ReleaseDraft
+    state: CandidateState
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Release:
+    """A published release."""
+
+    version: int
+    task: str
+    candidate: str
+    model_digest: str
+    manifest: ReleaseManifest
+    published_at: datetime

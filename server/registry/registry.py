@@ -1,0 +1,243 @@
+"""The registry: sites, campaigns, rounds, contributions, candidates and releases.
+
+Every write is one durable transaction, made as the thing happens, so that whoever reads the
+registry sees a campaign's progress, and a crash leaves a true account of what came before it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from common.database import migrate, open_database
+from common.errors import InputRefused, NotFound, RoundFailed, StoreError
+from common.evaluation import Metrics
+from common.recipe import Recipe
+from server.registry import rows
+from server.registry.records import (
+    Campaign,
+    CampaignSettings,
+    CampaignState,
+    Contribution,
+    Purpose,
+    Round,
+    RoundState,
+    Site,
+)
+from server.registry.releases import ReleaseRecords
+from server.registry.sessions import Sessions, utc_now
+from server.registry.tables import CampaignRow, ContributionRow, RoundRow, SiteRow
+from server.settings import CoordinatorSettings
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+
+class Registry(ReleaseRecords):
+    """The coordinator's registry in SQLite or PostgreSQL.
+
+    Parameters
+    ----------
+    engine : sqlalchemy.Engine
+        As `common.database.open_database` opens it, the schema being up to date.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(Sessions(engine))
+        self._engine = engine
+
+    @classmethod
+    def open(cls, settings: CoordinatorSettings) -> Registry:
+        """Open the registry of a coordinator folder, and bring its schema up to date.
+
+        Raises
+        ------
+        StoreError
+            If the database cannot be used.
+        """
+        engine = open_database(settings.database)
+        migrate(engine, MIGRATIONS)
+        return cls(engine)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def register_site(self, name: str, *, node_id: int, public_key: str) -> Site:
+        """Add a site, or change its node id and key.
+
+        Raises
+        ------
+        InputRefused
+            With code ``node-id-taken``, if another site has that node id.
+        """
+        row = SiteRow(
+            name=name, node_id=str(node_id), public_key=public_key, registered_at=utc_now()
+        )
+        try:
+            with self._sessions.writing() as session:
+                row = session.merge(row)
+        except StoreError as error:
+            if error.code != "registry-conflict":
+                raise
+            raise InputRefused(
+                f"Another site than {name} has this node id.", code="node-id-taken"
+            ) from error
+        return rows.site(row)
+
+    def sites(self) -> tuple[Site, ...]:
+        """Return all registered sites, by name."""
+        return tuple(
+            rows.site(row) for row in self._sessions.all(select(SiteRow).order_by(SiteRow.name))
+        )
+
+    def add_campaign(
+        self,
+        recipe: Recipe,
+        settings: CampaignSettings,
+        *,
+        initial_digest: str,
+        base_release: int | None = None,
+    ) -> Campaign:
+        """Record a new campaign; its id sorts by time."""
+        now = utc_now()
+        row = CampaignRow(
+            id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+            task=recipe.name,
+            recipe=recipe.model_dump_json(),
+            settings=settings.model_dump_json(),
+            state="created",
+            base_release=base_release,
+            initial_digest=initial_digest,
+            created_at=now,
+        )
+        with self._sessions.writing() as session:
+            session.add(row)
+        return rows.campaign(row)
+
+    def campaign(self, identifier: str) -> Campaign:
+        """Return a campaign.
+
+        Raises
+        ------
+        NotFound
+            If there is none of that id.
+        """
+        with self._sessions.reading() as session:
+            return rows.campaign(_campaign(session, identifier))
+
+    def campaigns(self, *, state: CampaignState | None = None) -> tuple[Campaign, ...]:
+        """Return campaigns, the newest first."""
+        query = select(CampaignRow).order_by(CampaignRow.created_at.desc(), CampaignRow.id.desc())
+        if state is not None:
+            query = query.where(CampaignRow.state == state)
+        return tuple(rows.campaign(row) for row in self._sessions.all(query))
+
+    def start_campaign(self, identifier: str, *, flower_run: int | None = None) -> Campaign:
+        """Take a created campaign into the running state; only one caller can.
+
+        Raises
+        ------
+        NotFound
+            If there is none of that id.
+        RoundFailed
+            With code ``campaign-started``, if it was started before.
+        """
+        with self._sessions.writing() as session:
+            row = _campaign(session, identifier, lock=True)
+            if row.state != "created":
+                raise RoundFailed(
+                    f"Campaign {identifier} is {row.state} already.",
+                    action="Create a new campaign.",
+                    code="campaign-started",
+                )
+            row.state, row.started_at = "running", utc_now()
+            row.flower_run = None if flower_run is None else str(flower_run)
+        return rows.campaign(row)
+
+    def finish_campaign(self, identifier: str) -> None:
+        """Mark a campaign as finished."""
+        self._end_campaign(identifier, "finished", None)
+
+    def fail_campaign(self, identifier: str, reason: str) -> None:
+        """Mark a campaign and its open rounds as failed, unless it is finished."""
+        self._end_campaign(identifier, "failed", reason)
+
+    def _end_campaign(self, identifier: str, state: CampaignState, reason: str | None) -> None:
+        with self._sessions.writing() as session:
+            row = _campaign(session, identifier, lock=True)
+            if row.state in ("finished", "failed"):
+                return
+            row.state, row.failure, row.finished_at = state, reason, utc_now()
+            query = select(RoundRow).where(
+                RoundRow.campaign == identifier, RoundRow.state == "running"
+            )
+            for open_round in session.scalars(query):
+                open_round.state, open_round.finished_at = "failed", utc_now()
+
+    def start_round(
+        self, campaign: str, number: int, *, purpose: Purpose, base_digest: str
+    ) -> None:
+        """Record that a round begins."""
+        with self._sessions.writing() as session:
+            session.add(
+                RoundRow(
+                    campaign=campaign,
+                    number=number,
+                    purpose=purpose,
+                    state="running",
+                    base_digest=base_digest,
+                    started_at=utc_now(),
+                )
+            )
+
+    def end_round(
+        self,
+        campaign: str,
+        number: int,
+        *,
+        state: RoundState = "finished",
+        aggregate_digest: str | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Record how a round ended; ``metrics`` are of its base model."""
+        with self._sessions.writing() as session:
+            row = session.get(RoundRow, (campaign, number))
+            if row is None:
+                raise NotFound(f"Campaign {campaign} has no round {number}.")
+            row.state, row.finished_at = state, utc_now()
+            row.aggregate_digest = aggregate_digest
+            row.metrics = None if metrics is None else metrics.model_dump_json()
+
+    def rounds(self, campaign: str) -> tuple[Round, ...]:
+        """Return a campaign's rounds in order."""
+        query = select(RoundRow).where(RoundRow.campaign == campaign).order_by(RoundRow.number)
+        return tuple(rows.round_(row) for row in self._sessions.all(query))
+
+    def record_contribution(self, contribution: Contribution) -> None:
+        """Record what became of a request, in place of an earlier record of the same attempt."""
+        with self._sessions.writing() as session:
+            session.merge(rows.contribution_row(contribution, utc_now()))
+
+    def contributions(
+        self, campaign: str, *, number: int | None = None
+    ) -> tuple[Contribution, ...]:
+        """Return the contributions of a campaign, or of one of its rounds, in order."""
+        row = ContributionRow
+        query = select(row).where(row.campaign == campaign)
+        if number is not None:
+            query = query.where(row.round == number)
+        query = query.order_by(row.round, row.attempt, row.site)
+        return tuple(rows.contribution(found) for found in self._sessions.all(query))
+
+
+def _campaign(session: Session, identifier: str, *, lock: bool = False) -> CampaignRow:
+    row = session.get(CampaignRow, identifier, with_for_update=lock)
+    if row is None:
+        raise NotFound(
+            f"There is no campaign {identifier!r}.",
+            action="`wardround coordinator campaign list` names them.",
+        )
+    return row

@@ -1,0 +1,122 @@
+"""The registry's part on candidates and releases."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from common.errors import NotFound, RoundFailed, StoreError
+from common.evaluation import SiteEvaluation
+from common.release import ReleaseDraft, ReleaseManifest
+from server.registry import rows
+from server.registry.records import Candidate, Release
+from server.registry.sessions import Sessions, utc_now
+from server.registry.tables import CandidateRow, ReleaseRow
+
+
+class ReleaseRecords:
+    """Candidates, and the releases that come of them. Use it through `Registry`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def add_candidate(
+        self,
+        identifier: str,
+        draft: ReleaseDraft,
+        *,
+        evaluation: SiteEvaluation | None,
+        approve: bool,
+    ) -> Candidate:
+        """Record a candidate with the gate's verdicts, which stand in its draft.
+
+        It is refused when a check failed (or there is none), else approved or left waiting.
+        """
+        passed = bool(draft.gate) and all(check.passed for check in draft.gate)
+        row = CandidateRow(
+            id=identifier,
+            campaign=draft.lineage.campaign,
+            model_digest=draft.model_digest,
+            evaluation=None if evaluation is None else evaluation.model_dump_json(),
+            draft=draft.model_dump_json(),
+            state="refused" if not passed else "approved" if approve else "waiting",
+            created_at=utc_now(),
+        )
+        with self._sessions.writing() as session:
+            session.add(row)
+        return rows.candidate(row)
+
+    def candidates(self, *, campaign: str | None = None) -> tuple[Candidate, ...]:
+        """Return candidates, the newest first."""
+        query = select(CandidateRow).order_by(CandidateRow.created_at.desc())
+        if campaign is not None:
+            query = query.where(CandidateRow.campaign == campaign)
+        return tuple(rows.candidate(row) for row in self._sessions.all(query))
+
+    def approved_candidates(self) -> tuple[Candidate, ...]:
+        """Return the candidates that are to be published, the oldest first."""
+        query = (
+            select(CandidateRow)
+            .where(CandidateRow.state == "approved")
+            .order_by(CandidateRow.created_at)
+        )
+        return tuple(rows.candidate(row) for row in self._sessions.all(query))
+
+    def record_release(self, manifest: ReleaseManifest) -> Release:
+        """Record that a candidate was published. Repeatable.
+
+        Raises
+        ------
+        NotFound
+            If the registry does not know the manifest's candidate.
+        RoundFailed
+            With code ``candidate-not-approved``, if the gate did not let it through.
+        StoreError
+            If that version, or that candidate under another version, is recorded already.
+        """
+        name = manifest.lineage.candidate
+        with self._sessions.writing() as session:
+            candidate = session.get(CandidateRow, name, with_for_update=True)
+            if candidate is None:
+                raise NotFound(f"There is no candidate {name}.")
+            known = session.get(ReleaseRow, manifest.version)
+            if known is not None and known.candidate == name:
+                return rows.release(known)
+            if known is not None:
+                raise StoreError(
+                    f"Release {manifest.version} is of candidate {known.candidate}, not {name}.",
+                    meaning="The registry and the release repository are not of one coordinator.",
+                    code="registry-conflict",
+                )
+            if candidate.state != "approved":
+                raise RoundFailed(
+                    f"Candidate {name} is {candidate.state}.", code="candidate-not-approved"
+                )
+            candidate.state = "published"
+            row = rows.release_row(manifest, utc_now())
+            session.add(row)
+        return rows.release(row)
+
+    def releases(self, *, task: str | None = None) -> tuple[Release, ...]:
+        """Return releases, the newest first."""
+        query = select(ReleaseRow).order_by(ReleaseRow.version.desc())
+        if task is not None:
+            query = query.where(ReleaseRow.task == task)
+        return tuple(rows.release(row) for row in self._sessions.all(query))
+
+    def release(self, version: int) -> Release:
+        """Return a release.
+
+        Raises
+        ------
+        NotFound
+            If there is none of that version.
+        """
+        found = self._sessions.all(select(ReleaseRow).where(ReleaseRow.version == version))
+        if not found:
+            raise NotFound(f"There is no release {version}.")
+        return rows.release(found[0])
+
+    def champion(self, task: str) -> Release | None:
+        """Return the newest release of a task."""
+        found = self.releases(task=task)
+        return found[0] if found else None

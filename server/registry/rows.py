@@ -1,0 +1,152 @@
+"""Rows of the registry's tables to and from the frozen values of `server.registry.records`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import cast, overload
+
+from common.evaluation import Metrics, SiteEvaluation
+from common.recipe import Recipe
+from common.records import Receipt
+from common.release import ReleaseDraft, ReleaseManifest
+from server.registry.records import (
+    Campaign,
+    CampaignSettings,
+    CampaignState,
+    Candidate,
+    CandidateState,
+    Contribution,
+    Outcome,
+    Purpose,
+    Release,
+    Round,
+    RoundState,
+    Site,
+)
+from server.registry.tables import (
+    CampaignRow,
+    CandidateRow,
+    ContributionRow,
+    ReleaseRow,
+    RoundRow,
+    SiteRow,
+)
+
+
+def site(row: SiteRow) -> Site:
+    """Return the row's value."""
+    return Site(row.name, int(row.node_id), row.public_key, _utc(row.registered_at))
+
+
+def campaign(row: CampaignRow) -> Campaign:
+    """Return the row's value."""
+    return Campaign(
+        id=row.id,
+        recipe=Recipe.model_validate_json(row.recipe),
+        settings=CampaignSettings.model_validate_json(row.settings),
+        state=cast("CampaignState", row.state),
+        base_release=row.base_release,
+        initial_digest=row.initial_digest,
+        flower_run=row.flower_run,
+        failure=row.failure,
+        created_at=_utc(row.created_at),
+        started_at=_utc(row.started_at),
+        finished_at=_utc(row.finished_at),
+    )
+
+
+def round_(row: RoundRow) -> Round:
+    """Return the row's value."""
+    return Round(
+        campaign=row.campaign,
+        number=row.number,
+        purpose=cast("Purpose", row.purpose),
+        state=cast("RoundState", row.state),
+        base_digest=row.base_digest,
+        aggregate_digest=row.aggregate_digest,
+        metrics=None if row.metrics is None else Metrics.model_validate_json(row.metrics),
+        started_at=_utc(row.started_at),
+        finished_at=_utc(row.finished_at),
+    )
+
+
+def contribution(row: ContributionRow) -> Contribution:
+    """Return the row's value."""
+    return Contribution(
+        campaign=row.campaign,
+        round=row.round,
+        site=row.site,
+        attempt=row.attempt,
+        outcome=cast("Outcome", row.outcome),
+        code=row.code,
+        receipt=None if row.receipt is None else Receipt.model_validate_json(row.receipt),
+        update_norm=row.update_norm,
+        bytes=row.bytes,
+        seconds=row.seconds,
+    )
+
+
+def contribution_row(value: Contribution, now: datetime) -> ContributionRow:
+    """Return a row for a value."""
+    return ContributionRow(
+        campaign=value.campaign,
+        round=value.round,
+        site=value.site,
+        attempt=value.attempt,
+        outcome=value.outcome,
+        code=value.code,
+        receipt=None if value.receipt is None else value.receipt.model_dump_json(),
+        update_norm=value.update_norm,
+        bytes=value.bytes,
+        seconds=value.seconds,
+        recorded_at=now,
+    )
+
+
+def candidate(row: CandidateRow) -> Candidate:
+    """Return the row's value."""
+    counts = row.evaluation
+    return Candidate(
+        id=row.id,
+        campaign=row.campaign,
+        model_digest=row.model_digest,
+        evaluation=None if counts is None else SiteEvaluation.model_validate_json(counts),
+        draft=ReleaseDraft.model_validate_json(row.draft),
+        state=cast("CandidateState", row.state),
+        created_at=_utc(row.created_at),
+    )
+
+
+def release(row: ReleaseRow) -> Release:
+    """Return the row's value."""
+    return Release(
+        version=row.version,
+        task=row.task,
+        candidate=row.candidate,
+        model_digest=row.model_digest,
+        manifest=ReleaseManifest.model_validate_json(row.manifest),
+        published_at=_utc(row.published_at),
+    )
+
+
+def release_row(manifest: ReleaseManifest, now: datetime) -> ReleaseRow:
+    """Return a row for a manifest."""
+    return ReleaseRow(
+        version=manifest.version,
+        task=manifest.task,
+        candidate=manifest.lineage.candidate,
+        model_digest=manifest.model_digest,
+        manifest=manifest.to_json().decode(),
+        published_at=now,
+    )
+
+
+@overload
+def _utc(moment: datetime) -> datetime: ...
+@overload
+def _utc(moment: None) -> None: ...
+def _utc(moment: datetime | None) -> datetime | None:
+    """SQLite forgets the zone; what we write is UTC."""
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

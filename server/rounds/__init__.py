@@ -1,0 +1,1 @@
+"""A campaign's rounds: asking the sites, checking, aggregating, going on."""

@@ -1,0 +1,108 @@
+"""Checkpoints of a running campaign: its weights and what the server's optimizer remembers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import StoreError
+from common.update import Tensors
+from server.model_store import ModelStore, read_tensors, write_tensors
+from server.rounds.clock import Clock
+
+KEPT = 2
+INTERVAL_SECONDS = 60.0
+_NAME = re.compile(r"(\d{6})-([0-9a-f]{64})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """After round ``number``: the digest of the weights, and the optimizer's state."""
+
+    number: int
+    digest: str
+    state: dict[str, NDArray[np.generic]]
+
+
+class Checkpoints:
+    """The newest two checkpoints of a campaign.
+
+    The weights are written before the state that names them, so that a crash in between leaves
+    the previous checkpoint whole. Writing is skipped when the last one is under a minute old:
+    a checkpoint of a large network can take longer than a round of a small one.
+
+    Parameters
+    ----------
+    models : ModelStore
+        Holds the weights.
+    folder : Path
+        Holds the states, ``<round>-<digest>.safetensors``.
+    clock : Clock
+        For the interval.
+    """
+
+    def __init__(
+        self,
+        models: ModelStore,
+        folder: Path,
+        clock: Clock,
+        *,
+        interval_seconds: float = INTERVAL_SECONDS,
+    ) -> None:
+        self._models = models
+        self._folder = folder
+        self._clock = clock
+        self._interval = interval_seconds
+        self._due = clock.monotonic() + interval_seconds
+        self._protected: set[str] = set()
+
+    def protect(self, digest: str) -> None:
+        """Never remove these weights: something else refers to them."""
+        self._protected.add(digest)
+
+    def save(self, number: int, digest: str, weights: Tensors, state: Tensors) -> bool:
+        """Write a checkpoint if one is due; return whether it was.
+
+        Raises
+        ------
+        StoreError
+            If the disk failed.
+        """
+        if self._clock.monotonic() < self._due:
+            return False
+        self._models.save(weights, digest=digest)
+        write_tensors(self._folder / f"{number:06d}-{digest}.safetensors", dict(state))
+        self._prune(KEPT)
+        self._due = self._clock.monotonic() + self._interval
+        return True
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest checkpoint that can be read; None when there is none."""
+        for path, number, digest in reversed(self._files()):
+            if digest not in self._models:
+                continue
+            try:
+                return Checkpoint(number, digest, read_tensors(path))
+            except StoreError:
+                continue  # cut off by a crash: the one before it is whole
+        return None
+
+    def clear(self) -> None:
+        """Remove all checkpoints and their weights, but what is protected."""
+        self._prune(0)
+
+    def _prune(self, kept: int) -> None:
+        files = self._files()
+        stay = files[len(files) - kept :] if kept else []
+        for path, _, digest in files[: len(files) - len(stay)]:
+            path.unlink(missing_ok=True)
+            if digest not in self._protected and all(digest != other for _, _, other in stay):
+                self._models.remove(digest)
+
+    def _files(self) -> list[tuple[Path, int, str]]:
+        found = [(path, _NAME.fullmatch(path.name)) for path in self._folder.glob("*.safetensors")]
+        return sorted(((p, int(m[1]), m[2]) for p, m in found if m), key=lambda entry: entry[1])

@@ -1,0 +1,255 @@
+"""One exchange with the sites: requests out, replies in, and who failed and why.
+
+No wait is endless: sites have a time to connect in, an attempt has a deadline, and attempts are
+counted. Within a round, attempts add up: a site whose answer was accepted is not asked again
+(its privacy is spent), one that is still at work is given more time, and only one that failed
+is sent a new plan. A refusal or a bad update stands for the round. While a quorum is out of
+reach nobody is asked to train, since that would spend privacy for nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from common.errors import UpdateRefused
+from common.plan import sign_plan
+from common.records import Receipt, SiteReply
+from common.signing import SigningKey
+from common.wire import records_to_reply, request_to_records
+from server.registry.records import CampaignSettings, Contribution, Outcome
+from server.registry.registry import Registry
+from server.rounds.clock import Backoff, Clock
+from server.rounds.exchange_records import Collected, Request
+from server.rounds.site_directory import SiteDirectory
+from server.rounds.update_checks import Expected, check_reply
+
+logger = logging.getLogger(__name__)
+
+PULL_AT_ONCE = 4
+"""Replies that may be in memory at once; each may hold a whole update."""
+
+PAUSE_SECONDS = (1.0, 4.0, 16.0)
+"""Between attempts; the last one again and again."""
+
+FLOWER_ERRORS = {
+    1: "site-app-not-loaded",
+    2: "site-app-failed",
+    3: "reply-lost",
+    4: "reply-lost",
+    5: "site-unreachable",
+    8: "site-app-crashed",
+}
+"""Flower's `ErrorCode`, whose numbers are all that is taken from an error reply: never its text."""
+
+Take = Callable[[SiteReply, Receipt, Expected], float | None]
+"""Checks and takes in a reply; returns its update's norm, or raises UpdateRefused."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """What an exchange works with: Flower's grid, the plan key and its plans' life in seconds."""
+
+    grid: Grid
+    directory: SiteDirectory
+    registry: Registry
+    key: SigningKey
+    clock: Clock
+    settings: CampaignSettings
+    plan_seconds: int
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A request that was sent and not answered yet; ``sent`` is in monotonic seconds."""
+
+    node: int
+    attempt: int
+    sent: float
+    expected: Expected
+
+
+class Exchange:
+    """One round's requests and replies.
+
+    Parameters
+    ----------
+    link : Link
+        The campaign's.
+    request : Request
+        Whose round has its row in the registry; contributions are written there as they come.
+    take : callable
+        What becomes of a reply that answers its request.
+    gather : bool, default False
+        Whether to wait for all expected sites to connect before asking the first, for as long
+        as sites may take; else a possible quorum is enough.
+    """
+
+    def __init__(self, link: Link, request: Request, take: Take, *, gather: bool = False) -> None:
+        self._link = link
+        self._request = request
+        self._take = take
+        self._gather = gather
+        self._collected = Collected(request.quorum)
+        self._open: dict[str, _Open] = {}
+        self._settled: set[str] = set()
+
+    def collect(self) -> Collected:
+        """Ask all connected sites until a quorum succeeded, or attempts are used up."""
+        attempts = self._link.settings.attempts
+        for attempt in range(1, attempts + 1):
+            self._ask(attempt)
+            self._receive()
+            if self._collected.met:
+                break
+            if attempt < attempts:
+                pause = PAUSE_SECONDS[min(attempt, len(PAUSE_SECONDS)) - 1]
+                self._link.clock.sleep(pause)
+        for opened in self._open.values():
+            self._record(opened, "late", code="deadline")
+        return self._collected
+
+    def _ask(self, attempt: int) -> None:
+        busy = self._settled | {opened.expected.site for opened in self._open.values()}
+        hopeful = len(self._collected.accepted) + len(self._open)
+        connected = self._link.directory.wait(
+            lambda found: hopeful + len(found.keys() - busy) >= self._request.quorum,
+            everyone=self._gather and attempt == 1,
+            seconds=self._link.settings.site_wait_seconds,
+        )
+        free = {site: node for site, node in connected.items() if site not in busy}
+        for site in sorted(self._link.directory.expected() - connected.keys() - busy):
+            self._record(self._opened(site, 0, attempt), "absent", code="not-connected")
+        if self._request.plan.purpose == "train" and hopeful + len(free) < self._request.quorum:
+            logger.warning("quorum-out-of-reach round=%d", self._request.number)
+            return
+        for site, node in free.items():
+            self._send(site, node, attempt)
+
+    def _opened(self, site: str, node: int, attempt: int) -> _Open:
+        issued = int(self._link.clock.now())
+        changes = {
+            "nonce": secrets.token_hex(32),
+            "issued_at": issued,
+            "expires_at": issued + self._link.plan_seconds,
+        }
+        plan = self._request.plan.model_copy(update=changes)
+        expected = Expected(site, plan, self._request.shapes)
+        return _Open(node, attempt, self._link.clock.monotonic(), expected)
+
+    def _send(self, site: str, node: int, attempt: int) -> None:
+        opened = self._opened(site, node, attempt)
+        signed = sign_plan(opened.expected.plan, self._link.key)
+        train = opened.expected.plan.purpose == "train"
+        message = Message(
+            request_to_records(signed, self._request.tensors),
+            node,
+            MessageType.TRAIN if train else MessageType.EVALUATE,
+            ttl=float(self._link.plan_seconds),
+            group_id=str(self._request.number),
+        )
+        # One at a time: SuperLink limits a push's size, and says no more of an unknown node
+        # than that an id is missing.
+        identifiers = [i for i in self._link.grid.push_messages([message]) if i]
+        if identifiers:
+            self._open[identifiers[0]] = opened
+        else:
+            self._record(opened, "failed", code="not-delivered")
+
+    def _receive(self) -> None:
+        clock = self._link.clock
+        deadline = clock.monotonic() + self._link.settings.round_deadline_seconds
+        backoff = Backoff()
+        while self._open:
+            for message in self._pull():
+                opened = self._open.pop(message.metadata.reply_to_message_id, None)
+                if opened is None:
+                    logger.warning("reply-unasked round=%d", self._request.number)
+                    continue
+                backoff.reset()
+                if self._settle(opened, message) != "failed":
+                    self._settled.add(opened.expected.site)
+            remaining = deadline - clock.monotonic()
+            if not self._open or remaining <= 0:
+                return
+            clock.sleep(backoff.interval(remaining))
+
+    def _pull(self) -> Iterator[Message]:
+        identifiers = list(self._open)
+        for first in range(0, len(identifiers), PULL_AT_ONCE):
+            yield from self._link.grid.pull_messages(identifiers[first : first + PULL_AT_ONCE])
+
+    def _settle(self, opened: _Open, message: Message) -> Outcome:
+        if message.has_error():
+            code = FLOWER_ERRORS.get(message.error.code, "site-failed")
+            return self._record(opened, "failed", code=code)
+        try:
+            if message.metadata.src_node_id != opened.node:
+                raise UpdateRefused("Another node answers.", code="reply-node")
+            reply = records_to_reply(message.content)
+            if reply.refusal is not None:
+                return self._refused(opened, reply, reply.refusal.code)
+            receipt = check_reply(reply, opened.expected)
+            norm = self._take(reply, receipt, opened.expected)
+        except UpdateRefused as error:
+            return self._record(opened, "rejected", code=error.code)
+        return self._accepted(opened, reply, receipt, norm)
+
+    def _accepted(
+        self, opened: _Open, reply: SiteReply, receipt: Receipt, norm: float | None
+    ) -> Outcome:
+        site = opened.expected.site
+        self._collected.accepted[site] = receipt
+        if reply.evaluation is not None:
+            self._collected.evaluations[site] = reply.evaluation
+        tensors = reply.update.tensors if reply.update is not None else {}
+        size = sum(array.nbytes for array in tensors.values())
+        return self._record(opened, "accepted", receipt=receipt, norm=norm, size=size)
+
+    def _refused(self, opened: _Open, reply: SiteReply, code: str) -> Outcome:
+        # A site that may not train any more can still say how the model does. One that cannot
+        # read its own settings does not know its name, but still tells why.
+        evaluation, site = reply.evaluation, opened.expected.site
+        same = evaluation is not None and evaluation.classes == opened.expected.plan.recipe.classes
+        if evaluation is not None and same and reply.site == site:
+            self._collected.evaluations[site] = evaluation
+        return self._record(opened, "refused", code=code)
+
+    def _record(
+        self,
+        opened: _Open,
+        outcome: Outcome,
+        *,
+        code: str | None = None,
+        receipt: Receipt | None = None,
+        norm: float | None = None,
+        size: int = 0,
+    ) -> Outcome:
+        site = opened.expected.site
+        contribution = Contribution(
+            campaign=self._request.plan.campaign,
+            round=self._request.number,
+            site=site,
+            attempt=opened.attempt,
+            outcome=outcome,
+            code=code,
+            receipt=receipt,
+            update_norm=norm,
+            bytes=size,
+            seconds=self._link.clock.monotonic() - opened.sent,
+        )
+        self._link.registry.record_contribution(contribution)
+        logger.info(
+            "contribution campaign=%s round=%d site=%s outcome=%s code=%s",
+            *(contribution.campaign, contribution.round, site, outcome, code),
+        )
+        if outcome == "accepted":
+            self._collected.faults.pop(site, None)
+        else:
+            self._collected.faults[site] = code or outcome
+        return outcome

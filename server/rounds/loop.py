@@ -1,0 +1,266 @@
+"""The round loop: from a campaign's first model to a judged candidate.
+
+Each round is one message to each site, which scores the model that it is given and trains it.
+So the metrics of round r are of the model after round r - 1, and a last exchange scores the
+final one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import RoundFailed, UpdateRefused
+from common.plan import PrivacyRequest, RoundPlan
+from common.recipe import Recipe
+from common.records import Receipt, SiteReply
+from common.update import Tensors, tensors_digest
+from common.wire import pack_tensors
+from server.candidates import record_candidate
+from server.evaluation import BySite, pooled_metrics
+from server.model_store import ModelStore
+from server.registry.records import Campaign, Candidate, Purpose, RoundState, TrainablePhase
+from server.release_gate import Evidence
+from server.rounds.aggregation import WeightedMean
+from server.rounds.checkpoints import Checkpoints
+from server.rounds.exchange import Exchange, Link, Take
+from server.rounds.exchange_records import Collected, Request
+from server.rounds.update_checks import Expected, NormHistory, check_update
+from server.strategy.averaging import WeightAverage
+from server.strategy.optimizers import choose_optimizer
+
+logger = logging.getLogger(__name__)
+
+CHAMPION_ROUND = 0
+"""Number, in the registry, of the exchange that scores a champion of another architecture."""
+
+_NO_NONCE = "0" * 64
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A model that the sites scored."""
+
+    digest: str
+    evaluations: BySite
+    macro_auroc: float
+
+
+class CampaignRun:
+    """One run of a campaign that the registry holds as running.
+
+    Parameters
+    ----------
+    campaign : Campaign
+        What to run.
+    link : Link
+        How to reach the sites.
+    models : ModelStore
+        Holds the first model, and gets the candidate.
+    checkpoints : Checkpoints
+        Of this campaign.
+    """
+
+    def __init__(
+        self, campaign: Campaign, *, link: Link, models: ModelStore, checkpoints: Checkpoints
+    ) -> None:
+        self._campaign = campaign
+        self._link = link
+        self._registry = link.registry
+        self._models = models
+        self._checkpoints = checkpoints
+        rounds = campaign.settings.rounds
+        spec = campaign.server_optimizer
+        self._optimizer = choose_optimizer(spec, campaign.training, rounds=rounds)
+        self._average = WeightAverage(spec.ema_decay)
+        self._norms = NormHistory()
+        self._weights: dict[str, NDArray[np.generic]] = {}
+        self._phase: TrainablePhase | None = None
+        self._champion: BySite | None = None
+        self._best: _Scored | None = None
+        self._stale = 0
+        self._asked_before = False
+
+    def run(self) -> Candidate:
+        """Run all rounds, judge the result and record the candidate.
+
+        Raises
+        ------
+        RoundFailed
+            With code ``quorum`` (the text says who is missing, and why), or
+            ``aggregate-not-finite``.
+        StoreError
+            If the registry or the disk failed.
+        """
+        self._weights = self._models.load(self._campaign.initial_digest)
+        self._checkpoints.protect(self._campaign.initial_digest)
+        self._score_other_champion()
+        done = 0
+        for number in range(1, self._campaign.settings.rounds + 1):
+            self._train(number)
+            done = number
+            if self._stopped_early():
+                logger.info("stopped-early campaign=%s round=%d", self._campaign.id, number)
+                break
+        return self._finish(done)
+
+    def _train(self, number: int) -> None:
+        """Run one training round: collect, average, step, checkpoint."""
+        phase = self._campaign.settings.phase(number)
+        if phase != self._phase:
+            self._norms.forget()
+            self._phase = phase
+        base_digest = tensors_digest(self._weights)
+        mean = WeightedMean()
+
+        def take(reply: SiteReply, receipt: Receipt, expected: Expected) -> float:
+            norm = check_update(reply.update, receipt, expected, self._norms)
+            if reply.update is None:  # check_update refuses that; this is for the type checker
+                raise UpdateRefused("A reply has no update.", code="update-missing")
+            mean.add(reply.update.tensors, weight=receipt.public_patients)
+            return norm
+
+        collected = self._exchange(number, "train", self._campaign.recipe, self._weights, take)
+        found = pooled_metrics(collected.evaluations, self._campaign.recipe.classes)
+        if not collected.met:
+            self._registry.end_round(self._campaign.id, number, state="failed", metrics=found)
+            raise self._quorum_missed(number, collected)
+        self._note(number, base_digest, collected.evaluations, found.macro_auroc)
+        self._weights = self._step(mean, number)
+        digest = tensors_digest(self._weights)
+        state = self._optimizer.state() | self._average.state()
+        self._checkpoints.save(number, digest, self._weights, state)
+        self._registry.end_round(self._campaign.id, number, aggregate_digest=digest, metrics=found)
+
+    def _step(self, mean: WeightedMean, number: int) -> dict[str, NDArray[np.generic]]:
+        weights = self._optimizer.step(self._weights, mean.mean(), number=number)
+        floating = (a for a in weights.values() if np.issubdtype(a.dtype, np.floating))
+        if not all(np.isfinite(array).all() for array in floating):
+            raise RoundFailed(
+                f"The model is not finite after round {number}.",
+                meaning="Training diverged.",
+                action="Start a campaign with a lower learning rate.",
+                code="aggregate-not-finite",
+            )
+        self._average.update(weights)
+        return weights
+
+    def _note(
+        self, number: int, digest: str, evaluations: BySite, macro_auroc: float | None
+    ) -> None:
+        """Remember the champion's scores, and the best model for early stopping."""
+        if number == 1 and self._campaign.base_release is not None:
+            self._champion = evaluations
+        if self._campaign.settings.early_stopping_rounds == 0 or macro_auroc is None:
+            return
+        if self._best is not None and macro_auroc <= self._best.macro_auroc:
+            self._stale += 1
+            return
+        self._stale = 0
+        self._best = _Scored(digest, evaluations, macro_auroc)
+        self._models.save(self._weights, digest=digest)
+        self._checkpoints.protect(digest)
+
+    def _stopped_early(self) -> bool:
+        patience = self._campaign.settings.early_stopping_rounds
+        return 0 < patience <= self._stale
+
+    def _score_other_champion(self) -> None:
+        """Score a current release that this campaign does not start from, for the gate."""
+        champion = self._registry.champion(self._campaign.recipe.name)
+        if champion is None or self._campaign.base_release is not None:
+            return
+        recipe = champion.manifest.recipe
+        self._champion = {}  # a champion that cannot be compared keeps the gate shut
+        if recipe.classes == self._campaign.recipe.classes:
+            tensors = self._models.load(champion.model_digest)
+            self._champion = self._evaluate(CHAMPION_ROUND, recipe, tensors)
+
+    def _evaluate(self, number: int, recipe: Recipe, tensors: Tensors) -> BySite:
+        """Have a model scored; fewer sites than wished are the gate's business."""
+        collected = self._exchange(number, "evaluate", recipe, tensors, lambda *_: None)
+        found = pooled_metrics(collected.evaluations, recipe.classes)
+        state: RoundState = "finished" if collected.met else "failed"
+        self._registry.end_round(self._campaign.id, number, state=state, metrics=found)
+        if not collected.met:
+            logger.warning("evaluation-incomplete round=%d %s", number, collected.why_not())
+        return collected.evaluations
+
+    def _exchange(
+        self, number: int, purpose: Purpose, recipe: Recipe, tensors: Tensors, take: Take
+    ) -> Collected:
+        settings, training = self._campaign.settings, self._campaign.training
+        phase = settings.phase(number)
+        within = min(max(number, 1), settings.rounds)
+        digest = tensors_digest(tensors)
+        plan = RoundPlan(
+            purpose=purpose,
+            campaign=self._campaign.id,
+            round=within,
+            rounds=settings.rounds,
+            nonce=_NO_NONCE,
+            base_digest=digest,
+            recipe=recipe,
+            training=training,
+            trainable=phase.scope,
+            privacy=PrivacyRequest(
+                epsilon=settings.epsilon,
+                max_grad_norm=recipe.privacy.max_grad_norm,
+                augmentation_multiplicity=recipe.privacy.augmentation_multiplicity,
+            ),
+            evaluate=_is_scored(within, settings.rounds, recipe.federation.evaluations),
+            steps_before=(within - 1) * training.local_steps,
+            issued_at=0,
+            expires_at=1,
+        )
+        train = purpose == "train"
+        shapes = {name: tensors[name].shape for name in phase.names} if train else {}
+        quorum = settings.quorum if train else max(settings.quorum, recipe.release.minimum_sites)
+        self._registry.start_round(self._campaign.id, number, purpose=purpose, base_digest=digest)
+        request = Request(number, plan, pack_tensors(tensors), shapes, quorum)
+        gather, self._asked_before = not self._asked_before, True
+        return Exchange(self._link, request, take, gather=gather).collect()
+
+    def _quorum_missed(self, number: int, collected: Collected) -> RoundFailed:
+        return RoundFailed(
+            f"Round {number} of campaign {self._campaign.id}: {collected.why_not()}",
+            meaning="Nothing was released, and the model of the round before is kept.",
+            action="See to the sites that are named, and start a new campaign.",
+            code="quorum",
+        )
+
+    def _finish(self, done: int) -> Candidate:
+        weights = self._average.weights(self._weights)
+        final = self._campaign.settings.rounds + 1
+        evaluations = self._evaluate(final, self._campaign.recipe, weights)
+        found = pooled_metrics(evaluations, self._campaign.recipe.classes).macro_auroc
+        if self._best is not None and (found is None or found < self._best.macro_auroc):
+            weights, evaluations = self._models.load(self._best.digest), self._best.evaluations
+        digest = self._models.save(weights)
+        self._checkpoints.protect(digest)
+        contributions = self._registry.contributions(self._campaign.id)
+        evidence = Evidence(
+            recipe=self._campaign.recipe,
+            epsilon=self._campaign.settings.epsilon,
+            tensors=weights,
+            candidate=evaluations,
+            champion=self._champion,
+            accepted=tuple(
+                c for c in contributions if c.outcome == "accepted" and 0 < c.round < final
+            ),
+        )
+        candidate = record_candidate(
+            self._registry, self._campaign, evidence, model_digest=digest, rounds=done
+        )
+        self._checkpoints.clear()
+        return candidate
+
+
+def _is_scored(number: int, rounds: int, evaluations: int) -> bool:
+    """Tell whether round ``number`` is among the first and ``evaluations`` evenly spread ones."""
+    if number == 1 or evaluations == 0:
+        return True
+    return number * evaluations // rounds > (number - 1) * evaluations // rounds

@@ -1,0 +1,129 @@
+"""Who is connected: Flower's node ids against the registry's site names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from common.errors import UpdateRefused
+from common.wire import describe_request, records_to_description
+from server.registry.registry import Registry
+from server.rounds.clock import Backoff, Clock
+
+logger = logging.getLogger(__name__)
+
+DESCRIBE_SECONDS = 60.0
+SETTLE_SECONDS = 1.0
+
+
+class SiteDirectory:
+    """Names of the connected sites.
+
+    Where sites are registered, a node counts as the site that was registered with its id, and
+    a stranger is ignored. Where none is (a simulation on one machine), nodes are asked.
+
+    Parameters
+    ----------
+    grid : flwr.serverapp.Grid
+        The run's link to its nodes.
+    registry : Registry
+        Read anew each time, so that a site that is registered meanwhile can join.
+    clock : Clock
+        For deadlines.
+    only : tuple of str or None
+        The sites that take part; None is everyone.
+    """
+
+    def __init__(
+        self, grid: Grid, registry: Registry, clock: Clock, *, only: tuple[str, ...] | None
+    ) -> None:
+        self._grid = grid
+        self._registry = registry
+        self._clock = clock
+        self._only = only
+        self._described: dict[int, str] = {}
+        self._asked: dict[str, int] = {}
+
+    def expected(self) -> frozenset[str]:
+        """Return the names that ought to be there; empty where nobody is registered."""
+        if self._only is not None:
+            return frozenset(self._only)
+        return frozenset(site.name for site in self._registry.sites())
+
+    def connected(self) -> dict[str, int]:
+        """Return the node id of each connected site that takes part, in order of names."""
+        nodes = set(self._grid.get_node_ids())
+        registered = self._registry.sites()
+        if registered:
+            names = {site.node_id: site.name for site in registered}
+        else:
+            self._describe(nodes)
+            names = self._described
+        found: dict[str, int] = {}
+        for node in sorted(nodes & names.keys()):
+            name = names[node]
+            if self._only is not None and name not in self._only:
+                continue
+            if name in found:
+                logger.warning("site-name-twice site=%s node=%d", name, node)
+                continue
+            found[name] = node
+        return dict(sorted(found.items()))
+
+    def wait(
+        self, enough: Callable[[dict[str, int]], bool], *, everyone: bool, seconds: float
+    ) -> dict[str, int]:
+        """Wait until enough sites are connected, and return all that are.
+
+        Parameters
+        ----------
+        enough : callable
+            Told the node ids by site.
+        everyone : bool
+            Whether to wait for all that are expected, too; where nobody is expected by name,
+            until no more come.
+        seconds : float
+            The longest wait; after it, whoever is there is returned.
+        """
+        end = self._clock.monotonic() + seconds
+        settled = self._clock.monotonic() + SETTLE_SECONDS
+        backoff = Backoff()
+        before: dict[str, int] = {}
+        while True:
+            found = self.connected()
+            now = self._clock.monotonic()
+            if found != before:
+                settled, before = now + SETTLE_SECONDS, found
+            expected = self.expected()
+            complete = expected <= found.keys() if expected else now >= settled
+            if now >= end or (enough(found) and (complete or not everyone)):
+                return found
+            self._clock.sleep(backoff.interval(end - now))
+
+    def _describe(self, nodes: Iterable[int]) -> None:
+        known = self._described.keys() | set(self._asked.values())
+        for node in sorted(set(nodes) - known):
+            message = Message(
+                describe_request(), node, MessageType.QUERY, ttl=DESCRIBE_SECONDS, group_id="sites"
+            )
+            for identifier in self._grid.push_messages([message]):
+                if identifier:
+                    self._asked[identifier] = node
+        if self._asked:
+            self._take_descriptions()
+
+    def _take_descriptions(self) -> None:
+        for reply in self._grid.pull_messages(list(self._asked)):
+            node = self._asked.pop(reply.metadata.reply_to_message_id, None)
+            if node is None or reply.has_error():
+                continue
+            try:
+                description = records_to_description(reply.content)
+            except UpdateRefused as error:
+                logger.warning("site-description-refused node=%d code=%s", node, error.code)
+                continue
+            self._described[node] = description.site
+            logger.info("site-found site=%s node=%d", description.site, node)

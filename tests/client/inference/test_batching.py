@@ -1,0 +1,134 @@
+import threading
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import wait
+from typing import cast
+
+import numpy as np
+import pytest
+
+from client.inference.batching import MicroBatcher
+from client.inference.engine import Images, InferenceEngine, Probabilities
+from common.errors import Busy, ModelError
+
+BAD = 255
+
+
+class FakeEngine:
+    """Answers with the image's first value; waits at ``gate``; refuses the value BAD."""
+
+    def __init__(self, offset: float = 0) -> None:
+        self.offset = offset
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+        self.sizes: list[int] = []
+
+    def probabilities(self, images: Images) -> Probabilities:
+        self.entered.set()
+        assert self.gate.wait(10)
+        self.sizes.append(len(images))
+        if (images[:, 0, 0, 0] == BAD).any():
+            raise ModelError("not finite", code="prediction-not-finite")
+        return images[:, 0, 0, :1].astype(np.float64) + self.offset
+
+
+def engine(offset: float = 0, *, is_open: bool = True) -> tuple[FakeEngine, InferenceEngine]:
+    fake = FakeEngine(offset)
+    if is_open:
+        fake.gate.set()
+    return fake, cast(InferenceEngine, fake)
+
+
+def image(value: int) -> Images:
+    return np.full((2, 2, 3), value, np.uint8)
+
+
+@pytest.fixture
+def batcher() -> Iterator[MicroBatcher]:
+    made = MicroBatcher(maximum_batch=4, maximum_wait=0.001, maximum_queue=8)
+    yield made
+    made.close()
+
+
+def test_what_waits_together_runs_together(batcher: MicroBatcher) -> None:
+    fake, model = engine(is_open=False)
+    first = batcher.submit(model, image(0))
+    assert fake.entered.wait(10)
+    others = [batcher.submit(model, image(i)) for i in range(1, 7)]
+    assert batcher.waiting == 6
+    fake.gate.set()
+    assert [float(f.result(10)[0]) for f in [first, *others]] == list(range(7))
+    assert fake.sizes == [1, 4, 2]
+
+
+def test_a_full_queue_refuses(batcher: MicroBatcher) -> None:
+    fake, model = engine(is_open=False)
+    accepted = [batcher.submit(model, image(0))]
+    assert fake.entered.wait(10)
+    accepted += [batcher.submit(model, image(i)) for i in range(1, 9)]
+    with pytest.raises(Busy) as refused:
+        batcher.submit(model, image(9))
+    assert refused.value.code == "busy"
+    fake.gate.set()
+    assert not wait(accepted, 10).not_done
+
+
+def test_one_bad_image_fails_alone(batcher: MicroBatcher) -> None:
+    fake, model = engine(is_open=False)
+    batcher.submit(model, image(0))
+    assert fake.entered.wait(10)
+    futures = [batcher.submit(model, image(value)) for value in (1, BAD, 3)]
+    fake.gate.set()
+    assert futures[0].result(10) == [1]
+    with pytest.raises(ModelError):
+        futures[1].result(10)
+    assert futures[2].result(10) == [3]
+
+
+def test_each_image_is_answered_by_the_model_it_came_with(batcher: MicroBatcher) -> None:
+    blocking, blocker = engine(is_open=False)
+    _, old = engine(100)
+    _, new = engine(200)
+    batcher.submit(blocker, image(0))
+    assert blocking.entered.wait(10)
+    futures = [batcher.submit(m, image(i)) for i, m in enumerate((old, new, old, new))]
+    blocking.gate.set()
+    assert [float(f.result(10)[0]) for f in futures] == [100, 201, 102, 203]
+
+
+def test_who_has_gone_is_not_computed(batcher: MicroBatcher) -> None:
+    fake, model = engine(is_open=False)
+    first = batcher.submit(model, image(0))
+    assert fake.entered.wait(10)
+    gone, stays = batcher.submit(model, image(1)), batcher.submit(model, image(2))
+    assert gone.cancel()
+    fake.gate.set()
+    assert stays.result(10) == [2]
+    assert first.result(10) == [0]
+    assert fake.sizes == [1, 1]
+
+
+def test_an_idle_batcher_keeps_no_model_alive(batcher: MicroBatcher) -> None:
+    fake, model = engine()
+    gone = weakref.ref(fake)
+    assert batcher.submit(model, image(1)).result(10) == [1]
+    del fake, model
+    # The next turn of the thread begins after the answer is given; another image marks it.
+    _, other = engine()
+    assert batcher.submit(other, image(2)).result(10) == [2]
+    assert gone() is None
+
+
+def test_closing_answers_what_waits_and_refuses_the_rest() -> None:
+    batcher = MicroBatcher()
+    fake, model = engine(is_open=False)
+    futures = [batcher.submit(model, image(i)) for i in range(3)]
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    fake.gate.set()
+    closing.join(10)
+    assert [float(f.result(0)[0]) for f in futures] == [0, 1, 2]
+    with pytest.raises(Busy) as refused:
+        batcher.submit(model, image(3))
+    assert refused.value.code == "closing"
+    batcher.close()

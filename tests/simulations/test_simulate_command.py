@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from common.errors import ConfigurationError
+from common.recipe import load_recipe
+from deploy.commands import simulate as command
+from deploy.commands.simulate import show_report, simulate
+from simulations.report import SimulationReport
+from simulations.scoring import HospitalImages, Predictions
+
+RECIPE = "mammography"
+
+
+def test_data_and_phantoms_exclude_each_other(tmp_path):
+    with pytest.raises(ConfigurationError) as caught:
+        simulate(RECIPE, data=tmp_path, phantom=True)
+    assert caught.value.code == "simulation-data"
+    with pytest.raises(ConfigurationError):
+        simulate(RECIPE)
+
+
+def test_a_rule_that_cannot_be_read_is_refused_first(tmp_path):
+    with pytest.raises(ConfigurationError) as caught:
+        simulate(RECIPE, phantom=True, sites_by="hash:one", out=tmp_path / "run")
+    assert caught.value.code == "sites-by"
+    assert not (tmp_path / "run").exists()
+
+
+def test_phantoms_are_not_drawn_into_a_folder_in_use(tmp_path):
+    (tmp_path / "old").touch()
+    with pytest.raises(ConfigurationError) as caught:
+        simulate(RECIPE, phantom=True, out=tmp_path)
+    assert caught.value.code == "folder-exists"
+
+
+def test_options_reach_the_simulation(tmp_path, monkeypatch, capsys):
+    asked = {}
+
+    def run(simulation, *, on_stage):
+        asked["simulation"] = simulation
+        on_stage("Rounds", 1, 2)
+        return report()
+
+    monkeypatch.setattr("simulations.engine.run_simulation", run)
+    simulate(
+        RECIPE,
+        phantom=True,
+        patients=5,
+        hospitals=2,
+        model="test_resnet",
+        image_size=48,
+        rounds=2,
+        epsilon=3.0,
+        baseline=command.Baseline.pooled,
+        out=tmp_path / "run",
+        as_json=True,
+    )
+    simulation = asked["simulation"]
+    assert simulation.recipe.federation.rounds == 2
+    assert simulation.recipe.privacy.epsilon == 3.0
+    assert simulation.recipe.model.architecture == "test_resnet"
+    assert (simulation.private, simulation.pooled) == (True, True)
+    assert (tmp_path / "run" / "data" / "labels.csv").is_file()
+    assert json.loads(capsys.readouterr().out)["recipe"] == RECIPE
+
+
+def test_a_person_sees_the_gap_and_the_baseline(tmp_path):
+    console = Console(record=True, width=100)
+    show_report(report(), tmp_path, console)
+    text = console.export_text()
+    assert "gap" in text
+    assert "always the most frequent class" in text
+    assert "north" in text
+
+
+def report():
+    from client.dataset import PatientImages
+
+    recipe = load_recipe(RECIPE)
+    images = PatientImages(
+        np.zeros((4, 48, 48, 3), np.uint8),
+        np.arange(4),
+        np.array([0, 0, 1, 1]),
+        tuple(np.array([n]) for n in range(4)),
+    )
+    hospitals = [HospitalImages(name, images, images) for name in ("north", "south")]
+    good = Predictions((np.eye(2)[[0, 0, 1, 1]],) * 2, (images.labels,) * 2)
+    worse = Predictions((np.eye(2)[[0, 1, 1, 1]],) * 2, (images.labels,) * 2)
+    built = SimulationReport.build(
+        recipe,
+        hospitals,
+        (),
+        (),
+        federated=worse,
+        pooled=good,
+        private=False,
+        campaign_seconds=1.0,
+        seconds=2.0,
+    )
+    assert built.gap is not None
+    assert built.gap.macro_auroc == pytest.approx(0.25)
+    return built
