@@ -348,13 +348,21 @@ def test_no_site_at_all_ends_in_bounded_time(tmp_path: Path) -> None:
     assert coordinator.clock.slept < 2 * 30 + 5
 
 
-def test_strangers_and_sites_not_invited_are_not_asked(tmp_path: Path) -> None:
+def test_a_node_that_is_not_registered_is_not_asked(tmp_path: Path) -> None:
     coordinator = three(tmp_path)
     stranger = FakeSite("stranger")
     coordinator.grid.sites[999] = stranger
-    campaign = coordinator.create(sites=("north", "south"))
+    campaign = coordinator.create(rounds=1)
     coordinator.run(campaign)
     assert stranger.plans == []
+    found = coordinator.registry.contributions(campaign.id)
+    assert {c.site for c in found} == {"north", "south", "west"}
+
+
+def test_a_site_that_is_not_invited_is_not_asked(tmp_path: Path) -> None:
+    coordinator = three(tmp_path)
+    campaign = coordinator.create(rounds=1, sites=("north", "south"))
+    coordinator.run(campaign)
     assert coordinator.sites["west"].plans == []
     found = coordinator.registry.contributions(campaign.id)
     assert {c.site for c in found} == {"north", "south"}
