@@ -140,3 +140,14 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def holds_batch_norm(path: Path) -> bool:
+    """Tell whether a safetensors file holds BatchNorm statistics, as pretrained networks' do.
+
+    Raises
+    ------
+    ModelError
+        If it is absent or no safetensors file.
+    """
+    return any(name.endswith(".running_mean") for name in read_safetensors(path))

@@ -211,6 +211,7 @@ class Recipe(_Part):
         image_size: int | None = None,
         rounds: int | None = None,
         epsilon: float | None = None,
+        normalisation: Literal["group", "frozen"] | None = None,
     ) -> Recipe:
         """Return the recipe with the parts that the command line may override.
 
@@ -228,6 +229,8 @@ class Recipe(_Part):
             data["federation"]["rounds"] = rounds
         if epsilon is not None:
             data["privacy"]["epsilon"] = epsilon
+        if normalisation is not None:
+            data["model"]["normalisation"] = normalisation
         return _validated(data, origin=f"recipe {self.name} with changes")
 
 

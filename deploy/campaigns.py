@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.errors import RoundFailed
 from common.recipe import Recipe
@@ -43,6 +44,7 @@ def launch_campaign(
     epsilon: float | None = None,
     private: bool = True,
     quorum: int | None = None,
+    weights: Path | None = None,
 ) -> str:
     """Create a campaign in the registry and start the Flower run that carries it.
 
@@ -58,6 +60,9 @@ def launch_campaign(
         Asked of each site for the whole campaign; the recipe's own by default.
     private : bool, default True
         False asks for a study without privacy, which a site's policy may refuse.
+    weights : Path, optional
+        A safetensors file to start from, in place of random weights. Where it holds BatchNorm
+        statistics (timm's published weights do), they are kept, frozen.
 
     Returns
     -------
@@ -69,8 +74,11 @@ def launch_campaign(
     ProcessError
         If the SuperLink does not take the run; the campaign is marked as failed.
     """
-    from server.campaigns import create_campaign  # imports torch
+    from common.model_files import holds_batch_norm  # these import torch
+    from server.campaigns import create_campaign
 
+    if weights is not None and holds_batch_norm(weights):
+        recipe = recipe.with_changes(normalisation="frozen")
     registry = Registry.open(settings)
     try:
         identifier = create_campaign(
@@ -81,6 +89,7 @@ def launch_campaign(
             epsilon=epsilon,
             private=private,
             quorum=quorum,
+            weights=weights,
         )
         try:
             flower_run.start_run(settings, identifier)

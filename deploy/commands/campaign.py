@@ -42,6 +42,10 @@ def start(
     ] = False,
     model: Annotated[str | None, typer.Option(help="Another timm network.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Another image size, pixels.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Safetensors to start from: timm's for this network, or Wardround's."),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for its end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -53,7 +57,12 @@ def start(
     settings = CoordinatorSettings.read(nested if nested.is_dir() else folder)
     chosen = load_recipe(recipe).with_changes(model=model, image_size=image_size)
     campaign = launch_campaign(
-        settings, chosen, rounds=rounds, epsilon=epsilon, private=not no_privacy
+        settings,
+        chosen,
+        rounds=rounds,
+        epsilon=epsilon,
+        private=not no_privacy,
+        weights=weights,
     )
     planned = rounds or chosen.federation.rounds
     state = "created"

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from common.errors import ModelError
-from common.model_files import load_tensors, read_safetensors, state_tensors, write_safetensors
+from common.model_files import (
+    holds_batch_norm,
+    load_tensors,
+    read_safetensors,
+    state_tensors,
+    write_safetensors,
+)
 
 
 @pytest.fixture
@@ -143,3 +150,11 @@ def test_a_damaged_file_is_a_model_error_or_still_whole(tmp_path, data):
     else:
         code = "model-file" if all(isinstance(a, np.ndarray) for a in tensors.values()) else ""
     assert code == "model-file"
+
+
+def test_batch_norm_statistics_are_noticed(tmp_path: Path) -> None:
+    own, theirs = tmp_path / "own.safetensors", tmp_path / "timm.safetensors"
+    write_safetensors(own, {"fc.weight": np.zeros((2, 3), np.float32)})
+    write_safetensors(theirs, {"bn1.running_mean": np.zeros(3, np.float32)})
+    assert not holds_batch_norm(own)
+    assert holds_batch_norm(theirs)
