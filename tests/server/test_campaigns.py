@@ -15,7 +15,7 @@ from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 from tests.fakes import FakeSite, toy_recipe
 from tests.server.campaigns import Coordinator
-from tests.server.test_registry import candidate
+from tests.server.registry.test_registry import candidate
 
 
 def recipe(**model: object) -> Recipe:
