@@ -12,19 +12,18 @@ The folder is the start-up kit that `wardround provision` made::
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
 from common.database import sqlite_url
-from common.errors import ConfigurationError
+from common.folder_settings import FolderSettings
 from common.plan import Identifier
 
 
-class SiteSettings(BaseSettings):
+class SiteSettings(FolderSettings):
     """Settings of one site. ``WARDROUND_SITE_<FIELD>`` in the environment overrides the file.
 
     Durations are in seconds, ``port`` is that of the inference service. It has no accounts yet,
@@ -35,11 +34,9 @@ class SiteSettings(BaseSettings):
     runner, on loopback.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="WARDROUND_SITE_", extra="forbid", frozen=True, protected_namespaces=()
-    )
+    model_config = SettingsConfigDict(env_prefix="WARDROUND_SITE_")
+    file_name = "site.toml"
 
-    folder: Path
     name: Identifier
     task: Identifier
     database_url: str | None = None
@@ -58,45 +55,6 @@ class SiteSettings(BaseSettings):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     allow_plain_http: bool = False
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over ``site.toml`` (which arrives as init settings)."""
-        return env_settings, init_settings
-
-    @classmethod
-    def read(cls, folder: Path) -> SiteSettings:
-        """Read ``site.toml`` of a site folder.
-
-        Raises
-        ------
-        ConfigurationError
-            If it is absent, no TOML, or a field is wrong; the message names the field.
-        """
-        path = folder / "site.toml"
-        try:
-            data = tomllib.loads(path.read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigurationError(
-                f"There is no {path}.",
-                action="Name a site folder, as `wardround provision` makes them.",
-            ) from error
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigurationError(f"{path} cannot be read: {error}.") from error
-        try:
-            return cls(**{**data, "folder": folder.resolve()})
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()
-            )
-            raise ConfigurationError(f"{path} breaks a rule: {faults}.") from error
 
     @property
     def data(self) -> Path:
