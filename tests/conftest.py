@@ -1,6 +1,8 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and Hypothesis without deadlines: a busy machine is no fault of the code."""
 
 from __future__ import annotations
+
+from hypothesis import settings
 
 from tests.databases import (  # noqa: F401 - pytest finds fixtures by name
     database_url,
@@ -8,3 +10,6 @@ from tests.databases import (  # noqa: F401 - pytest finds fixtures by name
     postgres_database_url,
     sqlite_database_url,
 )
+
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
