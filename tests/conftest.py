@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and Hypothesis without deadlines: a busy machine is no fault of the code."""
+"""Fixtures for all tests. Hypothesis has no deadline: a busy machine is no fault of the code."""
 
 from __future__ import annotations
 
