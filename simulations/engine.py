@@ -65,7 +65,8 @@ class Simulation:
     seed : int
         Of the division and of the pooled training. Rounds draw their own chances.
     workers : int
-        Sites that work at the same time; 0 is one for each CPU core.
+        Sites that work at the same time, each on one CPU thread, and threads of the pooled
+        training; 0 is one for each CPU core.
     """
 
     recipe: Recipe
@@ -135,6 +136,7 @@ def run_simulation(
             [hospital.training for hospital in hospitals],
             plan,
             seed=simulation.seed,
+            threads=simulation.workers,
             on_step=lambda done, total: on_stage("Pooled training", done, total),
         )
         pooled = predictions_of(model, hospitals, simulation.recipe)

@@ -47,6 +47,7 @@ def train_pooled(
     training: PooledTraining,
     *,
     seed: int = 0,
+    threads: int = 0,
     on_step: Callable[[int, int], None] = lambda *_: None,
 ) -> nn.Module:
     """Train the recipe's network on all hospitals' training images together.
@@ -61,6 +62,8 @@ def train_pooled(
         How long and how fast.
     seed : int, default 0
         Of the initialisation, the order and the augmentation: equal seeds, equal models.
+    threads : int, default 0
+        CPU threads; 0 is one for each core.
     on_step : callable, optional
         Told the steps done and the steps in all.
 
@@ -75,7 +78,7 @@ def train_pooled(
         raise InputRefused("There is no image to train on.", code="no-cases")
     steps = max(1, round(training.passes * total / training.batch))
     device = choose_device().torch
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
     model = build_model(recipe, seed=seed).to(device).train()
     moving = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(moving, lr=training.learning_rate)

@@ -39,7 +39,10 @@ def hospitals(small_recipe):
 
 def test_pooled_training_learns_the_phantoms(small_recipe, hospitals):
     model = train_pooled(
-        small_recipe, [h.training for h in hospitals], PooledTraining(passes=5, batch=24)
+        small_recipe,
+        [h.training for h in hospitals],
+        PooledTraining(passes=12, batch=24),
+        threads=1,
     )
     found = pooled_score(predictions_of(model, hospitals, small_recipe), 2)
     assert found.count == 80
@@ -50,7 +53,7 @@ def test_equal_seeds_make_equal_models(small_recipe, hospitals):
     def trained(seed):
         plan = PooledTraining(passes=0.2, batch=16)
         return train_pooled(
-            small_recipe, [h.training for h in hospitals], plan, seed=seed
+            small_recipe, [h.training for h in hospitals], plan, seed=seed, threads=1
         ).state_dict()
 
     first, again, other = trained(1), trained(1), trained(2)
@@ -80,4 +83,4 @@ def test_as_many_passes_as_the_campaign(small_recipe):
 def test_no_image_is_refused(small_recipe):
     empty = PatientImages(np.zeros((0, 48, 48, 3), np.uint8), *[np.zeros(0, int)] * 2, ())
     with pytest.raises(InputRefused):
-        train_pooled(small_recipe, [empty], PooledTraining(passes=1))
+        train_pooled(small_recipe, [empty], PooledTraining(passes=1), threads=1)

@@ -77,7 +77,7 @@ def test_a_person_sees_the_gap_and_the_baseline(tmp_path):
 
 
 def report():
-    from client.dataset import PatientImages
+    from client.training.dataset import PatientImages
 
     recipe = load_recipe(RECIPE)
     images = PatientImages(
