@@ -38,8 +38,8 @@ class Receipt(BaseModel):
     max_grad_norm: Finite | None
     noise_multiplier: Finite | None
     sampling_rate: Annotated[float, Field(gt=0, le=1)]
-    steps: Annotated[int, Field(ge=0)]
-    public_patients: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=0, le=10_000)]
+    public_patients: Annotated[int, Field(ge=0, le=10_000_000)]
     seconds: Finite
     evaluation_outside_guarantee: bool = True
 

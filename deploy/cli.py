@@ -7,7 +7,7 @@ import sys
 import click
 import typer
 
-from common.errors import WardroundError
+from common.errors import ConfigurationError, WardroundError
 from deploy.commands import (
     campaign,
     demo,
@@ -63,6 +63,9 @@ def main() -> None:
         sys.exit(exit_code(error))
     except click.ClickException as error:
         error.show()
+        if as_json:
+            wrong = ConfigurationError(error.format_message(), action="See --help.", code="usage")
+            report_error(wrong, as_json=True)
         sys.exit(EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):
         sys.stderr.write("Interrupted.\n")

@@ -135,6 +135,16 @@ class ImportTally:
                     "one side; the rows that would have moved them were refused.",
                 )
             )
+        unnamed = sum(not row.patient_id for row in self._stored)
+        if unnamed:
+            found.append(
+                (
+                    "patients-unnamed",
+                    f"{unnamed} images name no patient: each counts as a patient of its own, so "
+                    "that privacy protects the single image, and one patient may be on both "
+                    "sides of the split. Give the patients' ids if any has more than one image.",
+                )
+            )
         if near is None:
             found.append(("near-duplicates", "Too many images to look for near-duplicates."))
         elif near:

@@ -23,6 +23,7 @@ from common.update import ModelUpdate, UpdateBinding
 RELATIVE_LIMIT = 10.0
 MINIMUM_HISTORY = 3
 MAXIMUM_NOISE_MULTIPLIER = 100.0
+MAXIMUM_DELTA = 1e-3  # what a site's policy is bound by; an epsilon at a larger one says little
 # An AdamW step moves a coordinate by at most lr (1 - b1) / sqrt(1 - b2) = 3.2 lr for betas of
 # 0.9 and 0.999 (Kingma and Ba 2015, section 2.1), and usually by less than lr.
 ADAM_STEP_LIMIT = 4.0
@@ -154,6 +155,7 @@ def private_norm_limit(receipt: Receipt, training: LocalTraining, size: int) -> 
 
 def _check_receipt(receipt: Receipt, plan: RoundPlan) -> None:
     faulty = receipt.public_patients < 1 or receipt.steps > plan.training.local_steps
+    faulty = faulty or receipt.sampling_rate != plan.training.sampling_rate
     if plan.privacy.epsilon is not None:
         faulty = faulty or _lacks_privacy(receipt, plan.privacy.epsilon, plan.privacy.max_grad_norm)
     if faulty:
@@ -173,6 +175,7 @@ def _lacks_privacy(receipt: Receipt, epsilon: float, max_grad_norm: float) -> bo
         spent > epsilon * (1 + 1e-6)
         or clip > max_grad_norm * (1 + 1e-6)
         or not 0 < sigma <= MAXIMUM_NOISE_MULTIPLIER
+        or not 0 < receipt.delta < MAXIMUM_DELTA
     )
 
 

@@ -22,6 +22,8 @@ def test_a_receipt_survives_json() -> None:
         {"sampling_rate": 1.5},
         {"steps": -1},
         {"public_patients": -1},
+        {"public_patients": 10**400},
+        {"steps": 10**400},
         {"privacy_unit": "image"},
         {"site": "North Hospital"},
         {"nonce": "x"},

@@ -245,8 +245,16 @@ def test_empty_and_one_class_sites_are_told(store: CaseStore, tmp_path: Path) ->
     empty = import_cases(store, RECIPE, write_csv(data, "file,label"))
     assert warning_codes(empty) == {"no-cases"}
     assert empty.majority_baseline is None
-    source = write_csv(data, "file,label,split", "0.png,nv,train", "1.png,nv,test")
+    rows = ("0.png,nv,train,a", "1.png,nv,test,b")
+    source = write_csv(data, "file,label,split,patient_id", *rows)
     assert warning_codes(import_cases(store, RECIPE, source)) == {"one-class"}
+
+
+def test_images_that_name_no_patient_are_told(store: CaseStore, tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", 3)
+    source = write_csv(data, "file,label,patient_id", "0.png,nv,a", "1.png,nv,", "2.png,nv,")
+    told = {w.code: w.message for w in import_cases(store, RECIPE, source).warnings}
+    assert told["patients-unnamed"].startswith("2 images name no patient")
 
 
 def test_importing_again_adds_nothing(store: CaseStore, tmp_path: Path) -> None:
