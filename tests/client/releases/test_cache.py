@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import release_cache, release_files, release_pull
+from client.releases import cache as release_cache
+from client.releases import files as release_files
+from client.releases import pull as release_pull
 from client.releases.cache import ReleaseCache
 from client.releases.files import CacheState
 from client.settings import SiteSettings
@@ -445,7 +447,8 @@ def test_a_half_download_of_a_killed_process_is_cleaned_up(
 DEADLY = """
 import os, signal, sys
 from pathlib import Path
-from client import release_files, release_pull
+from client.releases import files as release_files
+from client.releases import pull as release_pull
 from client.releases.cache import ReleaseCache
 from client.settings import SiteSettings
 

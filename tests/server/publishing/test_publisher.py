@@ -20,7 +20,7 @@ from common.errors import ConfigurationError, NotFound, ReleaseError, StoreError
 from common.release import ReleaseManifest, parse_latest, parse_manifest
 from common.signing import SigningKey
 from common.update import tensors_digest
-from server import publishing, publishing_repository
+from server.publishing import repository
 from server.publishing.keys import ROLES
 from server.publishing.publisher import ReleasePublisher
 from tests.releases import TASK, Coordinator, draft, weights
@@ -260,7 +260,7 @@ def test_publishers_in_two_threads_never_interleave(
 def test_a_held_lock_is_named_after_its_patience(
     coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(publisher, "LOCK_SECONDS", 0.05)
     with coordinator.publisher._locked(), pytest.raises(StoreError) as caught:
         ReleasePublisher(coordinator.settings).publish(draft(1), weights(1))
     assert caught.value.code == "repository-busy"
@@ -280,7 +280,7 @@ def killed_at(write: int, *, after: bool, action: Callable[[], object]) -> bool:
     child = os.fork()
     if child == 0:
         count = 0
-        honest = publishing_repository.write_public
+        honest = repository.write_public
 
         def deadly(path: Path, data: bytes) -> None:
             nonlocal count
@@ -294,7 +294,7 @@ def killed_at(write: int, *, after: bool, action: Callable[[], object]) -> bool:
                 path.with_name(f".{path.name}.draft").write_bytes(data[: len(data) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
 
-        publishing_repository.write_public = deadly
+        repository.write_public = deadly
         try:
             action()
         finally:
