@@ -7,7 +7,7 @@ import sys
 import click
 import typer
 
-from common.errors import ConfigurationError, WardroundError
+from common.errors import ConfigurationError, StoreError, WardroundError
 from deploy.commands import (
     campaign,
     demo,
@@ -61,6 +61,13 @@ def main() -> None:
     except WardroundError as error:
         report_error(error, as_json=as_json)
         sys.exit(exit_code(error))
+    except OSError as error:
+        failed = StoreError(
+            f"{error.filename or 'A file'} cannot be used ({error.strerror or error}).",
+            action="Check the path, that the disk has room and that it is yours.",
+        )
+        report_error(failed, as_json=as_json)
+        sys.exit(exit_code(failed))
     except click.ClickException as error:
         error.show()
         if as_json:

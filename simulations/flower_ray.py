@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 # Before flwr and ray are imported: both read these once.
@@ -39,10 +41,11 @@ OBJECT_STORE_BYTES = 512 * 2**20
 SINGLE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 SHUTDOWN_SECONDS = 10.0
 RAY_ATTEMPTS = 3
+EXIT_INTERRUPTED = 130
 
 
 class Stopped(BaseException):
-    """Ends the round loop of a simulation that was interrupted; no code may swallow it."""
+    """Ends the round loop of an interrupted simulation; not an Exception, so nothing swallows it."""
 
 
 class StoppableGrid(Grid):
@@ -137,7 +140,8 @@ def run_campaign_on_ray(
 
     environment = {COORDINATOR_FOLDER: str(coordinator), SITES_FOLDER: str(sites)}
     environment |= dict.fromkeys(SINGLE_THREAD, "1")
-    with _environment(environment), _logging_to(log), _ray(min(workers, site_count)):
+    ray_of_its_own = _ray(min(workers, site_count))
+    with _environment(environment), _logging_to(log), ray_of_its_own, _interruptible(stop):
         try:
             # Ray is up, and Flower takes it as it is: its backend needs no more than this.
             resources: dict[str, dict[str, Any]] = {
@@ -148,8 +152,31 @@ def run_campaign_on_ray(
             raise ProcessError(
                 f"The simulation engine stopped: {error}", action=f"Read {log}.", code="engine"
             ) from error
-        finally:
-            stop.set()
+
+
+@contextmanager
+def _interruptible(stop: threading.Event) -> Iterator[None]:
+    """Turn the first Ctrl-C into ``stop``, and raise `KeyboardInterrupt` once all has ended.
+
+    Raised at once it would end Ray under Flower's threads, which then wait for it for ever. A
+    second Ctrl-C ends this process on the spot, and Ray's, which share its fate.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+
+    def on_interrupt(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(EXIT_INTERRUPTED)
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if stop.is_set():
+        raise KeyboardInterrupt
 
 
 @contextmanager

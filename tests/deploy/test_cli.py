@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.cli import main
-from deploy.console import EXIT_USAGE
+from deploy.console import EXIT_FAILED, EXIT_USAGE
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -41,6 +41,18 @@ def test_a_failed_call_prints_one_document(
     document = json.loads(capsys.readouterr().out)
     assert document["error"] == code
     assert document["what"]
+
+
+def test_a_path_that_cannot_be_used_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    folder = str(tmp_path / "file" / "folder")
+    call = ["provision", "--folder", folder, "--site", "north", "--task", "dermoscopy", "--json"]
+    assert run(monkeypatch, *call) == EXIT_FAILED
+    document = json.loads(capsys.readouterr().out)
+    assert document["error"] == "store"
+    assert folder in document["what"]
 
 
 def test_a_person_reads_what_is_wrong_on_stderr(

@@ -20,7 +20,7 @@ from common.errors import ConfigurationError, NotFound, ReleaseError, StoreError
 from common.release import ReleaseManifest, parse_latest, parse_manifest
 from common.signing import SigningKey
 from common.update import tensors_digest
-from server.publishing import repository
+from server.publishing import publisher, repository
 from server.publishing.keys import ROLES
 from server.publishing.publisher import ReleasePublisher
 from tests.releases import TASK, Coordinator, draft, weights
