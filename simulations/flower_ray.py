@@ -45,7 +45,7 @@ EXIT_INTERRUPTED = 130
 
 
 class Stopped(BaseException):
-    """Ends the round loop of an interrupted simulation; not an Exception, so nothing swallows it."""
+    """Ends an interrupted simulation's round loop; no Exception, so that nothing swallows it."""
 
 
 class StoppableGrid(Grid):
