@@ -40,7 +40,7 @@ SITES_FOLDER = "WARDROUND_SITES_FOLDER"
 OBJECT_STORE_BYTES = 512 * 2**20
 SINGLE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 SHUTDOWN_SECONDS = 10.0
-RAY_ATTEMPTS = 3
+RAY_ATTEMPTS = 4
 EXIT_INTERRUPTED = 130
 
 
@@ -223,43 +223,53 @@ def _ray(workers: int) -> Iterator[None]:
     That folder is a short one of its own: a path under the run's could exceed the 107 bytes of a
     Unix socket's name.
     """
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    before = _children()
     folder = tempfile.mkdtemp(prefix="wr-ray-")
     try:
-        _start_ray(workers, folder)
+        for attempt in range(1, RAY_ATTEMPTS + 1):
+            try:
+                _start_ray(workers, folder)
+                break
+            except Exception as error:  # Ray raises a bare Exception when it is late
+                logger.warning("ray-not-started attempt=%d reason=%s", attempt, error)
+                # A start that failed leaves its processes, which would slow the next one down.
+                _end_ray(before)
+                if attempt == RAY_ATTEMPTS:
+                    raise ProcessError(
+                        f"Ray did not start: {error}",
+                        action="Free memory and CPU on this machine, then try again.",
+                        code="ray",
+                    ) from error
         yield
     finally:
-        ray.shutdown()
-        children = psutil.Process().children(recursive=True)
-        _end([process for process in children if process.pid not in before])
+        _end_ray(before)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start_ray(workers: int, folder: str) -> None:
-    """Start Ray; on a busy machine it can miss its own, fixed 30 seconds, so it is tried again."""
+    """Start Ray. It gives itself a fixed 30 seconds, which a busy machine can exceed."""
     python_path = os.pathsep.join(path for path in sys.path if path)
-    for attempt in range(1, RAY_ATTEMPTS + 1):
-        try:
-            ray.init(
-                num_cpus=workers,
-                num_gpus=0,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                runtime_env={"env_vars": {"PYTHONPATH": python_path}},
-                _temp_dir=folder,
-            )
-            return
-        except Exception as error:  # Ray raises a bare Exception when it is late
-            logger.warning("ray-not-started attempt=%d reason=%s", attempt, error)
-            ray.shutdown()
-            if attempt == RAY_ATTEMPTS:
-                raise ProcessError(
-                    f"Ray did not start: {error}",
-                    action="Free memory and CPU on this machine, then try again.",
-                    code="ray",
-                ) from error
+    ray.init(
+        num_cpus=workers,
+        num_gpus=0,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": python_path}},
+        _temp_dir=folder,
+    )
+
+
+def _children() -> set[int]:
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def _end_ray(before: set[int]) -> None:
+    """Shut Ray down, and end all processes below this one that were not there before."""
+    ray.shutdown()
+    children = psutil.Process().children(recursive=True)
+    _end([process for process in children if process.pid not in before])
 
 
 def _end(processes: list[psutil.Process]) -> None:
