@@ -66,30 +66,18 @@ def show(report: DemoReport, console: Console) -> None:
     table = Table(
         title=f"{report.recipe} · {report.model} · {report.image_size} px", title_style="bold"
     )
-    for heading in ("hospital", "cases", "train / holdout"):
-        table.add_column(heading)
-    for heading in (
-        "ε spent",
-        "ε by PRV",
-        "AUROC v1 → v2",
-        "serves",
-        "digest",
-        "answered",
-        "failed",
-    ):
-        table.add_column(heading, justify="right")
+    for heading in ("hospital", "cases", "train/hold", "ε (by PRV)", "AUROC v1→v2", "serves"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("answers in swap")
     for site in report.sites:
         table.add_row(
             site.site,
             str(site.cases),
-            f"{site.training_patients} / {site.holdout_patients}",
-            _figure(site.epsilon_rdp, 2),
-            _figure(site.epsilon_prv, 2),
-            f"{_figure(site.auroc_v1, 3)} → {_figure(site.auroc_v2, 3)}",
-            f"v{site.model_version}",
-            site.model_digest[:12],
-            str(site.answered_during_swap),
-            str(site.failed_during_swap),
+            f"{site.training_patients}/{site.holdout_patients}",
+            f"{_figure(site.epsilon_rdp, 2)} ({_figure(site.epsilon_prv, 2)})",
+            f"{_figure(site.auroc_v1, 3)}→{_figure(site.auroc_v2, 3)}",
+            f"v{site.model_version} {site.model_digest[:8]}",
+            f"{site.answered_during_swap}, {site.failed_during_swap} failed",
         )
     console.print(table)
     console.print(_comparison(report))
@@ -100,7 +88,7 @@ def show(report: DemoReport, console: Console) -> None:
 
 def _comparison(report: DemoReport) -> Table:
     table = Table(title="All hospitals' holdout patients", title_style="bold")
-    for heading in ("model", "macro AUROC", "balanced accuracy", "accuracy", "majority baseline"):
+    for heading in ("model", "macro AUROC", "balanced acc.", "accuracy", "majority"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     name = f"ε ≤ {report.epsilon:g}" if report.private else "without privacy"
     rows = [(f"v1, {name}", report.v1), (f"v2, {name}", report.v2)]

@@ -156,6 +156,8 @@ class CampaignRun:
             self._champion = evaluations
         if self._campaign.settings.early_stopping_rounds == 0 or macro_auroc is None:
             return
+        if number == 1:  # the model that the campaign started from is not a result of it
+            return
         if self._best is not None and macro_auroc <= self._best.macro_auroc:
             self._stale += 1
             return

@@ -135,7 +135,7 @@ def test_killed_while_preparing(tmp_path: Path) -> None:
         import os, signal
         from pathlib import Path
         from client.training.dataset import PixelCache
-        from tests.client.test_dataset import SPEC, Images, make_case
+        from tests.client.training.test_dataset import SPEC, Images, make_case
         class Dying(Images):
             def __call__(self, case):
                 if int(case.id, 16) == 70:
