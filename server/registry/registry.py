@@ -104,7 +104,7 @@ class Registry(ReleaseRecords):
         """Record a new campaign; its id sorts by time."""
         now = utc_now()
         row = CampaignRow(
-            id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+            id=f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}",
             task=recipe.name,
             recipe=recipe.model_dump_json(),
             settings=settings.model_dump_json(),
