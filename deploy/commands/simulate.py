@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from simulations.scoring import Scores
 
 
+PHANTOM_ROUNDS = 5
+
+
 class Baseline(StrEnum):
     """What to compare the federation with."""
 
@@ -37,7 +40,11 @@ def simulate(
         Path | None, typer.Option("--data", help="Folder of images with labels, or an .npz file.")
     ] = None,
     phantom: Annotated[
-        bool, typer.Option("--phantom", help="Draw synthetic hospitals instead of --data.")
+        bool,
+        typer.Option(
+            "--phantom",
+            help="Synthetic hospitals, a tiny network and few rounds, instead of --data.",
+        ),
     ] = False,
     hospitals: Annotated[int, typer.Option(min=2, max=100, help="With --phantom: hospitals.")] = 3,
     patients: Annotated[
@@ -75,15 +82,17 @@ def simulate(
     Leaves a folder with report.md, metrics.json, metrics.csv and curves.
     """
     from common.recipe import load_recipe
+    from deploy.demo.phantom_defaults import for_phantoms
     from simulations.hospitals import parse_site_rule
 
     if (data is None) == (not phantom):
         raise ConfigurationError(
             "Exactly one of --data and --phantom is needed.", code="simulation-data"
         )
-    chosen = load_recipe(recipe).with_changes(
-        model=model, image_size=image_size, rounds=rounds, epsilon=epsilon
-    )
+    chosen = load_recipe(recipe)
+    if phantom:
+        chosen = for_phantoms(chosen).with_changes(rounds=PHANTOM_ROUNDS)
+    chosen = chosen.with_changes(model=model, image_size=image_size, rounds=rounds, epsilon=epsilon)
     folder = out or Path("runs") / f"simulation-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     rule = parse_site_rule(sites_by)
     if phantom:
