@@ -66,18 +66,17 @@ def show(report: DemoReport, console: Console) -> None:
     table = Table(
         title=f"{report.recipe} · {report.model} · {report.image_size} px", title_style="bold"
     )
-    for heading in ("hospital", "cases", "train/hold", "ε (by PRV)", "AUROC v1→v2", "serves"):
+    for heading in ("hospital", "cases", "ε (by PRV)", "AUROC v1→v2", "serves"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("answers in swap")
+    table.add_column("answered/ failed")
     for site in report.sites:
         table.add_row(
             site.site,
             str(site.cases),
-            f"{site.training_patients}/{site.holdout_patients}",
             f"{_figure(site.epsilon_rdp, 2)} ({_figure(site.epsilon_prv, 2)})",
             f"{_figure(site.auroc_v1, 3)}→{_figure(site.auroc_v2, 3)}",
             f"v{site.model_version} {site.model_digest[:8]}",
-            f"{site.answered_during_swap}, {site.failed_during_swap} failed",
+            f"{site.answered_during_swap}/{site.failed_during_swap}",
         )
     console.print(table)
     console.print(_comparison(report))

@@ -46,13 +46,13 @@ def report(**changes: object) -> DemoReport:
 
 def shown(document: DemoReport) -> str:
     stream = io.StringIO()
-    show(document, Console(file=stream, width=100))
+    show(document, Console(file=stream, width=80))
     return stream.getvalue()
 
 
 def test_every_figure_is_on_the_hospitals_line() -> None:
     line = next(line for line in shown(report()).splitlines() if "northfield" in line)
-    for figure in ("357", "199/41", "7.99 (7.33)", "0.791→–", "v2 e830e830", "1006, 3 failed"):
+    for figure in ("357", "7.99 (7.33)", "0.791→–", "v2 e830e830", "1006/3"):
         assert figure in line
 
 
