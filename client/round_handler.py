@@ -16,17 +16,21 @@ import torch
 from torch import nn
 
 from client.cases.store import CaseStore
+from client.plan_memory import Limits
 from client.policy import SitePolicy
-from client.privacy.accounting import Budget, public_patients
+from client.privacy.accounting import public_patients
+from client.privacy.forecast import forecast_plan, round_budget, round_request
 from client.privacy.ledger import PrivacyLedger
-from client.privacy.ledger_lines import LedgerLine, RoundRequest
+from client.privacy.ledger_lines import LedgerLine
 from client.privacy.self_test import ensure_gradients
 from client.settings import SiteSettings
+from client.site_recipes import own_recipe
+from client.site_records import SiteRecords
 from client.training import PrivateStep, Trained, TrainingJob, train_plain, train_private
 from client.training.dataset import PatientImages, PixelCache, patient_images
 from client.training.device import choose_device, limit_threads
 from client.training.evaluation import predict
-from common.errors import CaseRefused, PlanRefused, PrivacyRefused, WardroundError
+from common.errors import CaseRefused, PlanRefused, WardroundError
 from common.evaluation import SiteEvaluation, evaluate_predictions
 from common.model import build_model, load_tensors
 from common.plan import RoundPlan, SignedPlan, verify_plan
@@ -51,6 +55,15 @@ class _Task:
     job: TrainingJob
     training: PatientImages
     holdout: PatientImages
+    ledger: PrivacyLedger
+
+    @property
+    def patients(self) -> int:
+        """Return the number of training patients as it may be told.
+
+        The policy's word; without privacy, where it may be silent, the rounded count.
+        """
+        return self.policy.declared_patients or public_patients(len(self.training.patients))
 
 
 class RoundHandler:
@@ -101,25 +114,31 @@ class RoundHandler:
 
     def _answer(self, signed: SignedPlan, base: Tensors) -> SiteReply:
         started = time.perf_counter()
-        keys = [
-            VerifyKey.read(p) for p in sorted((self._settings.trust / "plan-keys").glob("*.pem"))
-        ]
-        plan = verify_plan(signed, keys, now=self._clock())
-        policy = SitePolicy.read(self._settings.folder / "policy.toml")
-        policy.check(plan)
-        if tensors_digest(base) != plan.base_digest:
+        now = self._clock()
+        plan = verify_plan(signed, read_plan_keys(self._settings), now=now)
+        policy = SitePolicy.read(self._settings.policy)
+        policy.check(plan, own=own_recipe(self._settings, plan.recipe.name), now=now)
+        if plan.purpose != "preflight" and tensors_digest(base) != plan.base_digest:
             raise PlanRefused("The base model is not the plan's.", code="plan-base-mismatch")
-        task = self._task(plan, policy, base)
-        model = build_model(plan.recipe, pretrained=False)
-        load_tensors(model, base)
-        evaluation = self._evaluate(task, model)
-        update = self._train(task, model) if plan.purpose == "train" else None
-        receipt = self._receipt(task, update, seconds=time.perf_counter() - started)
+        limits = Limits(policy.rounds_per_day, policy.evaluations_per_day)
+        with SiteRecords.open(self._settings) as records:
+            accepted = records.plans.accept(plan, limits, now=now)
+            if plan.purpose == "preflight":
+                forecast = forecast_plan(records.ledger, plan, policy, site=self._settings.name)
+                return SiteReply(site=self._settings.name, forecast=forecast)
+            task = self._task(plan, policy, base, records.ledger)
+            model = build_model(plan.recipe, pretrained=False)
+            load_tensors(model, base)
+            evaluation = self._evaluate(task, model) if accepted.scores else None
+            update = self._train(task, model) if plan.purpose == "train" else None
+            receipt = self._receipt(task, update, seconds=time.perf_counter() - started)
         return SiteReply(
             site=self._settings.name, receipt=receipt, update=update, evaluation=evaluation
         )
 
-    def _task(self, plan: RoundPlan, policy: SitePolicy, base: Tensors) -> _Task:
+    def _task(
+        self, plan: RoundPlan, policy: SitePolicy, base: Tensors, ledger: PrivacyLedger
+    ) -> _Task:
         limit_threads(self._settings.threads)
         job = TrainingJob(
             recipe=plan.recipe,
@@ -129,7 +148,7 @@ class RoundHandler:
             memory_megabytes=self._settings.memory_megabytes,
         )
         training, holdout = self._images(plan.recipe)
-        return _Task(plan, policy, base, job, training, holdout)
+        return _Task(plan, policy, base, job, training, holdout, ledger)
 
     def _images(self, recipe: Recipe) -> tuple[PatientImages, PatientImages]:
         store = CaseStore.open(self._settings)
@@ -146,8 +165,7 @@ class RoundHandler:
         )
 
     def _evaluate(self, task: _Task, model: nn.Module) -> SiteEvaluation | None:
-        wanted = task.plan.purpose == "evaluate" or task.plan.evaluate
-        if not wanted or not task.policy.release_evaluation:
+        if not task.policy.release_evaluation:
             return None
         if not len(task.holdout):
             if task.plan.purpose == "evaluate":
@@ -168,38 +186,28 @@ class RoundHandler:
         )
 
     def _train(self, task: _Task, model: nn.Module) -> ModelUpdate:
-        patients = len(task.training.patients)
-        if patients == 0:
+        if not task.training.patients:
             raise CaseRefused("The site has no confirmed training case.", code="no-cases")
-        plan = task.plan
-        private = plan.privacy.epsilon is not None
-        if private:
-            if task.policy.delta >= 1 / patients:
-                raise PrivacyRefused(
-                    "The policy's delta is not below 1 / (number of training patients).",
-                    meaning="It would allow one patient to be given away whole.",
-                    action="Lower delta before the ledger's first line.",
-                    code="delta-too-large",
-                )
+        plan, ledger = task.plan, task.ledger
+        if plan.privacy.epsilon is not None:
+            _warn_of_declaration(task)
             proofs = self._settings.data / "selftest.json"
             self._self_test(plan.recipe, trainable=plan.trainable, proofs=proofs)
-        with PrivacyLedger.open(self._settings) as ledger:
-            reservation = _reserve(ledger, task)
-            try:
-                trained = _run(task, model, reservation)
-                update = difference(trained.tensors, task.base, binding=_binding(plan))
-            except BaseException as error:
-                ledger.outcome(reservation, refusal_code(error))
-                raise
-            ledger.outcome(reservation, "trained")
+        reservation = _reserve(ledger, task)
+        try:
+            trained = _run(task, model, reservation)
+            update = difference(trained.tensors, task.base, binding=_binding(plan))
+        except BaseException as error:
+            ledger.outcome(reservation, refusal_code(error))
+            raise
+        ledger.outcome(reservation, "trained")
         return update
 
     def _receipt(self, task: _Task, update: ModelUpdate | None, *, seconds: float) -> Receipt:
-        plan, policy = task.plan, task.policy
+        plan, policy, ledger = task.plan, task.policy, task.ledger
         private = plan.privacy.epsilon is not None
-        with PrivacyLedger.open(self._settings) as ledger:
-            spent = ledger.spent(policy.delta)
-            own = ledger.reservation(plan.campaign, plan.round) if update is not None else None
+        spent = ledger.spent(policy.delta)
+        own = ledger.reservation(plan.campaign, plan.round) if update is not None else None
         return Receipt(
             site=self._settings.name,
             campaign=plan.campaign,
@@ -215,9 +223,20 @@ class RoundHandler:
             noise_multiplier=own.noise_multiplier if own is not None and private else None,
             sampling_rate=plan.training.sampling_rate,
             steps=own.steps if own is not None else 0,
-            public_patients=public_patients(len(task.training.patients)),
-            seconds=round(seconds, 1),
+            public_patients=task.patients,
+            seconds=round(seconds, -1),
         )
+
+
+def read_plan_keys(settings: SiteSettings) -> list[VerifyKey]:
+    """Return the coordinator keys whose plans the site believes.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file in ``trust/plan-keys`` is no Ed25519 public key.
+    """
+    return [VerifyKey.read(p) for p in sorted((settings.trust / "plan-keys").glob("*.pem"))]
 
 
 def refusal_code(error: BaseException) -> str:
@@ -230,25 +249,16 @@ def refusal_code(error: BaseException) -> str:
 
 
 def _reserve(ledger: PrivacyLedger, task: _Task) -> LedgerLine:
-    plan, policy = task.plan, task.policy
-    request = RoundRequest(
-        campaign=plan.campaign,
-        round=plan.round,
-        nonce=plan.nonce,
-        rounds_left=plan.rounds - plan.round + 1,
-        sampling_rate=plan.training.sampling_rate,
-        steps=plan.training.local_steps,
-        max_grad_norm=min(plan.privacy.max_grad_norm, policy.max_grad_norm),
-    )
-    if plan.privacy.epsilon is None:
-        return ledger.reserve_without_privacy(request, delta=policy.delta)
-    budget = Budget(
-        epsilon_campaign=min(plan.privacy.epsilon, policy.epsilon_campaign),
-        epsilon_life=policy.epsilon_life,
-        delta=policy.delta,
-        min_noise_multiplier=policy.min_noise_multiplier,
-    )
-    return ledger.reserve(request, budget)
+    request = round_request(task.plan, task.policy)
+    if task.plan.privacy.epsilon is None:
+        return ledger.reserve_without_privacy(request, delta=task.policy.delta)
+    return ledger.reserve(request, round_budget(task.plan.privacy.epsilon, task.policy))
+
+
+def _warn_of_declaration(task: _Task) -> None:
+    counted, declared = len(task.training.patients), task.patients
+    if not declared / 2 <= counted <= 2 * declared:
+        logger.warning("declared-patients-far-off declared=%d", declared)
 
 
 def _run(task: _Task, model: nn.Module, reservation: LedgerLine) -> Trained:
@@ -261,11 +271,10 @@ def _run(task: _Task, model: nn.Module, reservation: LedgerLine) -> Trained:
             campaign=plan.campaign,
             steps_before=plan.steps_before,
         )
-    patients = public_patients(len(task.training.patients))
     step = PrivateStep(
         noise_multiplier=reservation.noise_multiplier,
         max_grad_norm=reservation.max_grad_norm,
-        expected_patients=plan.training.sampling_rate * patients,
+        expected_patients=plan.training.sampling_rate * task.patients,
         augmentation_multiplicity=plan.privacy.augmentation_multiplicity,
     )
     return train_private(model, task.training, task.job, step=step)

@@ -3,6 +3,7 @@
 The folder is the start-up kit that `wardround provision` made::
 
     site.toml    policy.toml
+    recipes/     the site's own copies of its recipes, against which plans are held
     keys/        node, node.pub (Flower node identity), pseudonyms (secret of patient pseudonyms),
                  superexec.secret (between the site's SuperNode and its runner)
     trust/       ca.crt, root.json (first TUF root), plan-keys/*.pem (coordinator plan keys)
@@ -85,6 +86,16 @@ class SiteSettings(FolderSettings):
     def trust(self) -> Path:
         """Folder of what the site trusts: CA certificate, TUF root, plan keys."""
         return self.folder / "trust"
+
+    @property
+    def recipes(self) -> Path:
+        """Folder of the site's own recipes."""
+        return self.folder / "recipes"
+
+    @property
+    def policy(self) -> Path:
+        """The site's policy file."""
+        return self.folder / "policy.toml"
 
     @property
     def keys(self) -> Path:

@@ -11,7 +11,9 @@ import tomli_w
 from pydantic import BaseModel
 
 from client.settings import SiteSettings
+from client.site_recipes import keep_recipe
 from common.folders import new_folder, write_private, write_public
+from common.recipe import Recipe
 from common.signing import VerifyKey
 
 FOLDERS = ("keys", "trust", "trust/plan-keys", "data", "data/images", "logs")
@@ -32,6 +34,7 @@ def create_site_folder(
     task: str,
     plan_keys: Sequence[bytes],
     policy: BaseModel | str,
+    recipe: Recipe | None = None,
     settings: Mapping[str, object] | None = None,
     root_json: bytes | None = None,
     ca_certificate: bytes | None = None,
@@ -49,6 +52,8 @@ def create_site_folder(
         The coordinator's public plan keys, PEM.
     policy : SitePolicy or str
         The site's policy, or the text of its ``policy.toml``.
+    recipe : Recipe, optional
+        What the site is to understand by ``task``; the installed recipe of that name otherwise.
     settings : mapping, optional
         Further fields of `SiteSettings`, such as ``port`` or ``holdout_fraction``.
     root_json, ca_certificate : bytes, optional
@@ -73,7 +78,9 @@ def create_site_folder(
         if node_key is not None:
             write_private(draft / "keys" / "node", node_key.private)
             write_public(draft / "keys" / "node.pub", node_key.public)
-        SiteSettings.read(draft)  # refuses a wrong field before anything is in place
+        made = SiteSettings.read(draft)  # refuses a wrong field before anything is in place
+        if recipe is not None:
+            keep_recipe(made, recipe)
     return SiteSettings.read(folder)
 
 

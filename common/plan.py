@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +17,8 @@ from common.signing import Signature, SigningKey, VerifyKey
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+Purpose: TypeAlias = Literal["train", "evaluate", "preflight"]
 
 MAXIMUM_PLAN_BYTES = 65_536
 CLOCK_SKEW_SECONDS = 300
@@ -39,15 +41,16 @@ class PrivacyRequest(BaseModel):
 class RoundPlan(BaseModel):
     """One round's request.
 
-    ``purpose`` is ``train`` (train, and evaluate the base when ``evaluate`` is set) or
-    ``evaluate``. ``steps_before`` counts the campaign's earlier local steps, which places a
-    non-private study's shuffled batches. Times are UTC seconds since 1970.
+    ``purpose`` is ``train`` (train, and evaluate the base when ``evaluate`` is set),
+    ``evaluate``, or ``preflight`` (say what the rounds from ``round`` on would cost; no model
+    travels, and nothing is touched). ``steps_before`` counts the campaign's earlier local steps,
+    which places a non-private study's shuffled batches. Times are UTC seconds since 1970.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
-    purpose: Literal["train", "evaluate"]
+    purpose: Purpose
     campaign: Identifier
     round: Annotated[int, Field(ge=1)]
     rounds: Annotated[int, Field(ge=1)]
@@ -88,7 +91,7 @@ def sign_plan(plan: RoundPlan, key: SigningKey) -> SignedPlan:
 def verify_plan(signed: SignedPlan, keys: Iterable[VerifyKey], *, now: float) -> RoundPlan:
     """Return the plan if one of ``keys`` signed it and it is neither expired nor from the future.
 
-    Replay is not checked here: the site's ledger remembers nonces.
+    Replay is not checked here: a site remembers the plans that it accepted.
 
     Parameters
     ----------

@@ -7,14 +7,21 @@ file beside the four in ``common/recipes/``.
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import RecipeError
+
+_COORDINATORS_CHOICE = (
+    *("title", "source", "model", "training", "without_privacy"),
+    *("privacy", "federation", "release"),
+)
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -130,8 +137,30 @@ class ServerOptimizer(_Part):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+class AggregationSpec(_Part):
+    """How a round's updates become one, and what a single site may do to it.
+
+    ``mean`` weighs each site by the patients that it declares, but no site by more than
+    ``largest_share`` of the whole where there are three or more. ``median`` and
+    ``trimmed-mean`` (Yin et al. 2018, arXiv:1803.01498) are taken a coordinate at a time,
+    ``krum`` (Multi-Krum, Blanchard et al. 2017, arXiv:1703.02757) averages the updates that lie
+    closest together; these three give every site the same weight, whatever it declares.
+
+    ``norm_multiple`` holds for all four: an update longer than so many times the round's median
+    norm is first scaled down to that length (Sun et al. 2019, arXiv:1911.07963); 0 is no bound.
+    ``trim_fraction`` is cut off at each end (``trimmed-mean``); ``malicious`` is how many sites
+    may lie (``krum``, and the smallest quorum of all but ``mean``).
+    """
+
+    name: Literal["mean", "median", "trimmed-mean", "krum"] = "mean"
+    norm_multiple: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.0
+    largest_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    trim_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.25
+    malicious: Annotated[int, Field(ge=0)] = 1
+
+
 class FederationSpec(_Part):
-    """Rounds, quorum of successes, deadlines in seconds, and the server's optimizer.
+    """Rounds, quorum of successes, deadlines in seconds, aggregation and the server's optimizer.
 
     ``evaluations`` is how many of the rounds, spread evenly, also score the model on the holdouts
     (the first always does, and the final model is scored in any case); 0 is every round. Where
@@ -144,6 +173,7 @@ class FederationSpec(_Part):
     evaluations: Annotated[int, Field(ge=0)] = 0
     early_stopping_rounds: Annotated[int, Field(ge=0)] = 0
     unfreeze_after: Fraction = 0.0
+    aggregation: AggregationSpec = AggregationSpec()
     server: ServerOptimizer = ServerOptimizer()
     server_with_privacy: ServerOptimizer = ServerOptimizer()
 
@@ -204,6 +234,28 @@ class Recipe(_Part):
         """SHA-256 (hex) of the canonical JSON, so that two ends can tell that they agree."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
+    def allows(self, other: Recipe) -> bool:
+        """Tell whether ``other`` is this task, at most with another of its networks.
+
+        A coordinator may choose the network (this recipe's own or one of its alternatives), the
+        image size, and all that concerns its own side: rounds, optimizers, limits, thresholds.
+        What an image, a class and a patient's loss mean must be the same.
+        """
+        if other.model.architecture not in (self.model.architecture, *self.model.alternatives):
+            return False
+        return self._meaning() == other._meaning()
+
+    def _meaning(self) -> str:
+        data = self.model_dump()
+        for part in _COORDINATORS_CHOICE:
+            del data[part]
+        del data["image"]["size"], data["decision"]["threshold"]
+        return json.dumps(data, sort_keys=True)
+
+    def toml(self) -> str:
+        """Return the recipe as TOML that `parse_recipe` reads back."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
     def with_changes(
         self,
         *,
@@ -212,6 +264,7 @@ class Recipe(_Part):
         rounds: int | None = None,
         epsilon: float | None = None,
         normalisation: Literal["group", "frozen"] | None = None,
+        aggregation: str | None = None,
     ) -> Recipe:
         """Return the recipe with the parts that the command line may override.
 
@@ -231,6 +284,8 @@ class Recipe(_Part):
             data["privacy"]["epsilon"] = epsilon
         if normalisation is not None:
             data["model"]["normalisation"] = normalisation
+        if aggregation is not None:
+            data["federation"]["aggregation"]["name"] = aggregation
         return _validated(data, origin=f"recipe {self.name} with changes")
 
 

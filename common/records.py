@@ -19,8 +19,9 @@ class Receipt(BaseModel):
 
     ``epsilon_campaign`` and ``epsilon_life`` are upper bounds (RDP) at ``delta`` after this round,
     the latter over everything the site ever spent; both are None without privacy.
-    ``public_patients`` is the site's declared, rounded number of training patients, never the
-    exact one. ``evaluation_outside_guarantee`` says that released holdout counts are not noised.
+    ``public_patients`` is the number of training patients that the site declares, never the
+    counted one. ``seconds`` is rounded to ten. ``evaluation_outside_guarantee`` says that released
+    holdout counts are not noised.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,29 @@ class Receipt(BaseModel):
     evaluation_outside_guarantee: bool = True
 
 
+class Forecast(BaseModel):
+    """What the rounds of a plan would cost a site, from its policy and ledger alone.
+
+    ``affordable`` is False where the policy or the budget would refuse, and ``code`` says why.
+    Epsilons are upper bounds (RDP) at ``delta`` after ``rounds`` rounds; None without privacy, or
+    where the site cannot afford them. Nothing in it depends on a case.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: Identifier
+    campaign: Identifier
+    nonce: Hex64
+    rounds: Annotated[int, Field(ge=1)]
+    affordable: bool
+    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")] | None = None
+    noise_multiplier: Finite | None = None
+    epsilon_round: Finite | None = None
+    epsilon_campaign: Finite | None = None
+    epsilon_life: Finite | None = None
+    delta: Finite | None = None
+
+
 class Refusal(BaseModel):
     """Why a site did not do as asked: a stable code, and no text from inside the site."""
 
@@ -54,10 +78,11 @@ class Refusal(BaseModel):
 
 @dataclass(frozen=True)
 class SiteReply:
-    """One site's answer to one plan. Exactly one of ``refusal`` and ``receipt`` is set."""
+    """One site's answer to one plan: exactly one of refusal, receipt and forecast is set."""
 
     site: str
     refusal: Refusal | None = None
     receipt: Receipt | None = None
     update: ModelUpdate | None = None
     evaluation: SiteEvaluation | None = None
+    forecast: Forecast | None = None

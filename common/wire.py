@@ -25,7 +25,7 @@ from safetensors.numpy import save as save_blob
 from common.errors import PlanRefused, UpdateRefused
 from common.evaluation import SiteEvaluation
 from common.plan import MAXIMUM_PLAN_BYTES, Hex64, Identifier, SignedPlan
-from common.records import Receipt, Refusal, SiteReply
+from common.records import Forecast, Receipt, Refusal, SiteReply
 from common.signing import Signature
 from common.update import ModelUpdate, Tensors, UpdateBinding
 
@@ -82,14 +82,18 @@ class _Reply(BaseModel):
     receipt: Receipt | None = None
     binding: _Binding | None = None
     evaluation: SiteEvaluation | None = None
+    forecast: Forecast | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> _Reply:
-        if (self.refusal is None) == (self.receipt is None):
-            raise ValueError("exactly one of refusal and receipt is needed")
+        if [self.refusal, self.receipt, self.forecast].count(None) != 2:
+            raise ValueError("exactly one of refusal, receipt and forecast is needed")
+        forecast = self.forecast
+        if forecast is not None and (forecast.site != self.site or self.evaluation is not None):
+            raise ValueError("a forecast is another site's, or carries an evaluation")
         if self.receipt is None:
             if self.binding is not None:
-                raise ValueError("a refusal carries no update")
+                raise ValueError("only a receipt carries an update")
             return self
         if self.receipt.site != self.site:
             raise ValueError("the receipt is another site's")
@@ -181,6 +185,7 @@ def reply_to_records(reply: SiteReply) -> RecordDict:
         receipt=reply.receipt,
         binding=_binding_of(update.binding) if update is not None else None,
         evaluation=reply.evaluation,
+        forecast=reply.forecast,
     )
     return _pack(header, update.tensors if update is not None else None)
 
@@ -206,7 +211,9 @@ def records_to_reply(records: RecordDict) -> SiteReply:
             raise UpdateRefused(
                 "An update differs from the one on its receipt.", code="update-digest"
             )
-    return SiteReply(header.site, header.refusal, header.receipt, update, header.evaluation)
+    return SiteReply(
+        header.site, header.refusal, header.receipt, update, header.evaluation, header.forecast
+    )
 
 
 def _update(records: RecordDict, binding: _Binding) -> ModelUpdate:

@@ -53,6 +53,8 @@ class LocalFederation:
         Sites to have; those that are in the folder already stay, too.
     task : str
         Recipe of new sites; may be empty where no site is new.
+    recipe : Recipe, optional
+        What new sites are to understand by ``task``, where it is not the installed recipe.
     policy : SitePolicy, optional
         For new sites; by default the start-up kit's own, which allows ``task`` alone.
     site_settings : mapping, optional
@@ -70,6 +72,7 @@ class LocalFederation:
         *,
         sites: Sequence[str] = (),
         task: str = "",
+        recipe: Recipe | None = None,
         policy: SitePolicy | None = None,
         site_settings: Mapping[str, object] | None = None,
     ) -> None:
@@ -83,6 +86,7 @@ class LocalFederation:
             self.folder,
             sites=names,
             task=task,
+            recipe=recipe,
             policy=policy,
             site_settings=lambda _name: {**defaults, **(site_settings or {})},
         )

@@ -27,6 +27,7 @@ from client.settings import SiteSettings
 from client.site_folder import create_site_folder
 from common.errors import ConfigurationError
 from common.plan import Identifier
+from common.recipe import Recipe
 from deploy.certificates import make_authority, make_node_key, make_server_certificate
 from server.coordinator_folder import create_coordinator_folder, plan_public_key
 from server.settings import CoordinatorSettings
@@ -73,6 +74,7 @@ def provision(
     sites: Sequence[str],
     task: str,
     hosts: Sequence[str] = (),
+    recipe: Recipe | None = None,
     policy: SitePolicy | None = None,
     coordinator_settings: Mapping[str, object] | None = None,
     site_settings: SiteChoices | None = None,
@@ -87,6 +89,8 @@ def provision(
         Names of sites to have; those that exist are left as they are.
     task : str
         Recipe that new sites train.
+    recipe : Recipe, optional
+        What new sites are to understand by ``task``, where it is not the installed recipe.
     hosts : sequence of str
         Names and addresses under which sites reach the coordinator; loopback is always added.
     policy : SitePolicy, optional
@@ -112,6 +116,7 @@ def provision(
                     folder / "sites" / name,
                     coordinator,
                     task=task,
+                    recipe=recipe,
                     policy=policy,
                     further=site_settings(name) if site_settings is not None else {},
                 )
@@ -177,6 +182,7 @@ def _kit(
     coordinator: CoordinatorSettings,
     *,
     task: str,
+    recipe: Recipe | None,
     policy: SitePolicy | None,
     further: Mapping[str, object],
 ) -> ProvisionedSite:
@@ -194,6 +200,7 @@ def _kit(
         task=task,
         plan_keys=[plan_public_key(coordinator)],
         policy=policy or policy_text(task),
+        recipe=recipe,
         settings={
             "coordinator_url": f"https://{reached}:{coordinator.port}",
             "superlink": f"{reached}:{coordinator.superlink_port}",

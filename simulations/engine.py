@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.declaration import declare_patients
 from client.intake.importer import ImportSource, import_cases, read_rows
 from client.intake.summary import ImportSummary
 from client.policy import SitePolicy
@@ -179,6 +180,7 @@ def prepare_federation(
             progress=lambda n, _, before=before: on_stage("Importing", before + n, total),  # type: ignore[misc]
         )
         _check_import(hospital, summary)
+        declare_patients(site.policy, summary.suggested_declaration)
         done += len(hospital.rows)
         sites.append(site)
         imports.append(summary)
@@ -260,6 +262,7 @@ def _create_site(
         task=recipe.name,
         plan_keys=[plan_public_key(coordinator)],
         policy=policy,
+        recipe=recipe,
         settings={"threads": 1},
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
     CheckConstraint,
     DateTime,
     Float,
@@ -144,3 +146,26 @@ class LedgerRow(Base):
     written_at: Mapped[datetime] = mapped_column(UtcDateTime)
     previous: Mapped[str] = mapped_column(String(64))
     digest: Mapped[str] = mapped_column(String(64), unique=True)
+
+
+class PlanRow(Base):
+    """A round plan that the site accepted. ``scores``: it was let score the holdout.
+
+    ``issued_at`` is the coordinator's signed time, UTC seconds since 1970.
+    """
+
+    __tablename__ = "plans"
+    __table_args__ = (
+        CheckConstraint("purpose IN ('train', 'evaluate', 'preflight')", name="purpose"),
+        Index("ix_plans_campaign", "campaign"),
+        Index("ix_plans_accepted_at", "accepted_at"),
+    )
+
+    nonce: Mapped[str] = mapped_column(String(64), primary_key=True)
+    campaign: Mapped[str] = mapped_column(String(63))
+    round: Mapped[int] = mapped_column(Integer)
+    purpose: Mapped[str] = mapped_column(String(9))
+    task: Mapped[str] = mapped_column(String(63))
+    scores: Mapped[bool] = mapped_column(Boolean)
+    issued_at: Mapped[int] = mapped_column(BigInteger)
+    accepted_at: Mapped[datetime] = mapped_column(UtcDateTime)

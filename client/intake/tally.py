@@ -11,6 +11,7 @@ from client.cases.store import CaseStore
 from client.intake.checks import NamedLabel, count_near_duplicates, label_leaks
 from client.intake.source import SourceRow
 from client.intake.summary import ClassBalance, ImportSummary, ImportWarning, RefusedRow
+from client.privacy.accounting import public_patients
 from common.errors import InputRefused
 from common.recipe import Recipe
 
@@ -115,6 +116,8 @@ class ImportTally:
             refused_by_code=dict(sorted(self._codes.items())),
             patients=len({r.patient_id.strip() for r in self._stored if r.patient_id}),
             patients_in_two_splits=len(both),
+            training_patients=counts.train_patients,
+            suggested_declaration=max(5, public_patients(counts.train_patients)),
             near_duplicates=near,
             class_balance=balance,
             majority_class=majority,

@@ -48,12 +48,13 @@ class Spend:
 
 @dataclass(frozen=True)
 class Budget:
-    """What may be spent: epsilon for this campaign and for the site's life, at ``delta``."""
+    """What may be spent at ``delta``: epsilon for this campaign, for the site's life, a round."""
 
     epsilon_campaign: float
     epsilon_life: float
     delta: float
     min_noise_multiplier: float
+    epsilon_round: float | None = None
 
 
 def epsilon(entries: Iterable[Spend], delta: float, *, kind: Accountant = "rdp") -> float:
@@ -119,12 +120,18 @@ def noise_multiplier_for(
     """
 
     def fits(thousandths: int, *, coarse: bool = False) -> bool:
-        entry = Spend(thousandths / SIGMA_GRID, sampling_rate, steps * rounds_left)
+        sigma = thousandths / SIGMA_GRID
+        rest = Spend(sigma, sampling_rate, steps * rounds_left)
 
-        def bound(entries: Sequence[Spend]) -> float:
-            return _rdp_epsilon(_merge([*entries, entry]), budget.delta, coarse=coarse)
+        def within(limit: float, entries: Sequence[Spend]) -> bool:
+            return _rdp_epsilon(_merge(entries), budget.delta, coarse=coarse) <= limit
 
-        return bound(campaign) <= budget.epsilon_campaign and bound(life) <= budget.epsilon_life
+        one = budget.epsilon_round
+        return (
+            (one is None or within(one, [Spend(sigma, sampling_rate, steps)]))
+            and within(budget.epsilon_campaign, [*campaign, rest])
+            and within(budget.epsilon_life, [*life, rest])
+        )
 
     low = math.ceil(round(budget.min_noise_multiplier * SIGMA_GRID, 6))
     first: int | None

@@ -23,10 +23,11 @@ from sqlalchemy import Connection, Engine, insert, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from client.cases.tables import LedgerRow
-from client.privacy.accounting import Accountant, Budget, epsilon, noise_multiplier_for
+from client.privacy.accounting import Accountant, Budget, Spend, epsilon, noise_multiplier_for
 from client.privacy.ledger_anchor import LedgerAnchor
 from client.privacy.ledger_lines import (
     GENESIS,
+    Cost,
     LedgerLine,
     RoundRequest,
     Spent,
@@ -93,6 +94,11 @@ class PrivacyLedger:
         """Give the database connections back."""
         self._engine.dispose()
 
+    @property
+    def engine(self) -> Engine:
+        """The database, for the site's other records in it."""
+        return self._engine
+
     def entries(self) -> tuple[LedgerLine, ...]:
         """Return all lines, oldest first.
 
@@ -122,20 +128,33 @@ class PrivacyLedger:
         StoreError
             If the database cannot be written.
         """
+        return self._reserve(request, budget.delta, lambda lines: _noise(lines, request, budget))
 
-        def sigma(lines: Sequence[LedgerLine]) -> float:
-            earlier = spends(lines, request.campaign)
-            return noise_multiplier_for(
-                campaign=earlier,
-                life=spends(lines),
-                sampling_rate=request.sampling_rate,
-                steps=request.steps,
-                rounds_left=request.rounds_left,
-                budget=budget,
-                guess=earlier[-1].noise_multiplier if earlier else None,
-            )
+    def forecast(self, request: RoundRequest, budget: Budget) -> Cost:
+        """Say what the rounds that are left would cost; nothing is written.
 
-        return self._reserve(request, budget.delta, sigma)
+        Raises
+        ------
+        PrivacyRefused
+            With code ``budget-exhausted`` or ``ledger-damaged``.
+        StoreError
+            If the database cannot be read.
+        """
+        lines = self.entries()
+        self._verify(lines)
+        sigma = _noise(lines, request, budget)
+        one = Spend(sigma, request.sampling_rate, request.steps)
+        rest = replace(one, steps=request.steps * request.rounds_left)
+        return Cost(
+            noise_multiplier=sigma,
+            epsilon_round=epsilon([one], budget.delta),
+            epsilon_campaign=epsilon([*spends(lines, request.campaign), rest], budget.delta),
+            epsilon_life=(
+                epsilon([*spends(lines), rest], budget.delta)
+                if rounds_without_privacy(lines) == 0
+                else None
+            ),
+        )
 
     def reserve_without_privacy(self, request: RoundRequest, *, delta: float) -> LedgerLine:
         """Write down a round without privacy; raises as `reserve` does, but for the budget."""
@@ -284,6 +303,19 @@ class PrivacyLedger:
     def _remember(self, line: LedgerLine) -> None:
         if self._anchor is not None:
             self._anchor.advance(line.sequence, line.digest)
+
+
+def _noise(lines: Sequence[LedgerLine], request: RoundRequest, budget: Budget) -> float:
+    earlier = spends(lines, request.campaign)
+    return noise_multiplier_for(
+        campaign=earlier,
+        life=spends(lines),
+        sampling_rate=request.sampling_rate,
+        steps=request.steps,
+        rounds_left=request.rounds_left,
+        budget=budget,
+        guess=earlier[-1].noise_multiplier if earlier else None,
+    )
 
 
 def _unusable(error: SQLAlchemyError) -> StoreError:

@@ -77,6 +77,19 @@ class RoundRequest:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a campaign's remaining rounds would come to: upper bounds after the last of them.
+
+    ``epsilon_life`` is None where a round without privacy has ended the guarantee.
+    """
+
+    noise_multiplier: float
+    epsilon_round: float
+    epsilon_campaign: float
+    epsilon_life: float | None
+
+
+@dataclass(frozen=True)
 class Spent:
     """Upper bounds of epsilon at ``delta``: over the site's life, and for each campaign."""
 

@@ -30,7 +30,9 @@ def provision(
     from deploy import provision as provisioning
 
     recipe = load_recipe(task)
-    done = provisioning.provision(folder, sites=site, task=recipe.name, hosts=host or ())
+    done = provisioning.provision(
+        folder, sites=site, task=recipe.name, recipe=recipe, hosts=host or ()
+    )
 
     def show(console: Console) -> None:
         table = Table(title=f"Federation in {folder}", title_style="bold")

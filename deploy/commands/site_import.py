@@ -115,10 +115,16 @@ def run_import(
     """
     from client.intake.importer import import_cases
     from client.settings import SiteSettings
+    from client.site_recipes import own_recipe
     from common.recipe import load_recipe
 
     settings = SiteSettings.read(site)
-    chosen = load_recipe(recipe or settings.task)
+    chosen = load_recipe(recipe) if recipe else own_recipe(settings, settings.task)
+    if chosen is None:
+        raise ConfigurationError(
+            f"There is no recipe {settings.task}.",
+            action=f"Put {settings.task}.toml into {settings.recipes}.",
+        )
     if chosen.name != settings.task:
         raise ConfigurationError(
             f"The recipe {chosen.name} is not this site's task, {settings.task}.",
@@ -160,6 +166,12 @@ def show_summary(summary: ImportSummary, console: Console) -> None:
     console.print(
         f"Patients in two splits: {summary.patients_in_two_splits}. "
         f"Near-duplicates across the split: {_or_unknown(summary.near_duplicates)}.",
+        highlight=False,
+    )
+    console.print(
+        f"{summary.training_patients} patients may be trained on. Private rounds need a public, "
+        "round number of them in policy.toml, such as "
+        f"[bold]declared_patients = {summary.suggested_declaration}[/].",
         highlight=False,
     )
     for warning in summary.warnings:

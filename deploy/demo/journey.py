@@ -12,6 +12,7 @@ import httpx
 from rich.progress import Progress, TaskID
 
 from client.cases.store import CaseStore
+from client.declaration import declare_patients
 from client.policy import SitePolicy
 from common.errors import RoundFailed
 from common.recipe import Recipe
@@ -86,13 +87,16 @@ class Demo:
             self._folder / name,
             sites=tuple(self._hospitals),
             task=choices.recipe.name,
+            recipe=choices.recipe,
             policy=policy,
         )
         with federation:
             with self._step("starting processes, importing cases"):
                 federation.start()
                 for hospital in self._hospitals.values():
-                    hospital.import_into(federation.site(hospital.name), choices.recipe)
+                    site = federation.site(hospital.name)
+                    summary = hospital.import_into(site, choices.recipe)
+                    declare_patients(site.policy, summary.suggested_declaration)
                 federation.wait_ready()
             yield federation
 

@@ -15,7 +15,7 @@ from client.policy import SitePolicy
 from client.settings import SiteSettings
 from client.site_folder import create_site_folder
 from common.model import build_model, state_tensors
-from common.plan import PrivacyRequest, RoundPlan, SignedPlan, sign_plan
+from common.plan import PrivacyRequest, Purpose, RoundPlan, SignedPlan, sign_plan
 from common.recipe import (
     Augmentation,
     DecisionSpec,
@@ -43,7 +43,7 @@ KEY = SigningKey.generate()
 
 def make_plan(
     *,
-    purpose: Literal["train", "evaluate"] = "train",
+    purpose: Purpose = "train",
     campaign: str = "campaign",
     round: int = 1,
     rounds: int = 3,
@@ -104,6 +104,7 @@ def make_site(
         "release_evaluation": True,
         "minimum_cell": 2,
         "max_grad_norm": 2.0,
+        "declared_patients": 25,
         **policy,
     }
     settings = create_site_folder(
@@ -112,6 +113,7 @@ def make_site(
         task="toy",
         plan_keys=[KEY.verify_key.pem()],
         policy=SitePolicy.model_validate(fields),
+        recipe=TOY,
         settings={"device": "cpu"} | ({"database_url": database_url} if database_url else {}),
     )
     fill(settings, patients, "train")

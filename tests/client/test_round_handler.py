@@ -1,4 +1,3 @@
-import json
 import logging
 import os
 import signal
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 
 from client import round_handler
@@ -23,7 +23,7 @@ from common.plan import RoundPlan
 from common.records import SiteReply
 from common.signing import SigningKey
 from common.update import Tensors, apply
-from tests.client.rounds import base_tensors, make_plan, make_site, signed
+from tests.client.rounds import TOY, base_tensors, make_plan, make_site, signed
 
 
 def no_test(*_: object, **__: object) -> None:
@@ -52,9 +52,8 @@ def refused(site: SiteSettings, plan: RoundPlan, base: Tensors) -> str:
 
 
 def change_policy(site: SiteSettings, **fields: object) -> None:
-    policy = SitePolicy.read(site.folder / "policy.toml").model_dump() | fields
-    lines = [f"{name} = {json.dumps(value)}" for name, value in policy.items()]
-    (site.folder / "policy.toml").write_text("\n".join(lines))
+    policy = SitePolicy.read(site.policy).model_dump(mode="json", exclude_none=True) | fields
+    site.policy.write_text(tomli_w.dumps(policy))
 
 
 def ledger_lines(site: SiteSettings) -> list[tuple[str, int, str | None]]:
@@ -79,7 +78,7 @@ def test_a_campaign_of_private_rounds(site: SiteSettings, base: Tensors) -> None
         assert receipt.privacy_unit == "patient"
         assert receipt.max_grad_norm == 2.0  # the policy's, the plan asked for 50
         assert receipt.steps == 2
-        assert receipt.public_patients == 25  # 24, rounded
+        assert receipt.public_patients == 25  # declared; 24 are there
         assert receipt.epsilon_campaign == receipt.epsilon_life
         assert metrics(reply.evaluation).count == 8
         epsilons.append(receipt.epsilon_campaign or 0.0)
@@ -135,6 +134,77 @@ def test_training_is_not_asked_to_evaluate(site: SiteSettings, base: Tensors) ->
     assert answer(site, make_plan(base=base, evaluate=False), base).evaluation is None
 
 
+def test_evaluations_are_remembered_and_bounded(site: SiteSettings, base: Tensors) -> None:
+    change_policy(site, evaluations_per_day=2)
+    plan = make_plan(purpose="evaluate", base=base)
+    assert answer(site, plan, base).evaluation is not None
+    assert refused(site, plan, base) == "plan-replayed"
+    trained = answer(site, make_plan(base=base), base)
+    assert trained.evaluation is not None
+    assert refused(site, make_plan(purpose="evaluate", base=base), base) == "evaluations-used-up"
+    second = answer(site, make_plan(round=2, base=base), base)
+    assert second.update is not None  # training goes on, unscored
+    assert second.evaluation is None
+
+
+def test_a_lower_round_is_refused(site: SiteSettings, base: Tensors) -> None:
+    assert answer(site, make_plan(round=2, base=base), base).update is not None
+    assert refused(site, make_plan(round=1, base=base), base) == "plan-out-of-order"
+    late = make_plan(purpose="evaluate", round=1, base=base)
+    assert refused(site, late, base) == "plan-out-of-order"
+
+
+def test_the_declared_number_is_told_and_divided_by(tmp_path: Path, base: Tensors) -> None:
+    few = make_site(tmp_path / "few", patients=6, holdout=0, declared_patients=40)
+    more = make_site(tmp_path / "more", patients=7, holdout=0, declared_patients=40)
+    for site in (few, more):
+        reply = answer(site, make_plan(base=base), base)
+        assert reply.receipt is not None
+        assert reply.receipt.public_patients == 40
+
+
+def test_a_recipe_that_is_not_the_sites_own(site: SiteSettings, base: Tensors) -> None:
+    classes = ("bright", "dark")
+    plan = make_plan(base=base, recipe=TOY.model_copy(update={"classes": classes}))
+    assert refused(site, plan, base) == "recipe-changed"
+    (site.recipes / "toy.toml").unlink()
+    assert refused(site, make_plan(base=base), base) == "recipe-changed"
+
+
+def test_a_preflight_says_what_a_campaign_would_cost(site: SiteSettings, base: Tensors) -> None:
+    plan = make_plan(purpose="preflight", rounds=3)
+    forecast = answer(site, plan, {}).forecast
+    assert forecast is not None
+    assert forecast.affordable
+    assert forecast.rounds == 3
+    assert ledger_lines(site) == []
+    for number in (1, 2, 3):
+        reply = answer(site, make_plan(campaign="real", round=number, base=base), base)
+    assert reply.receipt is not None
+    # Each round solves for its noise anew, so the last ones may get a thousandth less.
+    assert reply.receipt.noise_multiplier == pytest.approx(forecast.noise_multiplier, abs=0.003)
+    assert reply.receipt.epsilon_campaign == pytest.approx(forecast.epsilon_campaign, abs=0.03)
+    assert reply.receipt.epsilon_life == pytest.approx(forecast.epsilon_life, abs=0.03)
+    assert refused(site, plan, {}) == "plan-replayed"
+
+
+def test_a_preflight_of_what_cannot_be_afforded(site: SiteSettings) -> None:
+    change_policy(site, epsilon_life=0.01)
+    forecast = answer(site, make_plan(purpose="preflight"), {}).forecast
+    assert forecast is not None
+    assert (forecast.affordable, forecast.code) == (False, "budget-exhausted")
+    assert forecast.epsilon_campaign is None
+    assert refused(site, make_plan(purpose="preflight", epsilon=None), {}) == "privacy-required"
+
+
+def test_a_preflight_touches_no_case(site: SiteSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("cases were read")
+
+    monkeypatch.setattr(round_handler.CaseStore, "open", fail)
+    assert answer(site, make_plan(purpose="preflight"), {}).forecast is not None
+
+
 def test_an_empty_site(tmp_path: Path, base: Tensors) -> None:
     empty = make_site(tmp_path / "empty", patients=0, holdout=0)
     assert refused(empty, make_plan(base=base), base) == "no-cases"
@@ -155,6 +225,11 @@ def test_one_patient_of_one_class_and_no_holdout(tmp_path: Path, base: Tensors) 
         ({"paused": True}, {}, "site-paused"),
         ({"allowed_recipes": ["other"]}, {}, "recipe-not-allowed"),
         ({"epsilon_campaign": 0.01}, {}, "budget-exhausted"),
+        ({"epsilon_round": 0.01}, {}, "budget-exhausted"),
+        ({"declared_patients": 2000, "delta": 0.0009}, {}, "delta-too-large"),
+        ({"rounds_per_day": 0}, {}, "rounds-used-up"),
+        ({"evaluations_per_day": 0}, {"purpose": "evaluate"}, "evaluations-used-up"),
+        ({"evaluations_per_day": 0}, {}, None),
         ({"delta": 0.0009}, {"steps": 1}, None),
         ({}, {"now": 1_000_000}, "plan-expired"),
         ({}, {"now": 4_000_000_000}, "plan-not-yet-valid"),
@@ -175,18 +250,6 @@ def test_refusals(
     change_policy(site, **policy)
     reply = answer(site, make_plan(base=base, **plan), base)  # type: ignore[arg-type]
     assert (reply.refusal.code if reply.refusal else None) == code
-
-
-def test_delta_is_held_against_the_true_number_of_patients(
-    site: SiteSettings, base: Tensors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The real policy caps delta below 1e-3, which 24 patients cannot reach.
-    monkeypatch.setattr(
-        SitePolicy, "read", lambda path: SitePolicy.model_construct(
-            **{**SitePolicy(allowed_recipes=("toy",)).model_dump(), "delta": 1 / 24}
-        ),
-    )  # fmt: skip
-    assert refused(site, make_plan(base=base), base) == "delta-too-large"
 
 
 def test_no_policy_no_keys_no_training(site: SiteSettings, base: Tensors) -> None:
@@ -257,7 +320,7 @@ def test_killed_between_reserve_and_training(
         from client.settings import SiteSettings
         from common.plan import RoundPlan
         from common.signing import SigningKey
-        from tests.client.rounds import base_tensors, signed
+        from tests.client.rounds import TOY, base_tensors, signed
         def train(*_, **__):
             print("training", flush=True)
             sys.stdin.read()

@@ -23,7 +23,11 @@ pytestmark = pytest.mark.journey
 
 SITES = ("north", "south")
 POLICY = SitePolicy(
-    allowed_recipes=("toy",), release_evaluation=True, minimum_cell=1, max_grad_norm=2.0
+    allowed_recipes=("toy",),
+    release_evaluation=True,
+    minimum_cell=1,
+    max_grad_norm=2.0,
+    declared_patients=25,
 )
 ROUND_LIMIT_SECONDS = 90.0
 
@@ -51,7 +55,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def federation(folder: Path) -> Iterator[LocalFederation]:
-    federation = LocalFederation(folder, sites=SITES, task="toy", policy=POLICY)
+    federation = LocalFederation(
+        folder, sites=SITES, task="toy", recipe=toy_recipe(), policy=POLICY
+    )
     with federation:
         federation.start()
         for name in SITES:
