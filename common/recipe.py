@@ -11,7 +11,7 @@ import json
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,6 +24,7 @@ _COORDINATORS_CHOICE = (
 )
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+AggregationName: TypeAlias = Literal["mean", "median", "trimmed-mean", "krum"]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
@@ -152,7 +153,7 @@ class AggregationSpec(_Part):
     may lie (``krum``, and the smallest quorum of all but ``mean``).
     """
 
-    name: Literal["mean", "median", "trimmed-mean", "krum"] = "mean"
+    name: AggregationName = "mean"
     norm_multiple: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.0
     largest_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     trim_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.25
@@ -264,7 +265,7 @@ class Recipe(_Part):
         rounds: int | None = None,
         epsilon: float | None = None,
         normalisation: Literal["group", "frozen"] | None = None,
-        aggregation: str | None = None,
+        aggregation: AggregationName | None = None,
     ) -> Recipe:
         """Return the recipe with the parts that the command line may override.
 

@@ -144,6 +144,7 @@ def _settings(
         raise ConfigurationError(
             f"The campaign's settings break a rule: {faults}.", code="campaign-settings"
         ) from error
+    _check_majority(recipe, settings)
     if settings.sites is not None and len(set(settings.sites)) < settings.quorum:
         raise ConfigurationError(
             f"A quorum of {settings.quorum} is out of reach of {len(set(settings.sites))} sites.",
@@ -151,6 +152,20 @@ def _settings(
             code="campaign-settings",
         )
     return settings
+
+
+def _check_majority(recipe: Recipe, settings: CampaignSettings) -> None:
+    """Refuse a robust aggregator over so few updates that the liars could be half of them."""
+    spec = recipe.federation.aggregation
+    needed = 2 * spec.malicious + 1
+    if spec.name != "mean" and settings.quorum < needed:
+        raise ConfigurationError(
+            f"With a quorum of {settings.quorum}, `{spec.name}` cannot bear "
+            f"{spec.malicious} malicious.",
+            meaning="Half of a round's updates could be theirs.",
+            action=f"Ask for a quorum of {needed} or more, or set `malicious` lower.",
+            code="campaign-settings",
+        )
 
 
 def _first_model(store: ModelStore, champion: Release | None, model: nn.Module) -> _FirstModel:

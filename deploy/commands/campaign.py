@@ -9,7 +9,7 @@ import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from common.recipe import load_recipe
+from common.recipe import AggregationName, load_recipe
 from deploy.console import emit, progress
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ def start(
     ] = False,
     model: Annotated[str | None, typer.Option(help="Another timm network.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Another image size, pixels.")] = None,
+    aggregation: Annotated[
+        AggregationName | None,
+        typer.Option(help="How updates become one; the recipe's own by default."),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(help="Safetensors to start from: timm's for this network, or Wardround's."),
@@ -55,7 +59,9 @@ def start(
 
     nested = folder / "coordinator"
     settings = CoordinatorSettings.read(nested if nested.is_dir() else folder)
-    chosen = load_recipe(recipe).with_changes(model=model, image_size=image_size)
+    chosen = load_recipe(recipe).with_changes(
+        model=model, image_size=image_size, aggregation=aggregation
+    )
     campaign = launch_campaign(
         settings,
         chosen,

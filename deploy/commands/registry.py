@@ -19,8 +19,9 @@ from deploy.console import emit
 
 if TYPE_CHECKING:
     from common.evaluation import Metrics
+    from common.recipe import AggregationSpec
     from common.release import GateCheck, ReleaseManifest
-    from server.api.campaigns import CampaignDocument
+    from server.api.campaigns import CampaignDocument, RoundDocument
     from server.registry.registry import Registry
 
 Folder = Annotated[
@@ -141,7 +142,10 @@ def _campaign_document(registry: Registry, identifier: str) -> CampaignDocument:
 def _draw_campaign(document: CampaignDocument, console: Console) -> None:
     c = document.campaign
     asked = "without privacy" if c.epsilon is None else f"epsilon {c.epsilon:g}"
-    console.print(f"Campaign {c.id}: {c.task}, {c.architecture}, {asked}; {c.state}.")
+    console.print(
+        f"Campaign {c.id}: {c.task}, {c.architecture}, {asked}, {_aggregation(c.aggregation)}; "
+        f"{c.state}."
+    )
     if c.failure:
         console.print(c.failure, style="red", markup=False)
     table = Table("round", "purpose", "state", "AUROC", "accuracy", "majority", "sites")
@@ -149,9 +153,30 @@ def _draw_campaign(document: CampaignDocument, console: Console) -> None:
         sites = ", ".join(f"{s.site} {s.code or s.outcome}" for s in r.sites)
         table.add_row(str(r.number), r.purpose, r.state, *_scores(r.metrics), sites)
     console.print(table)
+    last = [r for r in document.rounds if any(s.update_norm is not None for s in r.sites)]
+    if last:
+        console.print(_deviations(last[-1]))
     for candidate in document.candidates:
         console.print(f"Candidate {candidate.id}: {candidate.state}.")
         console.print(_verdicts(candidate.checks))
+
+
+def _aggregation(spec: AggregationSpec) -> str:
+    bound = f", norms at most {spec.norm_multiple:g} x the median" if spec.norm_multiple else ""
+    return f"{spec.name}{bound}"
+
+
+def _deviations(found: RoundDocument) -> Table:
+    """Draw how far each update of a round lay from the others; all rounds are in ``--json``."""
+    table = Table(
+        *("site", "norm", "cosine to the aggregate", "distance to the median"),
+        title=f"How far the updates of round {found.number} lie apart (1: a typical distance)",
+    )
+    for s in found.sites:
+        if s.update_norm is not None:
+            norm = f"{s.update_norm:.3g}"
+            table.add_row(s.site, norm, _figure(s.update_cosine), _figure(s.update_distance))
+    return table
 
 
 def _draw_release(manifest: ReleaseManifest, console: Console) -> None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from common.evaluation import Metrics
+from common.recipe import AggregationSpec
 from common.release import GateCheck
 from server.api.services import Services
 from server.registry.records import Campaign, Candidate, Contribution, Round
@@ -29,6 +30,7 @@ class CampaignSummary(_Document):
     state: str
     rounds: int
     epsilon: float | None
+    aggregation: AggregationSpec
     base_release: int | None
     failure: str | None
     created_at: datetime
@@ -45,6 +47,7 @@ class CampaignSummary(_Document):
             state=campaign.state,
             rounds=campaign.settings.rounds,
             epsilon=campaign.settings.epsilon,
+            aggregation=campaign.aggregation,
             base_release=campaign.base_release,
             failure=campaign.failure,
             created_at=campaign.created_at,
@@ -60,7 +63,12 @@ class Campaigns(_Document):
 
 
 class SiteOutcome(_Document):
-    """What became of one request to one site, and what its last word on privacy was."""
+    """What became of one request to one site, and what its last word on privacy was.
+
+    ``update_norm``, ``update_cosine`` (to the round's aggregate, -1 to 1) and
+    ``update_distance`` (to the coordinate-wise median of the round's updates, divided by the
+    median of those distances) say how far its update lay from the others; None where none came.
+    """
 
     site: str
     attempt: int
@@ -68,6 +76,9 @@ class SiteOutcome(_Document):
     code: str | None
     seconds: float
     bytes: int
+    update_norm: float | None
+    update_cosine: float | None
+    update_distance: float | None
     epsilon_campaign: float | None
     epsilon_life: float | None
     delta: float | None
@@ -83,6 +94,9 @@ class SiteOutcome(_Document):
             code=contribution.code,
             seconds=contribution.seconds,
             bytes=contribution.bytes,
+            update_norm=contribution.update_norm,
+            update_cosine=contribution.update_cosine,
+            update_distance=contribution.update_distance,
             epsilon_campaign=receipt.epsilon_campaign if receipt else None,
             epsilon_life=receipt.epsilon_life if receipt else None,
             delta=receipt.delta if receipt else None,

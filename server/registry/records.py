@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.evaluation import Metrics, SiteEvaluation
 from common.plan import Identifier
-from common.recipe import LocalTraining, Recipe, ServerOptimizer
+from common.recipe import AggregationSpec, LocalTraining, Recipe, ServerOptimizer
 from common.records import Receipt
 from common.release import ReleaseDraft, ReleaseManifest
 
@@ -111,8 +111,13 @@ class Campaign:
         return self.recipe.privacy.training if self.private else self.recipe.training
 
     @property
+    def aggregation(self) -> AggregationSpec:
+        """How a round's updates become one."""
+        return self.recipe.federation.aggregation
+
+    @property
     def server_optimizer(self) -> ServerOptimizer:
-        """How the mean update is applied."""
+        """How the aggregated update is applied."""
         federation = self.recipe.federation
         return federation.server_with_privacy if self.private else federation.server
 
@@ -133,8 +138,30 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Deviation:
+    """How an update stands to the round's others, as it came and before any bound.
+
+    Attributes
+    ----------
+    cosine : float or None
+        Of the angle between the update and the aggregate, -1 to 1; None where one is zero.
+    distance : float or None
+        Euclidean distance to the coordinate-wise median of all updates, divided by the median
+        of those distances; about 1 for a typical site, None where the median distance is zero.
+    """
+
+    cosine: float | None
+    distance: float | None
+
+
+@dataclass(frozen=True)
 class Contribution:
-    """What became of one request to one site; ``bytes`` of tensors came back in ``seconds``."""
+    """What became of one request to one site; ``bytes`` of tensors came back in ``seconds``.
+
+    ``update_norm`` is Euclidean; for ``update_cosine`` and ``update_distance`` see
+    `Deviation`. All three are None where no update came, the
+    latter two also where the round did not end.
+    """
 
     campaign: str
     round: int
@@ -144,6 +171,8 @@ class Contribution:
     code: str | None = None
     receipt: Receipt | None = None
     update_norm: float | None = None
+    update_cosine: float | None = None
+    update_distance: float | None = None
     bytes: int = 0
     seconds: float = 0.0
 

@@ -7,6 +7,7 @@ registry sees a campaign's progress, and a crash leaves a true account of what c
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from sqlalchemy import Engine, select
@@ -22,6 +23,7 @@ from server.registry.records import (
     CampaignSettings,
     CampaignState,
     Contribution,
+    Deviation,
     Purpose,
     Round,
     RoundState,
@@ -220,6 +222,20 @@ class Registry(ReleaseRecords):
         """Record what became of a request, in place of an earlier record of the same attempt."""
         with self._sessions.writing() as session:
             session.merge(rows.contribution_row(contribution, utc_now()))
+
+    def note_deviations(
+        self, campaign: str, number: int, deviations: Mapping[str, Deviation]
+    ) -> None:
+        """Record how far each accepted update of a round lay from the others, by site."""
+        row = ContributionRow
+        query = select(row).where(
+            row.campaign == campaign, row.round == number, row.outcome == "accepted"
+        )
+        with self._sessions.writing() as session:
+            for found in session.scalars(query):
+                if found.site in deviations:
+                    found.update_cosine = deviations[found.site].cosine
+                    found.update_distance = deviations[found.site].distance
 
     def contributions(
         self, campaign: str, *, number: int | None = None

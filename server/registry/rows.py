@@ -81,6 +81,8 @@ def contribution(row: ContributionRow) -> Contribution:
         code=row.code,
         receipt=None if row.receipt is None else Receipt.model_validate_json(row.receipt),
         update_norm=row.update_norm,
+        update_cosine=row.update_cosine,
+        update_distance=row.update_distance,
         bytes=row.bytes,
         seconds=row.seconds,
     )
@@ -97,6 +99,8 @@ def contribution_row(value: Contribution, now: datetime) -> ContributionRow:
         code=value.code,
         receipt=None if value.receipt is None else value.receipt.model_dump_json(),
         update_norm=value.update_norm,
+        update_cosine=value.update_cosine,
+        update_distance=value.update_distance,
         bytes=value.bytes,
         seconds=value.seconds,
         recorded_at=now,

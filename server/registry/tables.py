@@ -107,6 +107,8 @@ class ContributionRow(Base):
     code: Mapped[str | None] = mapped_column(String(63))
     receipt: Mapped[str | None] = mapped_column(Text)
     update_norm: Mapped[float | None] = mapped_column(Float)
+    update_cosine: Mapped[float | None] = mapped_column(Float)
+    update_distance: Mapped[float | None] = mapped_column(Float)
     bytes: Mapped[int] = mapped_column(Integer)
     seconds: Mapped[float] = mapped_column(Float)
     recorded_at: Mapped[datetime] = mapped_column(Moment)

@@ -60,6 +60,11 @@ class Checkpoints:
         self._due = clock.monotonic() + interval_seconds
         self._protected: set[str] = set()
 
+    @property
+    def folder(self) -> Path:
+        """The campaign's own, for what else must lie on the coordinator's disk."""
+        return self._folder
+
     def protect(self, digest: str) -> None:
         """Never remove these weights: something else refers to them."""
         self._protected.add(digest)

@@ -24,7 +24,8 @@ from server.evaluation import BySite, pooled_metrics
 from server.model_store import ModelStore
 from server.registry.records import Campaign, Candidate, Purpose, RoundState, TrainablePhase
 from server.release_gate import Evidence
-from server.rounds.aggregation import WeightedMean
+from server.rounds.aggregation import Aggregate, aggregate
+from server.rounds.aggregation_spool import UpdateSpool
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.exchange import Exchange, Link, Take
 from server.rounds.exchange_records import Collected, Request
@@ -108,35 +109,43 @@ class CampaignRun:
         return self._finish(done)
 
     def _train(self, number: int) -> None:
-        """Run one training round: collect, average, step, checkpoint."""
+        """Run one training round: collect, aggregate, step, checkpoint."""
         phase = self._campaign.settings.phase(number)
         if phase != self._phase:
             self._norms.forget()
             self._phase = phase
         base_digest = tensors_digest(self._weights)
-        mean = WeightedMean()
-
-        def take(reply: SiteReply, receipt: Receipt, expected: Expected) -> float:
-            norm = check_update(reply.update, receipt, expected, self._norms)
-            if reply.update is None:  # check_update refuses that; this is for the type checker
-                raise UpdateRefused("A reply has no update.", code="update-missing")
-            mean.add(reply.update.tensors, weight=receipt.public_patients)
-            return norm
-
-        collected = self._exchange(number, "train", self._campaign.recipe, self._weights, take)
-        found = pooled_metrics(collected.evaluations, self._campaign.recipe.classes)
-        if not collected.met:
-            self._registry.end_round(self._campaign.id, number, state="failed", metrics=found)
-            raise self._quorum_missed(number, collected)
-        self._note(number, base_digest, collected.evaluations, found.macro_auroc)
-        self._weights = self._step(mean, number)
+        shapes = {name: self._weights[name].shape for name in phase.names}
+        with UpdateSpool(self._checkpoints.folder, shapes) as spool:
+            collected = self._collect_updates(number, spool)
+            found = pooled_metrics(collected.evaluations, self._campaign.recipe.classes)
+            if not collected.met:
+                self._registry.end_round(self._campaign.id, number, state="failed", metrics=found)
+                raise self._quorum_missed(number, collected)
+            self._note(number, base_digest, collected.evaluations, found.macro_auroc)
+            aggregated = aggregate(spool, self._campaign.aggregation)
+        self._registry.note_deviations(self._campaign.id, number, aggregated.deviations)
+        self._weights = self._step(aggregated, number)
         digest = tensors_digest(self._weights)
         state = self._optimizer.state() | self._average.state()
         self._checkpoints.save(number, digest, self._weights, state)
         self._registry.end_round(self._campaign.id, number, aggregate_digest=digest, metrics=found)
 
-    def _step(self, mean: WeightedMean, number: int) -> dict[str, NDArray[np.generic]]:
-        weights = self._optimizer.step(self._weights, mean.mean(), number=number)
+    def _collect_updates(self, number: int, spool: UpdateSpool) -> Collected:
+        """Ask the sites to train; what is accepted goes to disk."""
+
+        def take(reply: SiteReply, receipt: Receipt, expected: Expected) -> float:
+            norm = check_update(reply.update, receipt, expected, self._norms)
+            if reply.update is None:  # check_update refuses that; this is for the type checker
+                raise UpdateRefused("A reply has no update.", code="update-missing")
+            tensors = reply.update.tensors
+            spool.add(expected.site, tensors, weight=receipt.public_patients, norm=norm)
+            return norm
+
+        return self._exchange(number, "train", self._campaign.recipe, self._weights, take)
+
+    def _step(self, aggregated: Aggregate, number: int) -> dict[str, NDArray[np.generic]]:
+        weights = self._optimizer.step(self._weights, aggregated.delta, number=number)
         floating = (a for a in weights.values() if np.issubdtype(a.dtype, np.floating))
         if not all(np.isfinite(array).all() for array in floating):
             raise RoundFailed(

@@ -1,4 +1,7 @@
+import os
 import tracemalloc
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,51 +10,289 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from common.errors import RoundFailed
-from server.rounds.aggregation import WeightedMean
+from common.recipe import AggregationSpec
+from server.rounds.aggregation import (
+    Aggregate,
+    aggregate,
+    capped_shares,
+    krum_selection,
+    norm_factors,
+    trimmed,
+)
+from server.rounds.aggregation_spool import BLOCK_BYTES, UpdateSpool
 
+NAMES = ("mean", "median", "trimmed-mean", "krum")
+ROBUST = NAMES[1:]
 values = arrays(np.float32, (2, 3), elements=st.floats(-100, 100, width=32))
 
 
-@given(st.lists(st.tuples(values, st.integers(1, 10_000)), min_size=1, max_size=6))
+def spec(name: str = "mean", **fields: object) -> AggregationSpec:
+    """Without a bound, unless one is asked for: what is tested is the aggregator alone."""
+    return AggregationSpec.model_validate({"name": name, "norm_multiple": 0} | fields)
+
+
+def spooled(
+    rows: Sequence[np.ndarray],
+    chosen: AggregationSpec,
+    *,
+    weights: Sequence[float] | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Aggregate:
+    """Aggregate updates of one tensor ``w``; site ``s000`` sent the first."""
+    shapes = {"w": rows[0].shape}
+    with UpdateSpool(Path(os.environ["TMPDIR"]), shapes, block_bytes=block_bytes) as spool:
+        for index, row in enumerate(rows):
+            weight = 1.0 if weights is None else weights[index]
+            norm = float(np.linalg.norm(row.astype(np.float64)))
+            spool.add(f"s{index:03d}", {"w": row}, weight=weight, norm=norm)
+        return aggregate(spool, chosen)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("spool")))
+        yield
+
+
+def line(*numbers: float) -> np.ndarray:
+    return np.array(numbers, dtype=np.float32)
+
+
+FIVE = [line(1, 10), line(2, 20), line(3, 30), line(4, 40), line(100, -100)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mean", [22, 0]),
+        ("median", [3, 20]),
+        ("trimmed-mean", [3, 20]),  # the middle three of each coordinate
+        ("krum", [2.5, 25]),  # without the last, which is far from all
+    ],
+)
+def test_five_updates_computed_by_hand(name: str, expected: list[float]) -> None:
+    np.testing.assert_allclose(spooled(FIVE, spec(name)).delta["w"], expected, rtol=1e-6)
+
+
+def test_a_larger_fraction_trims_more() -> None:
+    found = spooled(FIVE, spec("trimmed-mean", trim_fraction=0.4)).delta["w"]
+    np.testing.assert_allclose(found, [3, 20])
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "cut"),
+    [(5, 0.2, 1), (4, 0.25, 1), (3, 0.1, 1), (2, 0.25, 0), (1, 0.25, 0), (10, 0.3, 3), (5, 0, 0)],
+)
+def test_rounding_does_not_switch_trimming_off(count: int, fraction: float, cut: int) -> None:
+    assert trimmed(count, fraction) == cut
+
+
+@given(st.integers(1, 60), st.floats(0, 0.49))
+def test_flowers_trimming_cuts_what_was_meant(count: int, fraction: float) -> None:
+    """Of 0, 1, ..., n - 1 the mean is the same at any cut, so the largest is made immense."""
+    rows = [line(float(n)) for n in range(count - 1)] + [line(1e9)]
+    found = float(spooled(rows, spec("trimmed-mean", trim_fraction=fraction)).delta["w"][0])
+    assert (found > count) == (trimmed(count, fraction) == 0 and count > 0)
+
+
+@given(st.lists(st.tuples(values, st.integers(1, 100)), min_size=1, max_size=6))
 def test_the_mean_is_weighted(parts: list[tuple[np.ndarray, int]]) -> None:
-    mean = WeightedMean()
-    for array, weight in parts:
-        mean.add({"w": array, "s": np.array(array[0, 0])}, weight=weight)
-    expected = np.average([a for a, _ in parts], axis=0, weights=[w for _, w in parts])
-    result = mean.mean()
-    np.testing.assert_allclose(result["w"], expected, atol=1e-4)
-    assert result["w"].dtype == np.float32
-    assert result["s"].shape == ()
+    weights = [w for _, w in parts]
+    expected = np.average([a for a, _ in parts], axis=0, weights=weights)
+    found = spooled([a for a, _ in parts], spec(largest_share=1.0), weights=weights)
+    np.testing.assert_allclose(found.delta["w"], expected, atol=1e-3)
+    assert found.delta["w"].dtype == np.float32
 
 
-@given(st.lists(st.tuples(values, st.integers(1, 100)), min_size=2, max_size=5), st.randoms())
-def test_the_order_of_arrival_does_not_matter(parts: list[tuple[np.ndarray, int]], random) -> None:
-    first, second = WeightedMean(), WeightedMean()
-    for array, weight in parts:
-        first.add({"w": array}, weight=weight)
-    random.shuffle(parts)
-    for array, weight in parts:
-        second.add({"w": array}, weight=weight)
-    np.testing.assert_allclose(first.mean()["w"], second.mean()["w"], rtol=1e-6, atol=1e-6)
+@given(st.lists(values, min_size=1, max_size=6), st.integers(1, 7), st.sampled_from(NAMES[:3]))
+def test_blocks_change_nothing(rows: list[np.ndarray], coordinates: int, name: str) -> None:
+    chosen = spec(name, norm_multiple=2.0)
+    whole = spooled(rows, chosen)
+    parts = spooled(rows, chosen, block_bytes=8 * len(rows) * coordinates)
+    np.testing.assert_allclose(whole.delta["w"], parts.delta["w"], rtol=1e-5, atol=1e-5)
+    for site, deviation in whole.deviations.items():
+        other = parts.deviations[site].distance
+        assert (deviation.distance is None) == (other is None)
+        assert deviation.distance is None or deviation.distance == pytest.approx(other)
 
 
-def test_nothing_has_no_mean() -> None:
-    with pytest.raises(RoundFailed):
-        WeightedMean().mean()
+def test_blocks_change_nothing_for_krum() -> None:
+    """Random rows: among equal scores, the last bit of a sum would decide."""
+    rows = list(np.random.default_rng(1).normal(size=(7, 50)).astype(np.float32))
+    whole = spooled(rows, spec("krum", malicious=2)).delta["w"]
+    parts = spooled(rows, spec("krum", malicious=2), block_bytes=8 * 7 * 3).delta["w"]
+    np.testing.assert_allclose(whole, parts, rtol=1e-6)
 
 
-def test_memory_does_not_grow_with_the_number_of_sites() -> None:
-    size = 500_000
+@given(st.lists(values, min_size=3, max_size=6), st.randoms(), st.sampled_from(NAMES))
+def test_who_answers_first_does_not_matter(rows: list[np.ndarray], random, name: str) -> None:
+    def run(order: list[int]) -> np.ndarray:
+        with UpdateSpool(Path(os.environ["TMPDIR"]), {"w": (2, 3)}) as spool:
+            for index in order:
+                norm = float(np.linalg.norm(rows[index]))
+                spool.add(f"s{index}", {"w": rows[index]}, weight=index + 1, norm=norm)
+            return aggregate(spool, AggregationSpec.model_validate({"name": name})).delta["w"]
+
+    order = list(range(len(rows)))
+    first = run(order)
+    random.shuffle(order)
+    np.testing.assert_array_equal(first, run(order))
+
+
+honest = arrays(np.float32, (7, 4), elements=st.floats(-1, 1, width=32))
+hostile = arrays(np.float32, (2, 4), elements=st.floats(-1e6, 1e6, width=32))
+
+
+@given(honest, hostile, st.sampled_from(["median", "trimmed-mean"]))
+def test_two_liars_of_nine_cannot_leave_the_honest_range(
+    good: np.ndarray, bad: np.ndarray, name: str
+) -> None:
+    """Yin et al. 2018: with no more liars than are cut off, each coordinate stays honest."""
+    found = spooled([*bad, *good], spec(name)).delta["w"]
+    assert np.all(found >= good.min(axis=0) - 1e-6)
+    assert np.all(found <= good.max(axis=0) + 1e-6)
+
+
+@given(honest, hostile)
+def test_krum_keeps_near_the_honest(good: np.ndarray, bad: np.ndarray) -> None:
+    """A liar that is kept lies no farther out than the honest ones lie apart."""
+    found = spooled([*bad, *good], spec("krum", malicious=2)).delta["w"]
+    spread = max(float(np.linalg.norm(a - b)) for a in good for b in good)
+    assert np.linalg.norm(found - good.mean(axis=0)) <= 4 * spread + 1e-5
+
+
+@given(honest, hostile, st.sampled_from(NAMES))
+def test_the_norm_bound_holds_in_the_first_round(
+    good: np.ndarray, bad: np.ndarray, name: str
+) -> None:
+    found = spooled([*bad, *good], spec(name, norm_multiple=2.0)).delta["w"]
+    longest = max(float(np.linalg.norm(row)) for row in good)
+    assert np.linalg.norm(found) <= 2 * longest * (2 if name == "median" else 1) + 1e-5
+
+
+def test_one_liar_moves_a_mean_without_a_bound_and_the_tests_above_can_fail() -> None:
+    rows = [line(1e6, 0), *[line(1, 1)] * 3]
+    assert spooled(rows, spec("mean")).delta["w"][0] > 1e5
+    assert spooled(rows, spec("mean", norm_multiple=2.0)).delta["w"][0] < 2
+
+
+@pytest.mark.parametrize("name", ROBUST)
+def test_a_declared_weight_moves_no_robust_aggregate(name: str) -> None:
+    rows = FIVE
+    plain = spooled(rows, spec(name)).delta["w"]
+    claimed = spooled(rows, spec(name), weights=[1, 1, 1, 1, 10_000_000]).delta["w"]
+    np.testing.assert_array_equal(plain, claimed)
+
+
+def test_a_norm_is_bounded_by_the_lower_median() -> None:
+    np.testing.assert_allclose(norm_factors([1, 100], 3), [1, 0.03])
+    np.testing.assert_allclose(norm_factors([1, 2, 3, 400], 3), [1, 1, 1, 6 / 400])
+    np.testing.assert_allclose(norm_factors([0, 0, 5], 3), [1, 1, 0])
+    np.testing.assert_allclose(norm_factors([0, 5], 3), [1, 1])
+    np.testing.assert_allclose(norm_factors([1, 100], 0), [1, 1])
+
+
+@given(
+    st.lists(st.integers(1, 10_000_000), min_size=1, max_size=12),
+    st.floats(0.05, 1.0),
+)
+def test_shares_are_a_distribution_and_capped(weights: list[int], largest: float) -> None:
+    shares = capped_shares(weights, largest)
+    assert shares.sum() == pytest.approx(1)
+    assert np.all(shares > 0)
+    if len(weights) >= 3:
+        assert shares.max() <= max(largest, 1 / len(weights)) * (1 + 1e-6)
+    order = np.argsort(weights, kind="stable")
+    assert np.all(np.diff(shares[order]) >= -1e-9), "who declares more never weighs less"
+
+
+def test_a_false_claim_is_capped_and_the_rest_shared_in_proportion() -> None:
+    np.testing.assert_allclose(capped_shares([10_000_000, 100, 300], 0.5), [0.5, 0.125, 0.375])
+    np.testing.assert_allclose(capped_shares([100, 300], 0.5), [0.25, 0.75])
+    np.testing.assert_allclose(capped_shares([100, 200, 300], 0.5), [1 / 6, 1 / 3, 1 / 2])
+
+
+def test_krum_drops_the_far_ones() -> None:
+    points = np.array([[0.0], [1], [2], [50], [3], [-60]])
+    distances = np.square(points - points.T)
+    np.testing.assert_array_equal(krum_selection(distances, 2), [0, 1, 2, 4])
+
+
+def test_krum_bears_twins() -> None:
+    """Of two equal updates neither is its own neighbour only."""
+    distances = np.square(np.array([[5.0], [5], [0], [0.1], [0.2]]) - [5, 5, 0, 0.1, 0.2])
+    assert 2 in krum_selection(distances, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_has_no_aggregate(name: str) -> None:
+    with (
+        UpdateSpool(Path(os.environ["TMPDIR"]), {"w": (2,)}) as spool,
+        pytest.raises(RoundFailed) as caught,
+    ):
+        aggregate(spool, spec(name))
+    assert caught.value.code == "no-updates"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_updates_have_one(name: str, count: int) -> None:
+    found = spooled([line(2, 4)] * count, spec(name)).delta["w"]
+    np.testing.assert_allclose(found, [2, 4])
+
+
+def test_tensors_keep_their_names_and_shapes(tmp_path: Path) -> None:
+    shapes = {"b": (2, 3), "a": (4,), "scalar": ()}
+    delta = {n: np.full(s, i, np.float32) for i, (n, s) in enumerate(shapes.items())}
+    with UpdateSpool(tmp_path, shapes) as spool:
+        spool.add("north", delta, weight=1, norm=1)
+        found = aggregate(spool, spec()).delta
+    assert {n: a.shape for n, a in found.items()} == shapes
+    for name, array in delta.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_no_update_is_ever_seen_as_a_file(tmp_path: Path) -> None:
+    """Not even a process that is killed leaves one site's update behind."""
+    with UpdateSpool(tmp_path / "new", {"w": (1000,)}) as spool:
+        spool.add("north", {"w": np.ones(1000, np.float32)}, weight=1, norm=1)
+        assert not list((tmp_path / "new").iterdir())
+        assert (tmp_path / "new").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_does_not_grow_with_the_number_of_sites(tmp_path: Path, name: str) -> None:
+    size, block = 500_000, 2**20
 
     def peak(sites: int) -> int:
-        tracemalloc.start()
-        mean = WeightedMean()
-        for seed in range(sites):
-            mean.add({"a": np.full(size, seed, dtype=np.float32)}, weight=1)
-        found = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return found
+        with UpdateSpool(tmp_path, {"a": (size,)}, block_bytes=block) as spool:
+            tracemalloc.start()
+            for seed in range(sites):
+                row = np.full(size, seed, dtype=np.float32)
+                spool.add(f"s{seed}", {"a": row}, weight=1, norm=float(seed + 1))
+            aggregate(spool, spec(name, norm_multiple=3))
+            found = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            return found
 
-    few, many = peak(2), peak(20)
-    assert many < few * 1.1
-    assert many < size * (8 + 8 + 8 + 4) * 1.1, "one sum, one update and what adding needs"
+    few, many = peak(3), peak(24)
+    assert many < few * 1.2
+    assert many < size * 4 * 2 + 8 * block, "one update, one aggregate and a few blocks"
+
+
+def test_how_far_updates_lie_apart() -> None:
+    rows = [line(1, 0), line(1, 0.1), line(1, -0.1), line(-10, 0)]
+    found = spooled(rows, spec("median")).deviations
+    liar = found["s003"]
+    assert liar.cosine == pytest.approx(-1, abs=1e-3)
+    assert liar.distance is not None
+    assert liar.distance > 50
+    assert found["s000"].cosine == pytest.approx(1, abs=1e-3)
+
+
+def test_figures_that_cannot_be_had_are_none() -> None:
+    same = spooled([line(0, 0)] * 3, spec("mean")).deviations["s000"]
+    assert (same.cosine, same.distance) == (None, None)
+    broken = spooled([line(np.nan, 0), line(1, 1), line(1, 2)], spec("mean")).deviations["s000"]
+    assert (broken.cosine, broken.distance) == (None, None)

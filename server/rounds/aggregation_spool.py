@@ -1,0 +1,160 @@
+"""A round's accepted updates on disk, until they are aggregated.
+
+Robust aggregators look at all updates at once, and so does a norm bound that is taken from the
+round itself. On disk they cost no memory, however many sites there are; they are read back a
+block of coordinates at a time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import StoreError
+
+BLOCK_BYTES = 16 * 2**20
+"""Of one block in float64; aggregating holds a few times as much at once."""
+
+
+@dataclass(frozen=True)
+class SpooledUpdate:
+    """Whose update it is, the weight that the site declared, and the update's norm."""
+
+    site: str
+    weight: float
+    norm: float
+
+
+class UpdateSpool:
+    """The updates of one round, as rows of one file that has no name.
+
+    The file is unlinked as soon as it is opened, so that no update of a single site outlives the
+    round, even where the process is killed.
+
+    Parameters
+    ----------
+    folder : Path
+        On whose file system the updates are kept; made if it is missing.
+    shapes : mapping of str to tuple of int
+        Of the trainable tensors.
+    block_bytes : int, optional
+        Size of the blocks that `blocks` yields.
+
+    Raises
+    ------
+    StoreError
+        If the disk failed, here or later.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
+        self._shapes = {name: tuple(shapes[name]) for name in sorted(shapes)}
+        self._size = sum(int(np.prod(shape)) for shape in self._shapes.values())
+        self._block_bytes = block_bytes
+        self._updates: list[SpooledUpdate] = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by close()
+        except OSError as error:
+            raise _disk(error) from error
+
+    def __enter__(self) -> UpdateSpool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._file.close()
+
+    def add(
+        self, site: str, delta: Mapping[str, NDArray[np.float32]], *, weight: float, norm: float
+    ) -> None:
+        """Write one update, which `server.rounds.update_checks` has accepted.
+
+        Parameters
+        ----------
+        site : str
+            Each at most once.
+        delta : mapping of str to ndarray, float32
+            Of the spool's names and shapes.
+        weight : float
+            Above 0; declared by the site.
+        norm : float
+            The update's Euclidean norm.
+        """
+        try:
+            self._file.seek(4 * self._size * len(self._updates))
+            for name in self._shapes:
+                # A tensor at a time: no second copy of the whole update.
+                self._file.write(np.ascontiguousarray(delta[name], dtype=np.float32).data)
+            self._file.flush()
+        except OSError as error:
+            raise _disk(error) from error
+        self._updates.append(SpooledUpdate(site, weight, norm))
+
+    @property
+    def updates(self) -> tuple[SpooledUpdate, ...]:
+        """The updates in order of site names: what comes first must not matter."""
+        return tuple(self._updates[row] for row in self._order())
+
+    @property
+    def size(self) -> int:
+        """Coordinates of an update."""
+        return self._size
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Yield all coordinates of all updates, a block at a time.
+
+        Yields
+        ------
+        where : slice
+            The block's place among the coordinates.
+        rows : ndarray, float64, shape (updates, block)
+            In the order of `updates`.
+        """
+        count, order = len(self._updates), self._order()
+        if not count or not self._size:
+            return
+        rows = np.memmap(self._file, dtype=np.float32, mode="r", shape=(count, self._size))
+        step = max(1, self._block_bytes // (8 * count))
+        for first in range(0, self._size, step):
+            where = slice(first, min(first + step, self._size))
+            yield where, rows[order, where].astype(np.float64)
+
+    def tensors(self, flat: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return a row as tensors, which share its memory."""
+        found, first = {}, 0
+        for name, shape in self._shapes.items():
+            size = int(np.prod(shape))
+            found[name] = flat[first : first + size].reshape(shape)
+            first += size
+        return found
+
+    def _order(self) -> list[int]:
+        return sorted(range(len(self._updates)), key=lambda row: self._updates[row].site)
+
+
+def _disk(error: OSError) -> StoreError:
+    return StoreError(
+        f"A round's updates cannot be kept on disk: {error}.",
+        action="Free disk space at the coordinator, then start a new campaign.",
+        code="updates-disk",
+    )
