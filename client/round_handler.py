@@ -7,7 +7,6 @@ them; or a refusal, which is a code without any text.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,13 +35,11 @@ from common.model import build_model, load_tensors
 from common.plan import RoundPlan, SignedPlan, verify_plan
 from common.recipe import Recipe
 from common.records import Receipt, Refusal, SiteReply
+from common.refusals import INTERNAL_ERROR, OUT_OF_MEMORY, outward_code
 from common.signing import VerifyKey
 from common.update import ModelUpdate, Tensors, UpdateBinding, difference, tensors_digest
 
 logger = logging.getLogger(__name__)
-
-INTERNAL_ERROR = "internal-error"
-_CODE = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -242,9 +239,9 @@ def read_plan_keys(settings: SiteSettings) -> list[VerifyKey]:
 def refusal_code(error: BaseException) -> str:
     """Return the code that may leave the site for an error: never any of its text."""
     if isinstance(error, WardroundError):
-        return error.code if _CODE.fullmatch(error.code) else INTERNAL_ERROR
+        return outward_code(error.code)
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return "out-of-memory"
+        return OUT_OF_MEMORY
     return INTERNAL_ERROR
 
 

@@ -26,6 +26,7 @@ from server.registry.records import Candidate
 from server.registry.registry import Registry
 
 SWAP_SECONDS = 120.0
+UNCLIPPED_HEAD_RATE, UNCLIPPED_RATE = 1e-2, 1e-3
 SETTLE_SECONDS = 2.0
 FIRST_CAMPAIGN_SHARE = 0.7
 """Of each site's epsilon for life, so that the second campaign has something to spend."""
@@ -282,14 +283,22 @@ class Demo:
 
 
 def _without_noise(recipe: Recipe) -> Recipe:
-    """Return a recipe whose studies without privacy train just as its private campaigns do."""
+    """Return a recipe whose studies without privacy train as much as its private campaigns do.
+
+    The same parameters move in as many steps on as many patients. The step's length cannot be
+    the same: a private one is fitted to clipped gradients, and unclipped ones would diverge
+    with it, so AdamW finds its own.
+    """
     model = recipe.model.model_copy(update={"trainable": recipe.privacy.trainable})
-    server = recipe.federation.server_with_privacy
+    rate = UNCLIPPED_HEAD_RATE if model.trainable == "head" else UNCLIPPED_RATE
+    free = {"optimizer": "adamw", "learning_rate": rate, "momentum": 0.0}
     return recipe.model_copy(
         update={
             "model": model,
-            "training": recipe.privacy.training,
-            "federation": recipe.federation.model_copy(update={"server": server}),
+            "training": recipe.privacy.training.model_copy(update=free),
+            "federation": recipe.federation.model_copy(
+                update={"server": recipe.federation.server_with_privacy}
+            ),
         }
     )
 
