@@ -24,7 +24,6 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from client.cases.tables import LedgerRow
 from client.privacy.accounting import Accountant, Budget, Spend, epsilon, noise_multiplier_for
-from client.privacy.ledger_anchor import LedgerAnchor
 from client.privacy.ledger_lines import (
     GENESIS,
     Cost,
@@ -40,6 +39,7 @@ from client.privacy.ledger_lines import (
     spends,
 )
 from client.settings import SiteSettings
+from common.anchor import Anchor, Head
 from common.database import migrate, open_database
 from common.errors import PrivacyRefused, StoreError
 
@@ -71,7 +71,7 @@ class PrivacyLedger:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._engine = engine
-        self._anchor = LedgerAnchor(anchor) if anchor is not None else None
+        self._anchor = Anchor(anchor) if anchor is not None else None
         self._clock = clock
 
     @classmethod
@@ -294,11 +294,17 @@ class PrivacyLedger:
 
     def _verify(self, lines: Sequence[LedgerLine]) -> None:
         check_chain(lines)
-        newest = self._anchor.read() if self._anchor is not None else None
+        newest = self._newest()
         if newest is None:
             return
         if newest.sequence > len(lines) or lines[newest.sequence - 1].digest != newest.digest:
             raise damaged("The privacy ledger has lost lines, or is an old copy.")
+
+    def _newest(self) -> Head | None:
+        try:
+            return self._anchor.read() if self._anchor is not None else None
+        except StoreError as error:
+            raise damaged(error.what) from error
 
     def _remember(self, line: LedgerLine) -> None:
         if self._anchor is not None:
