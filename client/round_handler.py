@@ -115,7 +115,7 @@ class RoundHandler:
         plan = verify_plan(signed, read_plan_keys(self._settings), now=now)
         policy = SitePolicy.read(self._settings.policy)
         policy.check(plan, own=own_recipe(self._settings, plan.recipe.name), now=now)
-        if plan.purpose != "preflight" and tensors_digest(base) != plan.base_digest:
+        if tensors_digest(base) != plan.base_digest:
             raise PlanRefused("The base model is not the plan's.", code="plan-base-mismatch")
         limits = Limits(policy.rounds_per_day, policy.evaluations_per_day)
         with SiteRecords.open(self._settings) as records:

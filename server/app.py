@@ -23,6 +23,7 @@ from server.rounds.checkpoints import Checkpoints
 from server.rounds.clock import Clock, SystemClock
 from server.rounds.exchange import Link
 from server.rounds.loop import CampaignRun
+from server.rounds.preflight import preflight
 from server.rounds.site_directory import SiteDirectory
 from server.settings import CoordinatorSettings
 
@@ -57,8 +58,10 @@ def run_campaign(
     *,
     flower_run: int | None = None,
     clock: Clock | None = None,
-) -> Candidate:
+) -> Candidate | None:
     """Run a created campaign to its candidate, and say in the registry how it ended.
+
+    None where the campaign was only to ask the sites what it would cost them.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def run_campaign(
 
 def _run(
     grid: Grid, settings: CoordinatorSettings, registry: Registry, identifier: str, clock: Clock
-) -> Candidate:
+) -> Candidate | None:
     campaign = registry.campaign(identifier)
     directory = SiteDirectory(grid, registry, clock, only=campaign.settings.sites)
     link = Link(
@@ -95,6 +98,9 @@ def _run(
         settings=campaign.settings,
         plan_seconds=settings.plan_seconds,
     )
+    preflight(link, campaign)
+    if campaign.settings.only_preflight:
+        return None
     models = ModelStore(settings.models)
     checkpoints = Checkpoints(models, settings.data / "campaigns" / campaign.id, clock)
     return CampaignRun(campaign, link=link, models=models, checkpoints=checkpoints).run()

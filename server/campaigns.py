@@ -40,6 +40,7 @@ def create_campaign(
     weights: Path | None = None,
     quorum: int | None = None,
     auto_approve: bool = True,
+    only_preflight: bool = False,
     site_wait_seconds: float | None = None,
     round_deadline_seconds: float | None = None,
 ) -> str:
@@ -71,6 +72,8 @@ def create_campaign(
         A safetensors file to start from.
     auto_approve : bool, default True
         Whether a candidate that passes the gate is released without a person.
+    only_preflight : bool, default False
+        Only ask the sites what the campaign would cost them.
     site_wait_seconds : float, optional
         How long sites may take to connect; 120 by default.
 
@@ -97,6 +100,7 @@ def create_campaign(
         sites=sites,
         quorum=quorum,
         auto_approve=auto_approve,
+        only_preflight=only_preflight,
         site_wait_seconds=site_wait_seconds,
         round_deadline_seconds=round_deadline_seconds,
     )

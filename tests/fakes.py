@@ -28,7 +28,7 @@ from common.recipe import (
     PrivacySpec,
     Recipe,
 )
-from common.records import Receipt, Refusal, SiteReply
+from common.records import Forecast, Receipt, Refusal, SiteReply
 from common.update import ModelUpdate, UpdateBinding, tensors_digest
 from common.wire import (
     SiteDescription,
@@ -99,6 +99,7 @@ class FakeSite:
     holdout: int = 60
     speed: float = 0.5
     behave: Callable[[SiteReply, RoundPlan], RecordDict | Error | None] | None = None
+    unaffordable: str | None = None
     plans: list[RoundPlan] = field(default_factory=list)
     bases: list[str] = field(default_factory=list)
 
@@ -108,11 +109,25 @@ class FakeSite:
             return description_to_records(SiteDescription(site=self.name, software="0.1.0"))
         signed, base = records_to_request(message.content)
         plan = RoundPlan.model_validate_json(signed.payload)
+        if plan.purpose == "preflight":
+            return reply_to_records(self.forecast(plan))
         assert tensors_digest(base) == plan.base_digest
         self.plans.append(plan)
         self.bases.append(plan.base_digest)
         reply = self.honest(plan, base)
         return reply_to_records(reply) if self.behave is None else self.behave(reply, plan)
+
+    def forecast(self, plan: RoundPlan) -> SiteReply:
+        """The preflight's answer; ``unaffordable`` is the code of what stands in the way."""
+        told = Forecast(
+            site=self.name,
+            campaign=plan.campaign,
+            nonce=plan.nonce,
+            rounds=plan.rounds,
+            affordable=self.unaffordable is None,
+            code=self.unaffordable,
+        )
+        return SiteReply(self.name, forecast=told)
 
     def honest(self, plan: RoundPlan, base: dict[str, NDArray[np.generic]]) -> SiteReply:
         update = None
@@ -256,7 +271,8 @@ class FakeGrid(Grid):
         site = self.sites[message.metadata.dst_node_id]
         answer = site.answer(message)
         if answer is not None:
-            due = self.clock.monotonic() + site.delay
+            slow = site.delay if message.metadata.group_id != "preflight" else 0.0
+            due = self.clock.monotonic() + slow
             reply = Message(answer, reply_to=message)
             source = self.impostors.get(reply.metadata.src_node_id, reply.metadata.src_node_id)
             reply.metadata.__dict__["_src_node_id"] = source

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from common.evaluation import Metrics, SiteEvaluation
 from common.plan import Identifier
 from common.recipe import AggregationSpec, LocalTraining, Recipe, ServerOptimizer
-from common.records import Receipt
+from common.records import Forecast, Receipt
 from common.release import ReleaseDraft, ReleaseManifest
 
 Scope = Literal["all", "bias", "head"]
@@ -54,6 +54,8 @@ class CampaignSettings(BaseModel):
         In order of ``first_round``, the first being 1.
     auto_approve : bool
         Whether a candidate that passes the gate is released without a person.
+    only_preflight : bool
+        Whether the campaign ends when the sites have said what it would cost them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +70,7 @@ class CampaignSettings(BaseModel):
     early_stopping_rounds: Annotated[int, Field(ge=0)] = 0
     phases: Annotated[tuple[TrainablePhase, ...], Field(min_length=1)]
     auto_approve: bool = True
+    only_preflight: bool = False
 
     def phase(self, number: int) -> TrainablePhase:
         """Return the phase of a round."""
@@ -175,6 +178,24 @@ class Contribution:
     update_distance: float | None = None
     bytes: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class SiteForecast:
+    """What a site said a campaign would cost it, or why it did not say.
+
+    ``refuses`` is True where the site itself said no (``code`` says why), not where it was silent.
+    """
+
+    site: str
+    code: str | None = None
+    refuses: bool = False
+    forecast: Forecast | None = None
+
+    @property
+    def affordable(self) -> bool:
+        """Whether the site said that it can afford the whole campaign."""
+        return self.forecast is not None and self.forecast.affordable
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ registry sees a campaign's progress, and a crash leaves a true account of what c
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sqlalchemy import Engine, select
@@ -28,10 +28,11 @@ from server.registry.records import (
     Round,
     RoundState,
     Site,
+    SiteForecast,
 )
 from server.registry.releases import ReleaseRecords
 from server.registry.sessions import Sessions, utc_now
-from server.registry.tables import CampaignRow, ContributionRow, RoundRow, SiteRow
+from server.registry.tables import CampaignRow, ContributionRow, ForecastRow, RoundRow, SiteRow
 from server.settings import CoordinatorSettings
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
@@ -236,6 +237,28 @@ class Registry(ReleaseRecords):
                 if found.site in deviations:
                     found.update_cosine = deviations[found.site].cosine
                     found.update_distance = deviations[found.site].distance
+
+    def record_forecasts(self, campaign: str, forecasts: Sequence[SiteForecast]) -> None:
+        """Record what the sites said that a campaign would cost them."""
+        with self._sessions.writing() as session:
+            for told in forecasts:
+                detail = told.forecast
+                session.merge(
+                    ForecastRow(
+                        campaign=campaign,
+                        site=told.site,
+                        code=told.code,
+                        refuses=told.refuses,
+                        forecast=None if detail is None else detail.model_dump_json(),
+                        recorded_at=utc_now(),
+                    )
+                )
+
+    def forecasts(self, campaign: str) -> tuple[SiteForecast, ...]:
+        """Return what the sites said before a campaign, by site."""
+        query = select(ForecastRow).where(ForecastRow.campaign == campaign)
+        found = self._sessions.all(query.order_by(ForecastRow.site))
+        return tuple(rows.forecast(row) for row in found)
 
     def contributions(
         self, campaign: str, *, number: int | None = None

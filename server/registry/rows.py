@@ -7,7 +7,7 @@ from typing import cast, overload
 
 from common.evaluation import Metrics, SiteEvaluation
 from common.recipe import Recipe
-from common.records import Receipt
+from common.records import Forecast, Receipt
 from common.release import ReleaseDraft, ReleaseManifest
 from server.registry.records import (
     Campaign,
@@ -22,11 +22,13 @@ from server.registry.records import (
     Round,
     RoundState,
     Site,
+    SiteForecast,
 )
 from server.registry.tables import (
     CampaignRow,
     CandidateRow,
     ContributionRow,
+    ForecastRow,
     ReleaseRow,
     RoundRow,
     SiteRow,
@@ -104,6 +106,17 @@ def contribution_row(value: Contribution, now: datetime) -> ContributionRow:
         bytes=value.bytes,
         seconds=value.seconds,
         recorded_at=now,
+    )
+
+
+def forecast(row: ForecastRow) -> SiteForecast:
+    """Return the row's value."""
+    told = row.forecast
+    return SiteForecast(
+        site=row.site,
+        code=row.code,
+        refuses=row.refuses,
+        forecast=None if told is None else Forecast.model_validate_json(told),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     DateTime,
     Float,
@@ -111,6 +112,19 @@ class ContributionRow(Base):
     update_distance: Mapped[float | None] = mapped_column(Float)
     bytes: Mapped[int] = mapped_column(Integer)
     seconds: Mapped[float] = mapped_column(Float)
+    recorded_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class ForecastRow(Base):
+    """What a site said, before the first round, that a campaign would cost it."""
+
+    __tablename__ = "forecasts"
+
+    campaign: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
+    site: Mapped[str] = mapped_column(String(63), primary_key=True)
+    code: Mapped[str | None] = mapped_column(String(63))
+    refuses: Mapped[bool] = mapped_column(Boolean)
+    forecast: Mapped[str | None] = mapped_column(Text)
     recorded_at: Mapped[datetime] = mapped_column(Moment)
 
 

@@ -85,16 +85,12 @@ class Exchange:
         Whose round has its row in the registry; contributions are written there as they come.
     take : callable
         What becomes of a reply that answers its request.
-    gather : bool, default False
-        Whether to wait for all expected sites to connect before asking the first, for as long
-        as sites may take; else a possible quorum is enough.
     """
 
-    def __init__(self, link: Link, request: Request, take: Take, *, gather: bool = False) -> None:
+    def __init__(self, link: Link, request: Request, take: Take) -> None:
         self._link = link
         self._request = request
         self._take = take
-        self._gather = gather
         self._collected = Collected(request.quorum)
         self._open: dict[str, _Open] = {}
         self._settled: set[str] = set()
@@ -119,7 +115,7 @@ class Exchange:
         hopeful = len(self._collected.accepted) + len(self._open)
         connected = self._link.directory.wait(
             lambda found: hopeful + len(found.keys() - busy) >= self._request.quorum,
-            everyone=self._gather and attempt == 1,
+            everyone=False,
             seconds=self._link.settings.site_wait_seconds,
         )
         free = {site: node for site, node in connected.items() if site not in busy}

@@ -83,7 +83,6 @@ class CampaignRun:
         self._champion: BySite | None = None
         self._best: _Scored | None = None
         self._stale = 0
-        self._asked_before = False
 
     def run(self) -> Candidate:
         """Run all rounds, judge the result and record the candidate.
@@ -232,8 +231,7 @@ class CampaignRun:
         quorum = settings.quorum if train else max(settings.quorum, recipe.release.minimum_sites)
         self._registry.start_round(self._campaign.id, number, purpose=purpose, base_digest=digest)
         request = Request(number, plan, pack_tensors(tensors), shapes, quorum)
-        gather, self._asked_before = not self._asked_before, True
-        return Exchange(self._link, request, take, gather=gather).collect()
+        return Exchange(self._link, request, take).collect()
 
     def _quorum_missed(self, number: int, collected: Collected) -> RoundFailed:
         return RoundFailed(

@@ -85,12 +85,13 @@ def test_every_site_gets_a_signed_plan_with_its_own_nonce(tmp_path: Path) -> Non
     for message in coordinator.grid.pushed:
         signed, base = records_to_request(message.content)
         plan = verify_plan(signed, [key], now=coordinator.clock.now())
+        assert (plan.purpose == "preflight") == (not base)  # no model travels to be told a price
         assert plan.base_digest == tensors_digest(base)
         assert plan.privacy.epsilon == 4.0
         assert plan.training == plan.recipe.privacy.training
         assert plan.steps_before == (plan.round - 1) * plan.training.local_steps
         nonces.add(plan.nonce)
-    assert len(nonces) == len(coordinator.grid.pushed) == 12
+    assert len(nonces) == len(coordinator.grid.pushed) == 15
     assert isinstance(signed, SignedPlan)
 
 

@@ -1,0 +1,166 @@
+"""Before the first round: asking every site what the campaign would cost it.
+
+A site answers from its policy and its privacy ledger alone; nothing is trained or spent. Where
+too many refuse, or cannot afford it, for a quorum ever to be met, the campaign ends here instead
+of in the middle, with privacy spent for nothing. A connected site that does not answer is not
+counted out: it may for the rounds.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+
+from flwr.app import Message, MessageType
+
+from common.errors import RoundFailed, UpdateRefused
+from common.plan import PrivacyRequest, RoundPlan, sign_plan
+from common.records import Forecast
+from common.refusals import SITE_REFUSALS
+from common.update import tensors_digest
+from common.wire import records_to_reply, request_to_records
+from server.registry.records import Campaign, SiteForecast
+from server.rounds.clock import Backoff
+from server.rounds.exchange import FLOWER_ERRORS, Link
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    site: str
+    node: int
+    plan: RoundPlan
+
+
+def preflight(link: Link, campaign: Campaign) -> tuple[SiteForecast, ...]:
+    """Ask all sites that take part, and record what they say.
+
+    Raises
+    ------
+    RoundFailed
+        With code ``preflight``, if a quorum is out of reach; the text names each site's reason.
+    StoreError
+        If the registry failed.
+    """
+    connected = link.directory.wait(
+        lambda found: len(found) >= campaign.settings.quorum,
+        everyone=True,
+        seconds=campaign.settings.site_wait_seconds,
+    )
+    found = {
+        site: SiteForecast(site, code="not-connected")
+        for site in link.directory.expected() - connected.keys()
+    }
+    found |= {f.site: f for f in _answers(link, _ask(link, campaign, connected))}
+    forecasts = tuple(found[site] for site in sorted(found))
+    link.registry.record_forecasts(campaign.id, forecasts)
+    for forecast in forecasts:
+        logger.info(
+            "preflight campaign=%s site=%s affordable=%s code=%s",
+            *(campaign.id, forecast.site, forecast.affordable, forecast.code),
+        )
+    lost = [f for f in forecasts if f.refuses or f.site not in connected]
+    if len(forecasts) - len(lost) < campaign.settings.quorum:
+        raise _out_of_reach(campaign, lost)
+    return forecasts
+
+
+def _out_of_reach(campaign: Campaign, lost: list[SiteForecast]) -> RoundFailed:
+    known = [(f.site, f.code or "refused") for f in lost]
+    reasons = "; ".join(f"{site} ({code}) {SITE_REFUSALS.get(code, '')}" for site, code in known)
+    return RoundFailed(
+        f"The quorum of {campaign.settings.quorum} sites is out of reach: "
+        f"{reasons.strip() or 'no other site is connected'}".rstrip(".")
+        + ".",
+        meaning="Nothing was trained, and no privacy was spent.",
+        action="Ask for less epsilon or other rounds, or see to the sites that are named.",
+        code="preflight",
+    )
+
+
+def _ask(link: Link, campaign: Campaign, connected: dict[str, int]) -> dict[str, _Asked]:
+    asked: dict[str, _Asked] = {}
+    for site, node in connected.items():
+        plan = _plan(link, campaign)
+        message = Message(
+            request_to_records(sign_plan(plan, link.key), {}),
+            node,
+            MessageType.EVALUATE,
+            ttl=float(link.plan_seconds),
+            group_id="preflight",
+        )
+        # An empty id: the SuperLink does not know the node any more.
+        for identifier in link.grid.push_messages([message]):
+            asked[identifier] = _Asked(site, node, plan)
+    return asked
+
+
+def _plan(link: Link, campaign: Campaign) -> RoundPlan:
+    settings, privacy = campaign.settings, campaign.recipe.privacy
+    issued = int(link.clock.now())
+    return RoundPlan(
+        purpose="preflight",
+        campaign=campaign.id,
+        round=1,
+        rounds=settings.rounds,
+        nonce=secrets.token_hex(32),
+        base_digest=tensors_digest({}),
+        recipe=campaign.recipe,
+        training=campaign.training,
+        trainable=settings.phase(1).scope,
+        privacy=PrivacyRequest(
+            epsilon=settings.epsilon,
+            max_grad_norm=privacy.max_grad_norm,
+            augmentation_multiplicity=privacy.augmentation_multiplicity,
+        ),
+        evaluate=False,
+        issued_at=issued,
+        expires_at=issued + link.plan_seconds,
+    )
+
+
+def _answers(link: Link, asked: dict[str, _Asked]) -> list[SiteForecast]:
+    waiting = {i: a for i, a in asked.items() if i}
+    found = [SiteForecast(a.site, code="not-delivered") for i, a in asked.items() if not i]
+    deadline = link.clock.monotonic() + ANSWER_SECONDS
+    backoff = Backoff()
+    while waiting and link.clock.monotonic() < deadline:
+        for message in link.grid.pull_messages(list(waiting)):
+            request = waiting.pop(message.metadata.reply_to_message_id, None)
+            if request is not None:
+                found.append(_read(request, message))
+                backoff.reset()
+        if waiting:
+            link.clock.sleep(backoff.interval(deadline - link.clock.monotonic()))
+    return found + [SiteForecast(a.site, code="deadline") for a in waiting.values()]
+
+
+def _read(request: _Asked, message: Message) -> SiteForecast:
+    if message.has_error():
+        return SiteForecast(request.site, code=FLOWER_ERRORS.get(message.error.code, "site-failed"))
+    try:
+        reply = records_to_reply(message.content)
+        if message.metadata.src_node_id != request.node:
+            raise UpdateRefused("Another node answers.", code="reply-node")
+        if reply.refusal is not None:
+            return SiteForecast(request.site, code=reply.refusal.code, refuses=True)
+        return _forecast(request, reply.forecast)
+    except UpdateRefused as error:
+        return SiteForecast(request.site, code=error.code)
+
+
+def _forecast(request: _Asked, forecast: Forecast | None) -> SiteForecast:
+    plan = request.plan
+    if forecast is None or (forecast.site, forecast.campaign, forecast.nonce) != (
+        request.site,
+        plan.campaign,
+        plan.nonce,
+    ):
+        raise UpdateRefused("A forecast is for another request.", code="reply-binding")
+    return SiteForecast(
+        request.site, forecast.code, refuses=not forecast.affordable, forecast=forecast
+    )

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from flwr.app import Error, Message, RecordDict
+
+from common.errors import RoundFailed
+from common.records import Refusal, SiteReply
+from common.wire import reply_to_records
+from tests.fakes import FakeSite
+from tests.server.campaigns import Coordinator
+
+
+class Stubborn(FakeSite):
+    """A site that answers a preflight in its own way, and rounds honestly."""
+
+    first: RecordDict | Error | None = None
+
+    def answer(self, message: Message) -> RecordDict | Error | None:
+        if message.metadata.group_id == "preflight":
+            return self.first
+        return super().answer(message)
+
+
+def stubborn(name: str, first: RecordDict | Error | None) -> Stubborn:
+    site = Stubborn(name)
+    site.first = first
+    return site
+
+
+def refusal(name: str, code: str) -> RecordDict:
+    return reply_to_records(SiteReply(name, refusal=Refusal(code=code)))
+
+
+def test_every_sites_word_is_recorded_before_the_first_round(tmp_path: Path) -> None:
+    sites = [
+        FakeSite("east"),
+        FakeSite("north"),
+        FakeSite("south", unaffordable="budget-exhausted"),
+    ]
+    made = Coordinator(tmp_path, sites)
+    campaign = made.create(rounds=1, epsilon=8.0)
+    made.run(campaign)
+    told = {f.site: f for f in made.registry.forecasts(campaign.id)}
+    assert told["east"].affordable
+    assert told["east"].forecast is not None
+    assert told["east"].forecast.rounds == 1
+    assert (told["south"].affordable, told["south"].code) == (False, "budget-exhausted")
+    assert told["south"].refuses
+
+
+def test_without_a_possible_quorum_nothing_is_trained(tmp_path: Path) -> None:
+    sites = [FakeSite("north"), FakeSite("south", unaffordable="budget-exhausted")]
+    made = Coordinator(tmp_path, sites)
+    campaign = made.create(epsilon=8.0)
+    with pytest.raises(RoundFailed, match=r"south \\(budget-exhausted\\)") as caught:
+        made.run(campaign)
+    assert caught.value.code == "preflight"
+    assert made.registry.campaign(campaign.id).state == "failed"
+    assert [site.plans for site in sites] == [[], []]
+
+
+def test_a_policys_refusal_counts_as_one(tmp_path: Path) -> None:
+    made = Coordinator(
+        tmp_path, [FakeSite("north"), stubborn("south", refusal("south", "site-paused"))]
+    )
+    campaign = made.create(epsilon=8.0)
+    with pytest.raises(RoundFailed, match="The hospital has paused its site"):
+        made.run(campaign)
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [
+        (None, "deadline"),
+        (Error(code=2, reason="/data/jane-doe"), "site-app-failed"),
+        (reply_to_records(SiteReply("other", refusal=Refusal(code="no-cases"))), "no-cases"),
+        (RecordDict(), "reply-malformed"),
+    ],
+)
+def test_who_does_not_answer_may_still_take_part(
+    tmp_path: Path, first: RecordDict | Error | None, code: str
+) -> None:
+    sites = [FakeSite("east"), FakeSite("north"), stubborn("south", first)]
+    made = Coordinator(tmp_path, sites)
+    campaign = made.create(rounds=1, epsilon=8.0)
+    made.run(campaign)
+    told = {f.site: f.code for f in made.registry.forecasts(campaign.id)}
+    assert told["south"] == code
+    assert sites[2].plans  # and it was asked to train
+
+
+def test_a_forecast_for_another_request_is_not_believed(tmp_path: Path) -> None:
+    class Replaying(FakeSite):
+        def forecast(self, plan):  # type: ignore[no-untyped-def]
+            return super().forecast(plan.model_copy(update={"nonce": "0" * 64}))
+
+    made = Coordinator(tmp_path, [FakeSite("north"), FakeSite("west"), Replaying("south")])
+    campaign = made.create(rounds=1, epsilon=8.0)
+    made.run(campaign)
+    told = {f.site: f for f in made.registry.forecasts(campaign.id)}
+    assert told["south"].code == "reply-binding"
+    assert told["south"].forecast is None
+
+
+def test_only_asking(tmp_path: Path) -> None:
+    sites = [FakeSite("north"), FakeSite("south")]
+    made = Coordinator(tmp_path, sites)
+    campaign = made.create(epsilon=8.0, only_preflight=True)
+    assert made.run_any(campaign) is None
+    assert made.registry.campaign(campaign.id).state == "finished"
+    assert made.registry.rounds(campaign.id) == ()
+    assert [site.plans for site in sites] == [[], []]
+    assert all(f.affordable for f in made.registry.forecasts(campaign.id))
