@@ -29,6 +29,7 @@ from server.model_store import ModelStore
 from server.registry.records import Candidate, Contribution, Round
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
+from simulations.adversaries import Adversary, check_adversaries, falsify_cases
 from simulations.hospitals import Hospital, SiteRule, split_into_hospitals
 from simulations.report import SimulationReport, write_report
 from simulations.scoring import Predictions, load_hospitals, predictions_of
@@ -68,6 +69,8 @@ class Simulation:
     workers : int
         Sites that work at the same time, each on one CPU thread, and threads of the pooled
         training; 0 is one for each CPU core.
+    adversaries : tuple of Adversary
+        Sites that attack; all others are honest.
     """
 
     recipe: Recipe
@@ -78,6 +81,7 @@ class Simulation:
     pooled: bool = False
     seed: int = 0
     workers: int = 0
+    adversaries: tuple[Adversary, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ def prepare_federation(
     rows = list(read_rows(simulation.source).rows)
     hospitals = split_into_hospitals(rows, simulation.rule, seed=simulation.seed)
     _check_quorum(recipe, hospitals)
+    check_adversaries(simulation.adversaries, [hospital.name for hospital in hospitals])
     for part in FOLDERS:
         check_empty(simulation.out / part)
     coordinator = create_coordinator_folder(simulation.out / "coordinator", releases=False)
@@ -180,6 +185,9 @@ def prepare_federation(
             progress=lambda n, _, before=before: on_stage("Importing", before + n, total),  # type: ignore[misc]
         )
         _check_import(hospital, summary)
+        for adversary in simulation.adversaries:
+            if adversary.site == hospital.name:
+                falsify_cases(site, recipe, adversary.behaviour)
         declare_patients(site.policy, summary.suggested_declaration)
         done += len(hospital.rows)
         sites.append(site)
@@ -212,6 +220,7 @@ def run_campaign(
                 site_count=len(federation.sites),
                 workers=simulation.workers or os.cpu_count() or 1,
                 log=simulation.out / "logs" / "simulation.log",
+                adversaries=simulation.adversaries,
             )
         seconds = time.monotonic() - started
         candidates = registry.candidates(campaign=campaign)

@@ -14,11 +14,11 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before flwr and ray are imported: both read these once.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -32,6 +32,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from common.errors import ProcessError
+
+if TYPE_CHECKING:
+    from simulations.adversaries import Adversary
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +103,14 @@ class StoppableGrid(Grid):
 
 
 def run_campaign_on_ray(
-    campaign: str, *, coordinator: Path, sites: Path, site_count: int, workers: int, log: Path
+    campaign: str,
+    *,
+    coordinator: Path,
+    sites: Path,
+    site_count: int,
+    workers: int,
+    log: Path,
+    adversaries: Sequence[Adversary] = (),
 ) -> None:
     """Run a created campaign to its end; when this returns or raises, Ray is gone.
 
@@ -116,6 +126,8 @@ def run_campaign_on_ray(
         Sites that work at the same time, each on one CPU thread.
     log : Path
         Gets everything that Flower and the ServerApp log.
+    adversaries : sequence of Adversary
+        Sites that change their updates.
 
     Raises
     ------
@@ -124,8 +136,11 @@ def run_campaign_on_ray(
     """
     from flwr.simulation import run_simulation
 
-    from client.app import app as client_app
+    from client.app import app as honest_app
     from server.app import app as server_app
+    from simulations.adversaries import hostile_app
+
+    client_app = hostile_app(honest_app, adversaries) if adversaries else honest_app
 
     stop = threading.Event()
     configured = ServerApp()

@@ -14,11 +14,13 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from common.errors import ConfigurationError
+from common.recipe import AggregationName
 from deploy.console import emit, progress
 
 if TYPE_CHECKING:
     from client.intake.source import ImportSource
     from common.recipe import Recipe
+    from simulations.adversaries import Adversary
     from simulations.hospitals import SiteRule
     from simulations.report import SimulationReport
     from simulations.scoring import Scores
@@ -65,6 +67,14 @@ def simulate(
     no_privacy: Annotated[
         bool, typer.Option("--no-privacy", help="A study without differential privacy.")
     ] = False,
+    aggregation: Annotated[
+        AggregationName | None,
+        typer.Option(help="How updates become one; the recipe's own by default."),
+    ] = None,
+    adversary: Annotated[
+        list[str] | None,
+        typer.Option(help="SITE=BEHAVIOUR, and again for another: a site that attacks."),
+    ] = None,
     baseline: Annotated[
         Baseline, typer.Option(help="pooled: train on the union of the data, too.")
     ] = Baseline.none,
@@ -83,16 +93,24 @@ def simulate(
     """
     from common.recipe import load_recipe
     from deploy.demo.phantom_defaults import for_phantoms
+    from simulations.adversaries import parse_adversary
     from simulations.hospitals import parse_site_rule
 
     if (data is None) == (not phantom):
         raise ConfigurationError(
             "Exactly one of --data and --phantom is needed.", code="simulation-data"
         )
+    attacking = tuple(parse_adversary(text) for text in adversary or ())
     chosen = load_recipe(recipe)
     if phantom:
         chosen = for_phantoms(chosen).with_changes(rounds=PHANTOM_ROUNDS)
-    chosen = chosen.with_changes(model=model, image_size=image_size, rounds=rounds, epsilon=epsilon)
+    chosen = chosen.with_changes(
+        model=model,
+        image_size=image_size,
+        rounds=rounds,
+        epsilon=epsilon,
+        aggregation=aggregation,
+    )
     folder = out or Path("runs") / f"simulation-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     rule = parse_site_rule(sites_by)
     if phantom:
@@ -107,6 +125,7 @@ def simulate(
         pooled=baseline is Baseline.pooled,
         seed=seed,
         workers=workers,
+        adversaries=attacking,
         quiet=as_json,
     )
     emit(report, as_json=as_json, show=lambda console: show_report(report, folder, console))
@@ -208,6 +227,7 @@ def _run(
     pooled: bool,
     seed: int,
     workers: int,
+    adversaries: tuple[Adversary, ...],
     quiet: bool,
 ) -> SimulationReport:
     from simulations.engine import Simulation, run_simulation
@@ -221,6 +241,7 @@ def _run(
         pooled=pooled,
         seed=seed,
         workers=workers,
+        adversaries=adversaries,
     )
     with progress(quiet=quiet) as display:
         bars: dict[str, TaskID] = {}

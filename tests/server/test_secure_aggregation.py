@@ -1,4 +1,4 @@
-"""ADR 0008 stands on these findings about Flower: when one fails, Flower has changed; look again."""
+"""ADR 0008 stands on these findings about Flower; where one fails, look at Flower again."""
 
 import numpy as np
 import pytest

@@ -8,6 +8,7 @@ from common.errors import ConfigurationError
 from common.recipe import load_recipe
 from deploy.commands import simulate as command
 from deploy.commands.simulate import show_report, simulate
+from simulations.adversaries import Adversary
 from simulations.report import SimulationReport
 from simulations.scoring import HospitalImages, Predictions
 
@@ -54,6 +55,8 @@ def test_options_reach_the_simulation(tmp_path, monkeypatch, capsys):
         image_size=48,
         rounds=2,
         epsilon=3.0,
+        aggregation="median",
+        adversary=["hospital-002=sign-flip"],
         baseline=command.Baseline.pooled,
         out=tmp_path / "run",
         as_json=True,
@@ -62,6 +65,8 @@ def test_options_reach_the_simulation(tmp_path, monkeypatch, capsys):
     assert simulation.recipe.federation.rounds == 2
     assert simulation.recipe.privacy.epsilon == 3.0
     assert simulation.recipe.model.architecture == "test_resnet"
+    assert simulation.recipe.federation.aggregation.name == "median"
+    assert simulation.adversaries == (Adversary("hospital-002", "sign-flip"),)
     assert (simulation.private, simulation.pooled) == (True, True)
     assert (tmp_path / "run" / "data" / "labels.csv").is_file()
     assert json.loads(capsys.readouterr().out)["recipe"] == RECIPE
