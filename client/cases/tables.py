@@ -21,6 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from common.audit import audit_table
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -169,3 +171,6 @@ class PlanRow(Base):
     scores: Mapped[bool] = mapped_column(Boolean)
     issued_at: Mapped[int] = mapped_column(BigInteger)
     accepted_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+AUDIT = audit_table(Base.metadata)

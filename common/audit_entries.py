@@ -1,0 +1,194 @@
+"""What an audit log may say: a closed set of entries, none of which has room for anything else.
+
+Nothing here is about a patient, an image or an answer. Digests are SHA-256, in hex.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from common.plan import Hex64, Identifier, Purpose
+
+Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Count = Annotated[int, Field(ge=0)]
+RoundNumber = Annotated[int, Field(ge=1)]
+Epsilon = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Content: TypeAlias = Literal[
+    "update", "receipt", "evaluation", "forecast", "refusal", "description"
+]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Left(_Entry):
+    """At a site: a reply was about to leave. Written before it goes.
+
+    ``bytes`` and ``sha256`` are of the reply's content (`common.wire.content_digest`).
+    ``epsilon_campaign`` and ``epsilon_life`` are upper bounds after it, as on the receipt. The
+    request is named where its plan carried a coordinator's signature.
+    """
+
+    kind: Literal["left"] = "left"
+    contents: Annotated[tuple[Content, ...], Field(min_length=1, max_length=6)]
+    destination: Annotated[str, Field(pattern=r"^[^\s/]{1,255}:[0-9]{1,5}$")]
+    bytes: Count
+    sha256: Hex64
+    campaign: Identifier | None = None
+    round: RoundNumber | None = None
+    nonce: Hex64 | None = None
+    update_digest: Hex64 | None = None
+    epsilon_campaign: Epsilon | None = None
+    epsilon_life: Epsilon | None = None
+    code: Slug | None = None
+
+
+class PlanAccepted(_Entry):
+    """At a site: a plan passed signature, policy and memory. Written before anything is done."""
+
+    kind: Literal["plan-accepted"] = "plan-accepted"
+    campaign: Identifier
+    round: RoundNumber
+    nonce: Hex64
+    purpose: Purpose
+    plan_digest: Hex64
+
+
+class PlanDeclined(_Entry):
+    """At a site: a request was answered with a refusal. The plan is named if it was signed."""
+
+    kind: Literal["plan-refused"] = "plan-refused"
+    code: Slug
+    campaign: Identifier | None = None
+    round: RoundNumber | None = None
+    nonce: Hex64 | None = None
+
+
+class PolicyChanged(_Entry):
+    """At a site: ``policy.toml`` holds other bytes than when it was last looked at."""
+
+    kind: Literal["policy-changed"] = "policy-changed"
+    digest: Hex64
+
+
+class PatientWithdrawn(_Entry):
+    """At a site: a patient took part no longer; ``cases`` of theirs left the store."""
+
+    kind: Literal["patient-withdrawn"] = "patient-withdrawn"
+    cases: Count
+
+
+class ReleaseInstalled(_Entry):
+    """At a site: this release answers from now on."""
+
+    kind: Literal["release-installed"] = "release-installed"
+    version: RoundNumber
+    model_digest: Hex64
+
+
+class PredictionMade(_Entry):
+    """At a site: one answer was given. Nothing about the image, the answer or the patient."""
+
+    kind: Literal["prediction"] = "prediction"
+    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    version: RoundNumber
+    model_digest: Hex64
+
+
+class Unaudited(_Entry):
+    """At a site: so many predictions before this line could not be written down."""
+
+    kind: Literal["unaudited"] = "unaudited"
+    predictions: Annotated[int, Field(ge=1)]
+
+
+class PlanSent(_Entry):
+    """At the coordinator: a signed plan was about to go to a site."""
+
+    kind: Literal["plan-sent"] = "plan-sent"
+    site: Identifier
+    campaign: Identifier
+    round: RoundNumber
+    nonce: Hex64
+    purpose: Purpose
+    plan_digest: Hex64
+
+
+class ReplyTaken(_Entry):
+    """At the coordinator: a site's reply came and passed all checks."""
+
+    kind: Literal["reply-taken"] = "reply-taken"
+    site: Identifier
+    campaign: Identifier
+    round: RoundNumber
+    nonce: Hex64
+    update_digest: Hex64 | None
+    bytes: Count
+    sha256: Hex64
+
+
+class ReplyRefused(_Entry):
+    """At the coordinator: a reply came that is no use: the site's refusal, or a bad answer.
+
+    ``sha256`` is None where Flower reported an error and no content came.
+    """
+
+    kind: Literal["reply-refused"] = "reply-refused"
+    site: Identifier
+    campaign: Identifier
+    round: RoundNumber
+    nonce: Hex64
+    code: Slug
+    update_digest: Hex64 | None = None
+    bytes: Count = 0
+    sha256: Hex64 | None = None
+
+
+class CandidateMade(_Entry):
+    """At the coordinator: a campaign came to a model."""
+
+    kind: Literal["candidate"] = "candidate"
+    campaign: Identifier
+    candidate: Identifier
+    model_digest: Hex64
+
+
+class GateDecision(_Entry):
+    """At the coordinator: the release gate judged a candidate; ``failed`` names its checks."""
+
+    kind: Literal["gate-decision"] = "gate-decision"
+    candidate: Identifier
+    model_digest: Hex64
+    decision: Literal["waiting", "approved", "refused"]
+    failed: tuple[Annotated[str, Field(max_length=64)], ...] = ()
+
+
+class Released(_Entry):
+    """At the coordinator: a candidate was published under a version."""
+
+    kind: Literal["released"] = "released"
+    version: RoundNumber
+    model_digest: Hex64
+    campaign: Identifier
+    candidate: Identifier
+
+
+SiteEntry: TypeAlias = (
+    Left
+    | PlanAccepted
+    | PlanDeclined
+    | PolicyChanged
+    | PatientWithdrawn
+    | ReleaseInstalled
+    | PredictionMade
+    | Unaudited
+)
+CoordinatorEntry: TypeAlias = (
+    PlanSent | ReplyTaken | ReplyRefused | CandidateMade | GateDecision | Released
+)
+Entry: TypeAlias = SiteEntry | CoordinatorEntry
+
+ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="kind")])
