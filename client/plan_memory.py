@@ -116,11 +116,11 @@ class PlanMemory:
             )
         return Accepted(scores)
 
-    def training_rounds(self, task: str, *, since: datetime) -> list[TrainingRound]:
-        """Return the training rounds of a task from ``since`` on, oldest first."""
+    def training_rounds(self, task: str) -> list[TrainingRound]:
+        """Return the training rounds of a task, oldest first."""
         query = (
             select(PlanRow)
-            .where(PlanRow.task == task, PlanRow.purpose == "train", PlanRow.accepted_at >= since)
+            .where(PlanRow.task == task, PlanRow.purpose == "train")
             .order_by(PlanRow.accepted_at)
         )
         with self._transactions.reading() as session:

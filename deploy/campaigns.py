@@ -45,6 +45,7 @@ def launch_campaign(
     private: bool = True,
     quorum: int | None = None,
     weights: Path | None = None,
+    only_preflight: bool = False,
 ) -> str:
     """Create a campaign in the registry and start the Flower run that carries it.
 
@@ -63,6 +64,8 @@ def launch_campaign(
     weights : Path, optional
         A safetensors file to start from, in place of random weights. Where it holds BatchNorm
         statistics (timm's published weights do), they are kept, frozen.
+    only_preflight : bool, default False
+        Only ask the sites what the campaign would cost them.
 
     Returns
     -------
@@ -90,6 +93,7 @@ def launch_campaign(
             private=private,
             quorum=quorum,
             weights=weights,
+            only_preflight=only_preflight,
         )
         try:
             flower_run.start_run(settings, identifier)
@@ -108,6 +112,7 @@ def watch_campaign(
     *,
     check: Callable[[], None] = lambda: None,
     timeout: float | None = None,
+    failing: bool = True,
 ) -> Campaign:
     """Wait for a campaign's end.
 
@@ -123,6 +128,8 @@ def watch_campaign(
         Called at every look; what it raises ends the watch.
     timeout : float, optional
         Seconds; None waits as long as the campaign's own deadlines allow.
+    failing : bool, default True
+        Whether a failed campaign raises; it is returned otherwise.
 
     Raises
     ------
@@ -141,7 +148,7 @@ def watch_campaign(
                 on_progress(progress)
             seen = progress
             campaign = progress.campaign
-            if campaign.state == "finished":
+            if campaign.state == "finished" or (campaign.state == "failed" and not failing):
                 return campaign
             if campaign.state == "failed":
                 raise RoundFailed(

@@ -12,11 +12,13 @@ from deploy.commands import (
     campaign,
     demo,
     local,
+    preflight,
     provision,
     registry,
     simulate,
     site_budget,
     site_import,
+    site_withdraw,
 )
 from deploy.console import EXIT_INTERRUPTED, EXIT_USAGE, exit_code, report_error
 
@@ -38,9 +40,11 @@ app.add_typer(site, name="site")
 app.add_typer(coordinator, name="coordinator")
 site.command("import")(site_import.import_command)
 site.command("budget")(site_budget.budget)
+site.command("withdraw")(site_withdraw.withdraw)
 campaigns = typer.Typer(no_args_is_help=True, help="Start, list and show campaigns.")
 coordinator.add_typer(campaigns, name="campaign")
 campaigns.command("start")(campaign.start)
+campaigns.command("preflight")(preflight.preflight)
 campaigns.command("list")(registry.list_campaigns)
 campaigns.command("show")(registry.show_campaign)
 releases = typer.Typer(no_args_is_help=True, help="List and show released models.")

@@ -13,8 +13,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from client.intake.summary import ImportSummary
+from client.withdrawal import Withdrawal
 from common.release import ReleaseManifest
 from deploy.commands.campaign import StartedCampaign
+from deploy.commands.preflight import PreflightDocument
 from deploy.commands.site_budget import BudgetDocument
 from deploy.console import ErrorDocument
 from deploy.demo.report import DemoReport
@@ -29,7 +31,9 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("provision", Provisioned),
     ("site-import", ImportSummary),
     ("site-budget", BudgetDocument),
+    ("site-withdraw", Withdrawal),
     ("coordinator-campaign-start", StartedCampaign),
+    ("coordinator-campaign-preflight", PreflightDocument),
     ("coordinator-campaign-list", Campaigns),
     ("coordinator-campaign-show", CampaignDocument),
     ("coordinator-release-list", Releases),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast
@@ -76,6 +77,18 @@ class NewCase:
     age: float | str | None = None
     sex: str | None = None
     split: Split | None = None
+
+
+@dataclass(frozen=True)
+class PatientHistory:
+    """A patient's side, and since when (UTC) each task could use a confirmed case of theirs.
+
+    ``withdrawn`` is when they withdrew, None if they have not.
+    """
+
+    split: Split
+    confirmed: Mapping[str, datetime]
+    withdrawn: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from client.cases.case import Case, CaseCounts, ClassCount, as_case
+from client.cases.case import Case, CaseCounts, ClassCount, PatientHistory, as_case
 from client.cases.splits import Split
 from client.cases.tables import CaseRow, PatientRow
 from common.errors import NotFound
@@ -47,6 +49,20 @@ def likenesses(session: Session, task: str, split: Split) -> list[str]:
         .where(CaseRow.task == task, CaseRow.status == "confirmed", PatientRow.split == split)
     )
     return list(session.scalars(query))
+
+
+def history(session: Session, patient_key: str) -> PatientHistory:
+    """Return a patient's side, and since when each task has a confirmed case; `NotFound`."""
+    patient = session.get(PatientRow, patient_key)
+    if patient is None:
+        raise NotFound("This patient has no case here.", code="patient-not-found")
+    query = (
+        select(CaseRow.task, func.min(CaseRow.confirmed_at))
+        .where(CaseRow.patient == patient_key, CaseRow.confirmed_at.is_not(None))
+        .group_by(CaseRow.task)
+    )
+    since = {task: moment for task, moment in session.execute(query) if moment is not None}
+    return PatientHistory(cast("Split", patient.split), since, patient.withdrawn_at)
 
 
 def counts(session: Session, task: str) -> CaseCounts:

@@ -14,13 +14,22 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 from sqlalchemy import Engine
 
 from client.cases import queries
 from client.cases.accepted_image import accept_image
 from client.cases.admission import Admission, find_stored
-from client.cases.case import Case, CaseCounts, ClassCount, DuplicateCase, NewCase, as_case
+from client.cases.case import (
+    Case,
+    CaseCounts,
+    ClassCount,
+    DuplicateCase,
+    NewCase,
+    PatientHistory,
+    as_case,
+)
 from client.cases.image_store import ImageStore
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.splits import Split
@@ -216,6 +225,24 @@ class CaseStore:
         self._remove_withdrawn_images()
         logger.info("patient-withdrawn cases=%d", count)
         return count
+
+    def patient_history(self, patient_id: str) -> PatientHistory:
+        """Return a patient's side and since when each task has a confirmed case of theirs.
+
+        Raises
+        ------
+        NotFound
+            If the patient is unknown here.
+        """
+        with self._transactions.reading() as session:
+            return queries.history(session, self._pseudonyms.patient(patient_id))
+
+    def case_history(self, case_id: str) -> PatientHistory:
+        """Return the same for one case alone; `NotFound` if there is none with this id."""
+        with self._transactions.reading() as session:
+            stored, split = queries.row(session, case_id)
+            since = {stored.task: stored.confirmed_at} if stored.confirmed_at else {}
+            return PatientHistory(cast("Split", split), since)
 
     def withdraw_case(self, case_id: str) -> Case:
         """Take one case out and delete its image: a wrong label, a wrong upload. `NotFound`."""

@@ -12,7 +12,9 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +36,7 @@ from common.recipe import ImageSpec
 logger = logging.getLogger(__name__)
 
 CHUNK = 64
+_FOLDER = r".+-[0-9a-f]{16}"
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,16 @@ class PixelCache:
 
     def __init__(self, folder: Path, task: str, spec: ImageSpec) -> None:
         made_by = f"{spec.size}\0{spec.region}\0{version('wardround')}\0{version('pillow')}"
+        self._task = task
         self._folder = folder / f"{task}-{hashlib.sha256(made_by.encode()).hexdigest()[:16]}"
         self._spec = spec
 
     def load(self, cases: Sequence[Case], read: Callable[[Case], bytes]) -> CachedPixels:
         """Return the pixels of all ``cases``, preparing those that are not there yet.
 
-        Rows of images that are in no case any more (a withdrawn patient) are removed. An image
-        that cannot be read is left out, with a log line; the rest goes on.
+        Rows of images that are in no case any more (a withdrawn patient) are removed, here and
+        from what was prepared at other sizes. An image that cannot be read is left out, with a
+        log line; the rest goes on.
 
         Parameters
         ----------
@@ -119,7 +124,9 @@ class PixelCache:
         """
         wanted = {case.digest: case for case in cases}
         try:
-            with self._locked():
+            with _locked(self._folder.parent, self._task):
+                self._folder.mkdir(exist_ok=True, mode=0o700)
+                self._forget_elsewhere(wanted.keys())
                 index = self._read_index()
                 if index is not None and any(d not in wanted for d in index.digests):
                     index = self._without_others(index, wanted.keys())
@@ -134,24 +141,22 @@ class PixelCache:
                 action="Check that the disk has room; data/cache may be deleted.",
             ) from error
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self._folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if the process dies
-            yield
+    def _forget_elsewhere(self, wanted: Set[str]) -> None:
+        """Delete what was prepared at another size, if it holds an image of no case."""
+        for folder in self._folder.parent.glob(f"{self._task}-*"):
+            if folder == self._folder or not re.fullmatch(_FOLDER, folder.name):
+                continue
+            index = _read_index(folder)
+            if index is None or any(digest not in wanted for digest in index.digests):
+                shutil.rmtree(folder)
 
     @property
     def _row_bytes(self) -> int:
         return self._spec.size * self._spec.size * 3
 
     def _read_index(self) -> _Index | None:
-        try:
-            index = _Index.model_validate_json((self._folder / "index.json").read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValidationError:
-            logger.warning("pixel-cache-rebuilt reason=index")
+        index = _read_index(self._folder)
+        if index is None:
             return None
         path = self._folder / Path(index.pixels).name
         if not path.is_file() or path.stat().st_size < len(index.digests) * self._row_bytes:
@@ -220,6 +225,46 @@ class PixelCache:
             else np.zeros(shape, np.uint8)
         )
         return CachedPixels(pixels, {digest: row for row, digest in enumerate(index.digests)})
+
+
+def forget_prepared(folder: Path, task: str) -> None:
+    """Delete all that was prepared of a task, as when one of its patients withdraws.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be written.
+    """
+    try:
+        with _locked(folder, task):
+            for prepared in folder.glob(f"{task}-*"):
+                if re.fullmatch(_FOLDER, prepared.name):
+                    shutil.rmtree(prepared)
+    except OSError as error:
+        raise StoreError(
+            f"The pixel cache cannot be emptied ({error.strerror}).",
+            meaning="Prepared pixels of a patient who withdrew may still be in it.",
+            action="Delete data/cache by hand.",
+        ) from error
+
+
+@contextmanager
+def _locked(folder: Path, task: str) -> Iterator[None]:
+    """Hold a task's part of the cache; the lock lies beside what may be deleted."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / f"{task}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if the process dies
+        yield
+
+
+def _read_index(folder: Path) -> _Index | None:
+    try:
+        return _Index.model_validate_json((folder / "index.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        logger.warning("pixel-cache-rebuilt reason=index")
+        return None
 
 
 @contextmanager

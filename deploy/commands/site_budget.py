@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from common.errors import ConfigurationError, PrivacyRefused
 from deploy.console import emit
+
+if TYPE_CHECKING:
+    from client.policy import SitePolicy
+    from client.privacy.ledger import PrivacyLedger
+    from client.settings import SiteSettings
 
 
 class _Document(BaseModel):
@@ -51,6 +57,20 @@ class LedgerEntry(_Document):
     written_at: datetime
 
 
+class PlannedCampaign(_Document):
+    """What a campaign that is only planned would cost; None where the budget does not cover it.
+
+    Epsilons are upper bounds (RDP) after its last round.
+    """
+
+    rounds: int
+    affordable: bool
+    noise_multiplier: float | None = None
+    epsilon_round: float | None = None
+    epsilon_campaign: float | None = None
+    epsilon_life: float | None = None
+
+
 class BudgetDocument(_Document):
     """The document that ``--json`` prints.
 
@@ -67,6 +87,7 @@ class BudgetDocument(_Document):
     rounds_without_privacy: int
     life: Epsilon
     campaigns: tuple[CampaignBudget, ...]
+    planned: PlannedCampaign | None = None
     lines: tuple[LedgerEntry, ...]
 
 
@@ -74,19 +95,30 @@ def budget(
     site: Annotated[
         Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
     ] = Path(),
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tell what a campaign of so many would cost."),
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(min=0.01, help="Its epsilon; the recipe's own by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Show the privacy ledger: epsilon spent and left, recomputed from its lines.
 
+    With --rounds, also what a planned campaign of the site's recipe would cost.
+
     Exit code 3 when the ledger was changed or has lost lines.
     """
-    document = read_budget(site)
+    document = read_budget(site, rounds=rounds, epsilon=epsilon)
     emit(document, as_json=as_json, show=lambda console: _show(document, console))
     if not document.chain_whole:
         raise typer.Exit(3)
 
 
-def read_budget(site: Path) -> BudgetDocument:
+def read_budget(
+    site: Path, *, rounds: int | None = None, epsilon: float | None = None
+) -> BudgetDocument:
     """Recompute a site's budget, PRV included; takes seconds where there are many rounds.
 
     Raises
@@ -97,7 +129,6 @@ def read_budget(site: Path) -> BudgetDocument:
     from client.policy import SitePolicy
     from client.privacy.ledger import PrivacyLedger
     from client.settings import SiteSettings
-    from common.errors import PrivacyRefused
 
     settings = SiteSettings.read(site)
     policy = SitePolicy.read(settings.folder / "policy.toml")
@@ -108,6 +139,7 @@ def read_budget(site: Path) -> BudgetDocument:
         except PrivacyRefused as error:
             fault = error.what
         lines = ledger.entries()
+        planned = _plan(ledger, settings, policy, rounds, epsilon) if rounds else None
         rdp = ledger.spent(policy.delta)
         prv = ledger.spent(policy.delta, kind="prv")
     reserved = [line for line in lines if line.kind == "reserve"]
@@ -131,8 +163,45 @@ def read_budget(site: Path) -> BudgetDocument:
         rounds_without_privacy=rdp.rounds_without_privacy,
         life=_epsilon(rdp.life, prv.life, policy.epsilon_life),
         campaigns=tuple(campaigns),
+        planned=planned,
         lines=tuple(LedgerEntry.model_validate(vars(line)) for line in lines),
     )
+
+
+def _plan(
+    ledger: PrivacyLedger,
+    settings: SiteSettings,
+    policy: SitePolicy,
+    rounds: int,
+    asked: float | None,
+) -> PlannedCampaign:
+    from client.privacy.forecast import round_budget
+    from client.privacy.ledger_lines import RoundRequest
+    from client.site_recipes import own_recipe
+
+    recipe = own_recipe(settings, settings.task)
+    if recipe is None:
+        raise ConfigurationError(
+            f"There is no recipe {settings.task}.",
+            action=f"Put {settings.task}.toml into {settings.recipes}.",
+        )
+    training = recipe.privacy.training
+    request = RoundRequest(
+        campaign="planned",
+        round=1,
+        nonce="",
+        rounds_left=rounds,
+        sampling_rate=training.sampling_rate,
+        steps=training.local_steps,
+        max_grad_norm=recipe.privacy.max_grad_norm,
+    )
+    try:
+        cost = ledger.forecast(request, round_budget(asked or recipe.privacy.epsilon, policy))
+    except PrivacyRefused as error:
+        if error.code != "budget-exhausted":
+            raise
+        return PlannedCampaign(rounds=rounds, affordable=False)
+    return PlannedCampaign(rounds=rounds, affordable=True, **vars(cost))
 
 
 def _epsilon(rdp: float, prv: float, limit: float) -> Epsilon:
@@ -158,6 +227,7 @@ def _show(document: BudgetDocument, console: Console) -> None:
     total = str(sum(line.rounds for line in document.campaigns))
     table.add_row("life of the site", total, *_figures(document.life))
     console.print(table)
+    _show_planned(document.planned, console)
     if document.rounds_without_privacy:
         console.print(
             f"[bold red]{document.rounds_without_privacy} rounds ran without privacy[/]: no "
@@ -165,6 +235,24 @@ def _show(document: BudgetDocument, console: Console) -> None:
         )
     whole = f"The ledger's {len(document.lines)} lines are whole."
     console.print(whole if document.chain_whole else f"[bold red]{document.fault}[/]")
+
+
+def _show_planned(planned: PlannedCampaign | None, console: Console) -> None:
+    if planned is None:
+        return
+    if not planned.affordable:
+        console.print(
+            f"[bold red]A campaign of {planned.rounds} rounds is not covered by what is left.[/]"
+        )
+        return
+    life = "unbounded" if planned.epsilon_life is None else f"{planned.epsilon_life:.3f}"
+    console.print(
+        f"A campaign of {planned.rounds} rounds would train with noise multiplier "
+        f"{planned.noise_multiplier:.3f} and come to epsilon {planned.epsilon_campaign:.3f} "
+        f"({planned.epsilon_round:.3f} for one round alone); the site's life would stand at "
+        f"{life}.",
+        highlight=False,
+    )
 
 
 def _figures(epsilon: Epsilon) -> tuple[str, str, str, str]:

@@ -94,9 +94,10 @@ def test_which_rounds_trained_on_a_task(memory: PlanMemory) -> None:
     for number in (1, 2):
         memory.accept(make_plan(round=number, now=NOW), LIMITS, now=NOW + number)
     memory.accept(make_plan(purpose="evaluate", round=2, now=NOW), LIMITS, now=NOW + 3)
-    begin = datetime.fromtimestamp(NOW + 2, UTC)
-    assert [r.round for r in memory.training_rounds("toy", since=begin)] == [2]
-    assert memory.training_rounds("other", since=begin) == []
+    found = memory.training_rounds("toy")
+    assert [(r.campaign, r.round) for r in found] == [("campaign", 1), ("campaign", 2)]
+    assert found[1].accepted_at == datetime.fromtimestamp(NOW + 2, UTC)
+    assert memory.training_rounds("other") == []
 
 
 def test_of_two_at_once_one_goes_on(memory: PlanMemory) -> None:

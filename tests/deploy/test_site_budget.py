@@ -12,10 +12,12 @@ from client.privacy.ledger import PrivacyLedger
 from client.privacy.ledger_lines import RoundRequest
 from client.settings import SiteSettings
 from client.site_folder import create_site_folder
+from client.site_recipes import keep_recipe
 from common.database import open_database
 from common.errors import ConfigurationError
 from common.signing import SigningKey
 from deploy.commands.site_budget import budget, read_budget
+from tests.client.rounds import TOY
 from tests.deploy.typer_app import single_command
 
 BUDGET = Budget(8.0, 16.0, 1e-5, 0.5)
@@ -85,6 +87,30 @@ def test_rounds_without_privacy_are_told(site: SiteSettings) -> None:
     code, output = call(site)
     assert code == 0
     assert "1 rounds ran without privacy" in output
+
+
+def test_what_a_planned_campaign_would_cost(site: SiteSettings) -> None:
+    keep_recipe(site, TOY)
+    spend(site, "spring")
+    before = read_budget(site.folder).lines
+    planned = read_budget(site.folder, rounds=5, epsilon=4.0).planned
+    assert planned is not None
+    assert planned.affordable
+    assert 3.9 < (planned.epsilon_campaign or 0) <= 4.0 < (planned.epsilon_life or 0)
+    code, output = call(site, "--rounds", "5", "--epsilon", "4")
+    assert code == 0
+    assert "A campaign of 5 rounds would train with noise multiplier" in output
+    assert read_budget(site.folder).lines == before
+
+
+def test_a_campaign_that_is_not_covered(site: SiteSettings) -> None:
+    keep_recipe(site, TOY)
+    text = site.policy.read_text().replace("epsilon_life = 16.0", "epsilon_life = 0.001")
+    site.policy.write_text(text)
+    planned = read_budget(site.folder, rounds=5).planned
+    assert planned is not None
+    assert (planned.affordable, planned.noise_multiplier) == (False, None)
+    assert "is not covered" in call(site, "--rounds", "5")[1]
 
 
 def test_a_changed_ledger_is_exit_code_3(site: SiteSettings) -> None:

@@ -54,7 +54,7 @@ def test_without_a_possible_quorum_nothing_is_trained(tmp_path: Path) -> None:
     sites = [FakeSite("north"), FakeSite("south", unaffordable="budget-exhausted")]
     made = Coordinator(tmp_path, sites)
     campaign = made.create(epsilon=8.0)
-    with pytest.raises(RoundFailed, match=r"south \\(budget-exhausted\\)") as caught:
+    with pytest.raises(RoundFailed, match=r"south \(budget-exhausted\)") as caught:
         made.run(campaign)
     assert caught.value.code == "preflight"
     assert made.registry.campaign(campaign.id).state == "failed"

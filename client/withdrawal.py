@@ -1,0 +1,168 @@
+"""A patient objects: out of all later training and evaluation, and what it reached before.
+
+Images are deleted and rows blanked (`client.cases.status`); prepared pixels go with them. What a
+model has learnt cannot be taken out of it again: the rounds in which the patient could have been
+sampled are listed with what they spent, which bounds what their updates tell about this patient.
+Nobody can say in which of them the patient WAS sampled: the site does not write that down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from client.cases.case import PatientHistory
+from client.cases.store import CaseStore
+from client.plan_memory import TrainingRound
+from client.privacy.accounting import epsilon
+from client.privacy.ledger_lines import LedgerLine
+from client.releases.cache import ReleaseCache
+from client.settings import SiteSettings
+from client.site_records import SiteRecords
+from client.training.dataset import forget_prepared
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class TouchedCampaign(_Document):
+    """A campaign whose training could have sampled the patient.
+
+    ``epsilon`` bounds (RDP, at the ledger's delta) what these rounds' updates tell about one
+    patient; None where a round ran without privacy. ``releases`` are those versions that this
+    site still keeps and that the campaign led to, directly or as a base.
+    """
+
+    campaign: str
+    task: str
+    rounds: tuple[int, ...]
+    first: datetime
+    last: datetime
+    epsilon: float | None
+    releases: tuple[int, ...]
+
+
+class Withdrawal(_Document):
+    """What a withdrawal did, and where the patient's data had been used before it."""
+
+    site: str
+    cases: int
+    side: str
+    campaigns: tuple[TouchedCampaign, ...]
+
+
+def withdraw_patient(settings: SiteSettings, patient_id: str) -> Withdrawal:
+    """Withdraw a patient; done again, it tells the same history and withdraws nothing more.
+
+    Raises
+    ------
+    NotFound
+        If the patient is unknown here.
+    StoreError
+        If the database or the disk failed.
+    """
+
+    def act(store: CaseStore) -> tuple[PatientHistory, int]:
+        return store.patient_history(patient_id), store.withdraw_patient(patient_id)
+
+    return _withdraw(settings, act)
+
+
+def withdraw_case(settings: SiteSettings, case_id: str) -> Withdrawal:
+    """Withdraw one case, as a wrong upload; its patient stays. Raises as `withdraw_patient`.
+
+    Done again later, it lists later rounds of the patient's task, too: when a case was withdrawn
+    is not kept.
+    """
+
+    def act(store: CaseStore) -> tuple[PatientHistory, int]:
+        live = store.get(case_id).status != "withdrawn"
+        history = store.case_history(case_id)
+        store.withdraw_case(case_id)
+        return history, int(live)
+
+    return _withdraw(settings, act)
+
+
+def _withdraw(
+    settings: SiteSettings, act: Callable[[CaseStore], tuple[PatientHistory, int]]
+) -> Withdrawal:
+    with closing(CaseStore.open(settings)) as store:
+        history, cases = act(store)
+    for task in history.confirmed:
+        forget_prepared(settings.cache, task)
+    return Withdrawal(
+        site=settings.name,
+        cases=cases,
+        side=history.split,
+        campaigns=_touched(settings, history) if history.split == "train" else (),
+    )
+
+
+def _touched(settings: SiteSettings, history: PatientHistory) -> tuple[TouchedCampaign, ...]:
+    found: list[TouchedCampaign] = []
+    with SiteRecords.open(settings) as records:
+        lines = {
+            (line.campaign, line.round): line
+            for line in records.ledger.entries()
+            if line.kind == "reserve"
+        }
+        for task, confirmed in history.confirmed.items():
+            rounds = [
+                _Trained(accepted, line)
+                for accepted in records.plans.training_rounds(task)
+                # A plan that failed before its reservation trained nothing.
+                if (line := lines.get((accepted.campaign, accepted.round))) is not None
+            ]
+            mine = [r for r in rounds if r.could_sample(confirmed, history.withdrawn)]
+            for campaign in dict.fromkeys(r.line.campaign for r in mine):
+                of_it = [r for r in mine if r.line.campaign == campaign]
+                found.append(_campaign(settings, task, of_it))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    accepted: TrainingRound
+    line: LedgerLine
+
+    def could_sample(self, confirmed: datetime, withdrawn: datetime | None) -> bool:
+        """Tell whether a case was there when the round read its cases.
+
+        It reads them after its plan was accepted, and before it reserves.
+        """
+        gone = withdrawn is not None and self.accepted.accepted_at > withdrawn
+        return self.line.written_at >= confirmed and not gone
+
+
+def _campaign(settings: SiteSettings, task: str, rounds: Sequence[_Trained]) -> TouchedCampaign:
+    lines = [r.line for r in rounds]
+    spends = [line.spend for line in lines if line.spend is not None]
+    private = len(spends) == len(lines)
+    return TouchedCampaign(
+        campaign=lines[0].campaign,
+        task=task,
+        rounds=tuple(sorted({line.round for line in lines})),
+        first=lines[0].written_at,
+        last=lines[-1].written_at,
+        epsilon=epsilon(spends, lines[0].delta) if private else None,
+        releases=_releases(settings, task, lines[0].campaign),
+    )
+
+
+def _releases(settings: SiteSettings, task: str, campaign: str) -> tuple[int, ...]:
+    if task != settings.task or not settings.releases.is_dir():
+        return ()
+    cache = ReleaseCache(settings)
+    kept = [r.manifest for r in (cache.previous(), cache.current()) if r is not None]
+    versions: list[int] = []
+    for manifest in sorted(kept, key=lambda m: m.version):
+        lineage = manifest.lineage
+        if lineage.campaign == campaign or lineage.base_release in versions:
+            versions.append(manifest.version)
+    return tuple(versions)

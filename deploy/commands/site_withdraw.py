@@ -1,0 +1,77 @@
+"""`wardround site withdraw`: a patient objects, or a case was a mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from common.errors import ConfigurationError
+from deploy.console import emit
+
+if TYPE_CHECKING:
+    from client.withdrawal import Withdrawal
+
+
+def withdraw(
+    site: Annotated[
+        Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
+    ] = Path(),
+    patient: Annotated[
+        str | None, typer.Option(help="The patient's id, as the hospital writes it; - reads it.")
+    ] = None,
+    case: Annotated[str | None, typer.Option(help="One case's id; its patient stays.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Take a patient out of all later training and evaluation, and tell what they reached before.
+
+    The images are deleted. Give --patient - to type the id unseen, or to pipe it in, so that it
+    stands in no shell history.
+    """
+    from client.settings import SiteSettings
+    from client.withdrawal import withdraw_case, withdraw_patient
+
+    if (patient is None) == (case is None):
+        raise ConfigurationError("Give either --patient or --case.", code="usage")
+    settings = SiteSettings.read(site)
+    if case is not None:
+        document = withdraw_case(settings, case)
+    else:
+        identifier = typer.prompt("Patient id", hide_input=True) if patient == "-" else patient
+        document = withdraw_patient(settings, str(identifier))
+    emit(document, as_json=as_json, show=lambda console: _show(document, console))
+
+
+def _show(document: Withdrawal, console: Console) -> None:
+    console.print(
+        f"{document.cases} cases withdrawn at {document.site} "
+        f"({'training' if document.side == 'train' else 'holdout'} side); "
+        "they are in no later round.",
+        highlight=False,
+    )
+    if document.side != "train":
+        console.print("The patient was held out: no model was trained on these cases.")
+        return
+    if not document.campaigns:
+        console.print("No round was trained while they were here.")
+        return
+    table = Table(title="Rounds that could have sampled the patient")
+    for heading in ("campaign", "rounds", "epsilon", "releases kept here", "last round"):
+        table.add_column(heading)
+    for touched in document.campaigns:
+        table.add_row(
+            touched.campaign,
+            ", ".join(str(number) for number in touched.rounds) or "none",
+            "without privacy" if touched.epsilon is None else f"{touched.epsilon:.3f}",
+            ", ".join(f"v{version}" for version in touched.releases) or "–",
+            f"{touched.last:%Y-%m-%d %H:%M} UTC",
+        )
+    console.print(table)
+    console.print(
+        "What a released model has learnt cannot be taken out of it; epsilon bounds what these "
+        "rounds tell about one patient.",
+        soft_wrap=True,
+    )

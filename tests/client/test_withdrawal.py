@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.cases.store import CaseStore
+from client.privacy.accounting import Spend, epsilon
+from client.privacy.ledger import PrivacyLedger
+from client.round_handler import RoundHandler
+from client.settings import SiteSettings
+from client.withdrawal import withdraw_case, withdraw_patient
+from common.errors import CaseRefused, NotFound
+from common.update import Tensors
+from tests.client.pictures import picture
+from tests.client.rounds import TOY, base_tensors, make_plan, make_site, signed
+
+
+@pytest.fixture(scope="module")
+def base() -> Tensors:
+    return base_tensors()
+
+
+@pytest.fixture
+def site(tmp_path: Path, database_url: str) -> SiteSettings:
+    return make_site(tmp_path / "site", patients=8, holdout=4, database_url=database_url)
+
+
+def train(site: SiteSettings, base: Tensors, *, campaign: str, number: int = 1) -> None:
+    plan = make_plan(campaign=campaign, round=number, base=base)
+    reply = RoundHandler(site, self_test=lambda *_, **__: None).handle(signed(plan), base)
+    assert reply.receipt is not None
+
+
+def prepared(site: SiteSettings) -> list[str]:
+    return [p.name for p in site.cache.iterdir() if p.is_dir()]
+
+
+def test_what_a_patient_reached(site: SiteSettings, base: Tensors) -> None:
+    train(site, base, campaign="spring", number=1)
+    train(site, base, campaign="spring", number=2)
+    assert prepared(site)
+    done = withdraw_patient(site, "train-3")
+    assert (done.cases, done.side) == (1, "train")
+    assert [(c.campaign, c.rounds) for c in done.campaigns] == [("spring", (1, 2))]
+    with PrivacyLedger.open(site) as ledger:
+        spends = [line.spend for line in ledger.entries() if line.spend is not None]
+    assert done.campaigns[0].epsilon == epsilon(spends, 1e-5)
+    assert isinstance(spends[0], Spend)
+    assert prepared(site) == []  # no pixel of theirs is left
+    train(site, base, campaign="summer")
+    again = withdraw_patient(site, "train-3")
+    assert again.cases == 0
+    # Summer's plan came after the withdrawal, and still after the case was confirmed.
+    assert [c.campaign for c in again.campaigns] == ["spring"]
+
+
+def test_a_patient_who_came_later_reached_later_rounds_only(
+    site: SiteSettings, base: Tensors
+) -> None:
+    train(site, base, campaign="spring")
+    with closing(CaseStore.open(site)) as store:
+        store.add(
+            picture(1, np.random.default_rng(99)),
+            task="toy",
+            patient_id="late",
+            label=TOY.classes[1],
+            source="test",
+            split="train",
+        )
+    train(site, base, campaign="summer")
+    assert [c.campaign for c in withdraw_patient(site, "late").campaigns] == ["summer"]
+
+
+def test_a_held_out_patient_reached_no_model(site: SiteSettings, base: Tensors) -> None:
+    train(site, base, campaign="spring")
+    done = withdraw_patient(site, "holdout-1")
+    assert (done.cases, done.side, done.campaigns) == (1, "holdout", ())
+
+
+def test_an_unknown_patient(site: SiteSettings) -> None:
+    with pytest.raises(NotFound):
+        withdraw_patient(site, "nobody")
+    with pytest.raises(NotFound):
+        withdraw_case(site, "0" * 32)
+
+
+def test_the_patient_does_not_come_back(site: SiteSettings) -> None:
+    withdraw_patient(site, "train-1")
+    with closing(CaseStore.open(site)) as store:
+        assert len(store.training_cases("toy")) == 7
+        with pytest.raises(CaseRefused) as caught:
+            store.add(
+                picture(0, np.random.default_rng(5)),
+                task="toy",
+                patient_id="train-1",
+                label=TOY.classes[0],
+                source="test",
+            )
+    assert caught.value.code == "patient-withdrawn"
+
+
+def test_one_case(site: SiteSettings, base: Tensors) -> None:
+    train(site, base, campaign="spring")
+    with closing(CaseStore.open(site)) as store:
+        case = store.training_cases("toy")[0]
+    done = withdraw_case(site, case.id)
+    assert (done.cases, done.campaigns[0].rounds) == (1, (1,))
+    assert withdraw_case(site, case.id).cases == 0
+    with closing(CaseStore.open(site)) as store:
+        assert case.id not in {c.id for c in store.training_cases("toy")}
+
+
+def test_rounds_without_privacy_have_no_epsilon(tmp_path: Path, base: Tensors) -> None:
+    site = make_site(tmp_path / "s", patients=4, holdout=0, allow_without_privacy=True)
+    plan = make_plan(epsilon=None, base=base)
+    assert RoundHandler(site).handle(signed(plan), base).receipt is not None
+    assert withdraw_patient(site, "train-0").campaigns[0].epsilon is None
