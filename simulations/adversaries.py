@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from flwr.app import Context, Message
@@ -67,7 +67,7 @@ def parse_adversary(text: str) -> Adversary:
             action=f"Write SITE=BEHAVIOUR, one of {', '.join(BEHAVIOURS)}.",
             code="adversary",
         )
-    return Adversary(site, cast("Behaviour", behaviour))
+    return Adversary(site, behaviour)
 
 
 def check_adversaries(adversaries: Iterable[Adversary], sites: Iterable[str]) -> None:
