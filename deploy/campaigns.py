@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import RoundFailed
+from common.errors import ProcessError, RoundFailed
 from common.recipe import Recipe
 from deploy import flower_run
 from server.registry.records import Campaign, Contribution, Round
@@ -17,6 +17,8 @@ from server.settings import CoordinatorSettings
 POLL_SECONDS = 0.25
 RUN_CHECK_SECONDS = 20.0
 """Between looks at Flower's own state of the run: each costs a process."""
+UNANSWERED_CHECKS = 5
+"""Looks in a row that may fail before the watch ends: a busy machine answers late."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def watch_campaign(
     registry = Registry.open(settings)
     begin = last_run_check = time.monotonic()
     seen: Progress | None = None
+    unanswered = 0
     try:
         while True:
             check()
@@ -158,7 +161,7 @@ def watch_campaign(
             now = time.monotonic()
             if now - last_run_check > RUN_CHECK_SECONDS:
                 last_run_check = now
-                _check_run(settings, registry, campaign)
+                unanswered = _check_run(settings, registry, campaign, unanswered)
             if timeout is not None and now - begin > timeout:
                 raise RoundFailed(
                     f"Campaign {identifier} was not done within {timeout:.0f} s.",
@@ -177,11 +180,21 @@ def _progress(registry: Registry, identifier: str) -> Progress:
     )
 
 
-def _check_run(settings: CoordinatorSettings, registry: Registry, campaign: Campaign) -> None:
-    """Fail a campaign whose ServerApp is gone: nothing else would ever say so."""
+def _check_run(
+    settings: CoordinatorSettings, registry: Registry, campaign: Campaign, unanswered: int
+) -> int:
+    """Fail a campaign whose ServerApp is gone: nothing else would ever say so.
+
+    Returns how many looks in a row were not answered.
+    """
     if campaign.flower_run is None:
-        return
-    state = flower_run.run_state(settings, int(campaign.flower_run))
+        return 0
+    try:
+        state = flower_run.run_state(settings, int(campaign.flower_run))
+    except ProcessError:
+        if unanswered + 1 >= UNANSWERED_CHECKS:
+            raise
+        return unanswered + 1
     if state in ("failed", "stopped") or (
         state == "completed" and registry.campaign(campaign.id).state == "running"
     ):
@@ -191,3 +204,4 @@ def _check_run(settings: CoordinatorSettings, registry: Registry, campaign: Camp
             action="Read logs/superexec.log and logs/superlink.log, then start a new campaign.",
             code="run-died",
         )
+    return 0

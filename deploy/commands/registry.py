@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from common.refusals import SITE_REFUSALS
 from deploy.console import emit
 
 if TYPE_CHECKING:
@@ -153,12 +154,19 @@ def _draw_campaign(document: CampaignDocument, console: Console) -> None:
         sites = ", ".join(f"{s.site} {s.code or s.outcome}" for s in r.sites)
         table.add_row(str(r.number), r.purpose, r.state, *_scores(r.metrics), sites)
     console.print(table)
+    _explain({s.code for r in document.rounds for s in r.sites if s.code}, console)
     last = [r for r in document.rounds if any(s.update_norm is not None for s in r.sites)]
     if last:
         console.print(_deviations(last[-1]))
     for candidate in document.candidates:
         console.print(f"Candidate {candidate.id}: {candidate.state}.")
         console.print(_verdicts(candidate.checks))
+
+
+def _explain(codes: set[str], console: Console) -> None:
+    """Say in words what the sites' codes mean, each once."""
+    for code in sorted(codes & SITE_REFUSALS.keys()):
+        console.print(f"{code}: {SITE_REFUSALS[code]}", highlight=False)
 
 
 def _aggregation(spec: AggregationSpec) -> str:

@@ -3,10 +3,14 @@ from pathlib import Path
 
 import pytest
 import typer
+from flwr.app import RecordDict
 from typer.testing import CliRunner
 
 from common.errors import ConfigurationError, NotFound
+from common.plan import RoundPlan
+from common.records import Refusal, SiteReply
 from common.release import ModelFile, model_target
+from common.wire import reply_to_records
 from deploy.commands import registry as commands
 from tests.fakes import FakeSite, broken
 from tests.server.campaigns import Coordinator
@@ -61,6 +65,18 @@ def test_people_read_tables(made: tuple[Coordinator, str]) -> None:
     assert "majority-auroc" in shown
     assert "v1" in run("releases", "--folder", folder)
     assert "north" in run("release", "1", "--folder", folder)
+
+
+def test_a_sites_refusal_is_explained(tmp_path: Path) -> None:
+    def paused(reply: SiteReply, plan: RoundPlan) -> RecordDict:
+        return reply_to_records(SiteReply(reply.site, refusal=Refusal(code="site-paused")))
+
+    sites = [FakeSite("north"), FakeSite("south"), FakeSite("west", behave=paused)]
+    coordinator = Coordinator(tmp_path, sites)
+    campaign = coordinator.create(rounds=1)
+    coordinator.run(campaign)
+    shown = run("campaign", campaign.id, "--folder", str(coordinator.settings.folder))
+    assert shown.count("site-paused: The hospital has paused its site.") == 1
 
 
 def test_an_empty_registry_says_so(tmp_path: Path) -> None:
