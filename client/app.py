@@ -1,37 +1,33 @@
-"""The Flower ClientApp: messages in, messages out, everything between is `RoundHandler`'s.
+"""The Flower ClientApp: messages in, messages out; all that goes out passes the outbox.
 
-The site's folder comes from the site's own environment, never from a message:
-``WARDROUND_SITE_FOLDER`` where one site runs, or ``WARDROUND_SITES_FOLDER`` in a simulation, whose
-sorted sub-folders are numbered by Flower's ``partition-id``.
+What is done in between is `RoundHandler`'s. The site's folder comes from the site's own
+environment, never from a message: ``WARDROUND_SITE_FOLDER`` where one site runs, or
+``WARDROUND_SITES_FOLDER`` in a simulation, whose sorted sub-folders are numbered by Flower's
+``partition-id``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.outbox import Opened, Outbox
 from client.round_handler import RoundHandler, refusal_code
 from client.settings import SiteSettings
 from common.errors import ConfigurationError, WardroundError
-from common.records import Refusal, SiteReply
-from common.wire import (
-    SiteDescription,
-    description_to_records,
-    records_to_query,
-    records_to_request,
-    reply_to_records,
-)
+from common.wire import records_to_query, records_to_request
 
 logger = logging.getLogger(__name__)
 
 SITE_FOLDER = "WARDROUND_SITE_FOLDER"
 SITES_FOLDER = "WARDROUND_SITES_FOLDER"
-UNKNOWN_SITE = "unknown"
+SITE_ERROR = Error(code=2, reason="site-error")
+"""All that leaves where the outbox cannot be used: Flower's code for an app that failed."""
 
 app = ClientApp()
 
@@ -39,26 +35,19 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer a round's plan."""
-    return _answer(message, context)
+    return _answer(message, context, _round)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Answer a plan that only evaluates; what to do stands in the signed plan, not here."""
-    return _answer(message, context)
+    return _answer(message, context, _round)
 
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
     """Tell who the site is and what software it runs."""
-    site = UNKNOWN_SITE
-    try:
-        site = site_settings(context).name
-        records_to_query(message.content)
-        description = SiteDescription(site=site, software=version("wardround"))
-        return Message(description_to_records(description), reply_to=message)
-    except Exception as error:  # the edge: no text of an exception leaves the site
-        return _refuse(site, error, message)
+    return _answer(message, context, _describe)
 
 
 def site_settings(context: Context) -> SiteSettings:
@@ -88,21 +77,45 @@ def site_settings(context: Context) -> SiteSettings:
     return SiteSettings.read(folders[partition])
 
 
-def _answer(message: Message, context: Context) -> Message:
-    site = UNKNOWN_SITE
+def _answer(
+    message: Message,
+    context: Context,
+    work: Callable[[SiteSettings, Outbox, RecordDict], RecordDict],
+) -> Message:
     try:
         settings = site_settings(context)
-        site = settings.name
-        signed, base = records_to_request(message.content)
-        reply = RoundHandler(settings).handle(signed, base)
-        return Message(reply_to_records(reply), reply_to=message)
+        with Outbox.open(settings) as outbox:
+            return Message(work(settings, outbox, message.content), reply_to=message)
     except Exception as error:  # the edge: no text of an exception leaves the site
-        return _refuse(site, error, message)
+        logger.error("message-unanswered reason=%s", _reason(error))
+        return Message(SITE_ERROR, reply_to=message)
 
 
-def _refuse(site: str, error: Exception, message: Message) -> Message:
+def _round(settings: SiteSettings, outbox: Outbox, records: RecordDict) -> RecordDict:
+    request = Opened.now()
+    try:
+        signed, base = records_to_request(records)
+        request = outbox.opened(signed, base)
+        reply = RoundHandler(settings).handle(signed, base)
+    except Exception as error:
+        return _refuse(outbox, error, request)
+    return outbox.send(reply, request)
+
+
+def _describe(_settings: SiteSettings, outbox: Outbox, records: RecordDict) -> RecordDict:
+    try:
+        records_to_query(records)
+    except Exception as error:
+        return _refuse(outbox, error, Opened.now())
+    return outbox.describe()
+
+
+def _refuse(outbox: Outbox, error: Exception, request: Opened) -> RecordDict:
     code = refusal_code(error)
-    known = isinstance(error, WardroundError)
-    logger.warning("message-refused code=%s reason=%s", code, error if known else type(error))
-    reply = SiteReply(site=site, refusal=Refusal(code=code))
-    return Message(reply_to_records(reply), reply_to=message)
+    logger.warning("message-refused code=%s reason=%s", code, _reason(error))
+    return outbox.refuse(code, request)
+
+
+def _reason(error: Exception) -> str:
+    # Other errors' texts may quote a row or a path, which does not belong in a log.
+    return error.line() if isinstance(error, WardroundError) else type(error).__name__

@@ -29,6 +29,7 @@ from client.training import PrivateStep, Trained, TrainingJob, train_plain, trai
 from client.training.dataset import PatientImages, PixelCache, patient_images
 from client.training.device import choose_device, limit_threads
 from client.training.evaluation import predict
+from common.audit_entries import PlanAccepted
 from common.errors import CaseRefused, PlanRefused, WardroundError
 from common.evaluation import SiteEvaluation, evaluate_predictions
 from common.model import build_model, load_tensors
@@ -120,6 +121,7 @@ class RoundHandler:
         limits = Limits(policy.rounds_per_day, policy.evaluations_per_day)
         with SiteRecords.open(self._settings) as records:
             accepted = records.plans.accept(plan, limits, now=now)
+            records.audit.append(_accepted(plan, signed))
             if plan.purpose == "preflight":
                 forecast = forecast_plan(records.ledger, plan, policy, site=self._settings.name)
                 return SiteReply(site=self._settings.name, forecast=forecast)
@@ -275,6 +277,16 @@ def _run(task: _Task, model: nn.Module, reservation: LedgerLine) -> Trained:
         augmentation_multiplicity=plan.privacy.augmentation_multiplicity,
     )
     return train_private(model, task.training, task.job, step=step)
+
+
+def _accepted(plan: RoundPlan, signed: SignedPlan) -> PlanAccepted:
+    return PlanAccepted(
+        campaign=plan.campaign,
+        round=plan.round,
+        nonce=plan.nonce,
+        purpose=plan.purpose,
+        plan_digest=signed.digest,
+    )
 
 
 def _binding(plan: RoundPlan) -> UpdateBinding:

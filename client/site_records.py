@@ -6,22 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from client.audit import site_audit
 from client.plan_memory import PlanMemory
 from client.privacy.ledger import PrivacyLedger
 from client.settings import SiteSettings
+from common.audit import AuditLog
 
 
 @dataclass(frozen=True)
 class SiteRecords:
-    """The privacy ledger and the accepted plans."""
+    """The privacy ledger, the accepted plans and the audit log."""
 
     ledger: PrivacyLedger
     plans: PlanMemory
+    audit: AuditLog
 
     @classmethod
     @contextmanager
     def open(cls, settings: SiteSettings) -> Iterator[SiteRecords]:
-        """Open both, the database brought up to date, until the block ends.
+        """Open all, the database brought up to date, until the block ends.
 
         Raises
         ------
@@ -29,4 +32,4 @@ class SiteRecords:
             If the database cannot be used.
         """
         with PrivacyLedger.open(settings) as ledger:
-            yield cls(ledger, PlanMemory(ledger.engine))
+            yield cls(ledger, PlanMemory(ledger.engine), site_audit(settings, ledger.engine))

@@ -5,6 +5,7 @@ A site believes nothing else: not Flower's run configuration, not the message's 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
@@ -80,6 +81,11 @@ class SignedPlan:
 
     payload: bytes
     signature: Signature
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the plan's bytes."""
+        return hashlib.sha256(self.payload).hexdigest()
 
 
 def sign_plan(plan: RoundPlan, key: SigningKey) -> SignedPlan:

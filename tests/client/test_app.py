@@ -7,10 +7,14 @@ from flwr.app.message_type import MessageType
 
 from client import app as client_app
 from client.app import app
+from client.audit import open_site_audit
 from client.settings import SiteSettings
+from common.audit_chain import verify
+from common.audit_entries import Left, PatientWithdrawn
 from common.records import SiteReply
 from common.update import Tensors
 from common.wire import (
+    content_of,
     describe_request,
     records_to_description,
     records_to_reply,
@@ -63,12 +67,34 @@ def reply_of(message: Message) -> SiteReply:
     return records_to_reply(message.content)
 
 
+def assert_constant(message: Message) -> None:
+    assert message.has_error()
+    assert (message.error.code, message.error.reason) == (2, "site-error")
+
+
+def left(site: Path) -> list[Left]:
+    with open_site_audit(SiteSettings.read(site)) as log:
+        assert verify(log) == ()
+        entries = [line.entry() for line in log.lines(kinds=("left",))]
+    return [entry for entry in entries if isinstance(entry, Left)]
+
+
 def test_training_and_evaluating(sites: Path, base: Tensors) -> None:
     plan = make_plan(base=base, epsilon=8.0)
-    trained = reply_of(send(request_to_records(signed(plan), base), MessageType.TRAIN, 1))
+    answer = send(request_to_records(signed(plan), base), MessageType.TRAIN, 1)
+    trained = reply_of(answer)
     assert trained.site == "beta"
     assert trained.refusal is None
     assert trained.update is not None
+    assert trained.receipt is not None
+    (written,) = left(sites / "beta")
+    content = content_of(answer.content)
+    assert (written.bytes, written.sha256) == (content.bytes, content.sha256)
+    assert written.bytes > sum(array.nbytes for array in trained.update.tensors.values())
+    assert written.contents == ("update", "receipt", "evaluation")
+    assert written.nonce == plan.nonce
+    assert written.update_digest == trained.update.digest
+    assert written.epsilon_campaign == trained.receipt.epsilon_campaign
     evaluate = make_plan(base=base, purpose="evaluate")
     evaluated = reply_of(send(request_to_records(signed(evaluate), base), MessageType.EVALUATE))
     assert evaluated.site == "alpha"
@@ -79,6 +105,9 @@ def test_who_are_you(sites: Path) -> None:
     answer = send(describe_request(), MessageType.QUERY, 1)
     assert records_to_description(answer.content).site == "beta"
     assert records_to_description(answer.content).software
+    (written,) = left(sites / "beta")
+    assert written.contents == ("description",)
+    assert written.sha256 == content_of(answer.content).sha256
 
 
 @pytest.mark.parametrize("kind", [MessageType.TRAIN, MessageType.EVALUATE, MessageType.QUERY])
@@ -86,17 +115,52 @@ def test_garbage_is_answered_with_a_code(sites: Path, kind: str) -> None:
     reply = reply_of(send(RecordDict(), kind))
     assert reply.refusal is not None
     assert reply.refusal.code == "request-malformed"
+    (written,) = left(sites / "alpha")
+    assert (written.contents, written.code, written.nonce) == (
+        ("refusal",),
+        "request-malformed",
+        None,
+    )
+
+
+@pytest.mark.parametrize("kind", [MessageType.TRAIN, MessageType.EVALUATE, MessageType.QUERY])
+def test_where_nothing_can_be_written_down_nothing_leaves(
+    sites: Path, base: Tensors, kind: str
+) -> None:
+    settings = SiteSettings.read(sites / "alpha")
+    with open_site_audit(settings) as log:
+        log.append(PatientWithdrawn(cases=1))
+    (settings.data / "audit-head.json").write_text("not what it was")
+    records = describe_request()
+    if kind != MessageType.QUERY:
+        purpose = "train" if kind == MessageType.TRAIN else "evaluate"
+        records = request_to_records(signed(make_plan(base=base, purpose=purpose)), base)
+    assert_constant(send(records, kind))
+
+
+def test_what_leaves_is_written_down_before(
+    sites: Path, base: Tensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies between the log and the reply: the log says so, and nothing was sent."""
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client_app, "Message", die)
+    records = request_to_records(signed(make_plan(base=base, evaluate=False)), base)
+    with pytest.raises(KeyboardInterrupt):
+        send(records, MessageType.TRAIN)
+    (written,) = left(sites / "alpha")
+    assert written.contents == ("update", "receipt")
 
 
 @pytest.mark.parametrize("partition", [None, 7, -1, "0"])
-def test_an_unknown_site_is_answered_with_a_code(
-    sites: Path, base: Tensors, partition: object
+@pytest.mark.parametrize("kind", [MessageType.TRAIN, MessageType.QUERY])
+def test_without_a_site_there_is_no_audit_log_so_nothing_but_a_constant_leaves(
+    sites: Path, base: Tensors, partition: object, kind: str
 ) -> None:
     records = request_to_records(signed(make_plan(base=base)), base)
-    reply = reply_of(send(records, MessageType.TRAIN, partition))
-    assert reply.site == client_app.UNKNOWN_SITE
-    assert reply.refusal is not None
-    assert reply.refusal.code == "configuration"
+    assert_constant(send(records, kind, partition))
 
 
 def test_a_deployed_site_ignores_the_partition(

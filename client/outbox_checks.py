@@ -1,0 +1,219 @@
+"""What may leave a site: the rules of the outbox, as functions of what it found out by itself.
+
+They repeat what `client.round_handler` and its parts see to already, and share no code with them
+but the policy and the ledger's lines: a mistake there must not become a leak.
+
+1. A refusal is a code of the closed table, and comes alone.
+2. Anything else answers a plan that a coordinator signed, that the policy allows at this moment,
+   and that the site remembers having accepted.
+3. An update is the trainable float32 tensors of the plan's scope: no more, no fewer, no buffer,
+   each of the base's shape and finite, bound to the plan, with a receipt that names its digest;
+   and the ledger has a reservation for it that was trained on.
+4. A receipt says what policy and ledger say; its epsilons are not below the ledger's.
+5. Holdout counts leave only if the policy releases them, only for a plan that was accepted for
+   scoring, of the recipe's classes, no cell but 0 below the policy's minimum.
+6. A forecast answers a preflight, and never tells less than has been spent already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.policy import SitePolicy
+from client.privacy.accounting import epsilon, public_patients
+from client.privacy.ledger_lines import LedgerLine, rounds_without_privacy, spends
+from common.errors import PrivacyRefused
+from common.evaluation import SiteEvaluation
+from common.plan import RoundPlan
+from common.records import Forecast, Receipt, SiteReply
+from common.refusals import SITE_REFUSALS
+from common.update import ModelUpdate, UpdateBinding
+
+ROUNDING = 1e-9
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the site remembers of a plan that it accepted."""
+
+    campaign: str
+    round: int
+    purpose: str
+    scores: bool
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """On what a reply is judged.
+
+    ``lines`` are the ledger's now, ``lines_before`` as the request came; ``trainable`` are the
+    shapes of the tensors that the plan lets move.
+    """
+
+    site: str
+    plan: RoundPlan
+    policy: SitePolicy
+    memory: Memory | None
+    lines: Sequence[LedgerLine]
+    lines_before: Sequence[LedgerLine]
+    trainable: Shapes
+
+
+def check_refusal(reply: SiteReply) -> None:
+    """Hold a refusal against rule 1; raises as `check_reply`."""
+    _hold(reply.refusal is not None and reply.refusal.code in SITE_REFUSALS, "refusal-code")
+    alone = (reply.receipt, reply.update, reply.evaluation, reply.forecast)
+    _hold(alone == (None, None, None, None), "refusal-alone")
+
+
+def check_reply(reply: SiteReply, grounds: Grounds) -> None:
+    """Hold a reply that is no refusal against rules 2 to 6.
+
+    Raises
+    ------
+    PrivacyRefused
+        With code ``outbox-refused``; the text names the rule, for the site's own log.
+    """
+    plan, memory = grounds.plan, grounds.memory
+    _hold(reply.refusal is None, "refusal-alone")
+    _hold(reply.site == grounds.site, "site-name")
+    same = (plan.campaign, plan.round, plan.purpose)
+    accepted = memory is not None and (memory.campaign, memory.round, memory.purpose) == same
+    _hold(accepted, "plan-not-accepted")
+    if reply.forecast is not None:
+        _hold((reply.receipt, reply.update, reply.evaluation) == (None,) * 3, "forecast-alone")
+        _check_forecast(reply.forecast, grounds)
+        return
+    _hold(plan.purpose != "preflight", "forecast-missing")
+    _hold((reply.update is not None) == (plan.purpose == "train"), "update-unasked")
+    own = _check_update(reply.update, grounds) if reply.update is not None else None
+    _check_receipt(reply, grounds, own)
+    if reply.evaluation is not None:
+        _hold(memory is not None and memory.scores, "evaluation-unasked")
+        _check_evaluation(reply.evaluation, grounds)
+
+
+def _check_update(update: ModelUpdate, grounds: Grounds) -> LedgerLine:
+    plan = grounds.plan
+    bound = UpdateBinding(plan.campaign, plan.round, plan.nonce, plan.base_digest)
+    _hold(update.binding == bound, "update-binding")
+    _hold(set(update.tensors) == set(grounds.trainable), "update-names")
+    for name, array in update.tensors.items():
+        _hold(array.dtype == np.float32, "update-dtype")
+        _hold(array.shape == grounds.trainable[name], "update-shape")
+        _hold(_finite(array), "update-not-finite")
+    own = [line for line in grounds.lines if line.nonce == plan.nonce]
+    _hold([line.kind for line in own] == ["reserve", "outcome"], "update-unreserved")
+    _hold(own[1].outcome == "trained", "update-untrained")
+    _hold((own[0].campaign, own[0].round) == (plan.campaign, plan.round), "update-unreserved")
+    _hold((own[0].spend is not None) == (plan.privacy.epsilon is not None), "update-unnoised")
+    return own[0]
+
+
+def _check_receipt(reply: SiteReply, grounds: Grounds, own: LedgerLine | None) -> None:
+    plan, receipt = grounds.plan, reply.receipt
+    if receipt is None:
+        raise withheld("receipt-missing")
+    _hold(receipt.site == grounds.site, "site-name")
+    asked = (plan.campaign, plan.round, plan.nonce, plan.base_digest)
+    said = (receipt.campaign, receipt.round, receipt.nonce, receipt.base_digest)
+    _hold(said == asked, "receipt-binding")
+    digest = reply.update.digest if reply.update is not None else None
+    _hold(receipt.update_digest == digest, "receipt-digest")
+    _hold(receipt.sampling_rate == plan.training.sampling_rate, "receipt-sampling")
+    _hold(receipt.steps == (own.steps if own is not None else 0), "receipt-steps")
+    _hold(receipt.seconds == round(receipt.seconds, -1), "receipt-seconds")
+    _hold(receipt.evaluation_outside_guarantee, "receipt-evaluation")
+    if plan.privacy.epsilon is None:
+        _check_bare_receipt(receipt, grounds)
+    else:
+        _check_private_receipt(receipt, grounds, own)
+
+
+def _check_bare_receipt(receipt: Receipt, grounds: Grounds) -> None:
+    _hold(grounds.policy.allow_without_privacy, "privacy-required")
+    _hold(receipt.privacy_unit == "none", "receipt-unit")
+    figures = (receipt.epsilon_campaign, receipt.epsilon_life, receipt.delta)
+    noise = (receipt.max_grad_norm, receipt.noise_multiplier)
+    _hold((*figures, *noise) == (None,) * 5, "receipt-epsilon")
+    told, declared = receipt.public_patients, grounds.policy.declared_patients
+    _hold(told == (declared or public_patients(told)), "receipt-patients")
+
+
+def _check_private_receipt(receipt: Receipt, grounds: Grounds, own: LedgerLine | None) -> None:
+    policy = grounds.policy
+    _hold(receipt.privacy_unit == "patient", "receipt-unit")
+    _hold(receipt.delta == policy.delta, "receipt-delta")
+    _hold(receipt.public_patients == policy.declared_patients, "receipt-patients")
+    noise = (own.max_grad_norm, own.noise_multiplier) if own is not None else (None, None)
+    _hold((receipt.max_grad_norm, receipt.noise_multiplier) == noise, "receipt-noise")
+    if own is not None:
+        _hold(own.noise_multiplier >= policy.min_noise_multiplier, "receipt-noise")
+        _hold(own.max_grad_norm <= policy.max_grad_norm, "receipt-noise")
+        # What another process has reserved since is not this receipt's to tell.
+        spent = [line for line in grounds.lines if line.sequence <= own.sequence]
+    else:
+        spent = list(grounds.lines_before)
+    campaign = epsilon(spends(spent, receipt.campaign), policy.delta)
+    _hold(_covers(receipt.epsilon_campaign, campaign), "receipt-epsilon")
+    if rounds_without_privacy(spent):
+        _hold(receipt.epsilon_life is None, "receipt-epsilon")
+    elif receipt.epsilon_life is not None or not rounds_without_privacy(grounds.lines):
+        _hold(
+            _covers(receipt.epsilon_life, epsilon(spends(spent), policy.delta)), "receipt-epsilon"
+        )
+
+
+def _check_evaluation(evaluation: SiteEvaluation, grounds: Grounds) -> None:
+    policy = grounds.policy
+    _hold(policy.release_evaluation, "evaluation-not-released")
+    _hold(evaluation.classes == grounds.plan.recipe.classes, "evaluation-classes")
+    _hold(evaluation.minimum_cell >= policy.minimum_cell, "evaluation-cell")
+    cells = [*evaluation.unresolved, *(c for row in evaluation.confusion for c in row)]
+    for histogram in (*evaluation.positives, *evaluation.negatives):
+        cells += histogram.counts
+    _hold(all(c == 0 or c >= policy.minimum_cell for c in cells), "evaluation-cell")
+
+
+def _check_forecast(forecast: Forecast, grounds: Grounds) -> None:
+    plan, policy = grounds.plan, grounds.policy
+    _hold(plan.purpose == "preflight", "forecast-unasked")
+    asked = (grounds.site, plan.campaign, plan.nonce, plan.rounds - plan.round + 1)
+    said = (forecast.site, forecast.campaign, forecast.nonce, forecast.rounds)
+    _hold(said == asked, "forecast-binding")
+    _hold(forecast.code is None or forecast.code in SITE_REFUSALS, "forecast-code")
+    _hold(forecast.affordable == (forecast.code is None), "forecast-code")
+    private = plan.privacy.epsilon is not None
+    _hold(forecast.delta == (policy.delta if private else None), "forecast-delta")
+    before = epsilon(spends(grounds.lines_before), policy.delta) if private else 0.0
+    told = forecast.epsilon_life
+    _hold(told is None or _covers(told, before), "forecast-epsilon")
+
+
+def withheld(rule: str) -> PrivacyRefused:
+    """Return the error for a reply that breaks a rule; ``rule`` stays at the site."""
+    return PrivacyRefused(
+        f"The outbox held a reply back ({rule}).",
+        meaning="The site's own code made something that must not leave.",
+        action="Report it with this line of the log; nothing of the reply has left.",
+        code="outbox-refused",
+    )
+
+
+def _hold(kept: bool, rule: str) -> None:
+    if not kept:
+        raise withheld(rule)
+
+
+def _covers(told: float | None, spent: float) -> bool:
+    return told is not None and told >= spent * (1 - ROUNDING)
+
+
+def _finite(array: NDArray[np.float32]) -> bool:
+    # The sum is finite only if all is; no boolean array as large as the tensor.
+    return bool(np.isfinite(np.sum(np.abs(array), dtype=np.float64)))
