@@ -50,3 +50,9 @@ def test_explanations_are_sentences_without_a_sites_own_words() -> None:
     for text in SITE_REFUSALS.values():
         assert text.endswith(".") or text.endswith("?")
         assert "{" not in text
+
+
+def test_the_policy_page_lists_them_all() -> None:
+    page = (ROOT / "docs/site-policy.md").read_text("utf-8")
+    rows = dict(re.findall(r"(?m)^\| `([a-z0-9-]+)` \| (.+) \|$", page))
+    assert {c: rows.get(c) for c in SITE_REFUSALS} == dict(SITE_REFUSALS)
