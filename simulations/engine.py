@@ -42,6 +42,9 @@ FOLDERS = ("coordinator", "sites", "logs")
 SIMULATED_LIFETIME = 1e6
 """Bound of a simulated site's life: only the campaign's epsilon is to bind here."""
 
+SIMULATED_DAY = 1_000_000
+"""Messages that a simulated site answers in a day: its days are minutes long."""
+
 OnStage = Callable[[str, int, int], None]
 """Told the stage, and how much of how much of it is done."""
 
@@ -71,6 +74,8 @@ class Simulation:
         training; 0 is one for each CPU core.
     adversaries : tuple of Adversary
         Sites that attack; all others are honest.
+    weights : Path or None
+        A safetensors file that the campaign starts from, in place of random weights.
     """
 
     recipe: Recipe
@@ -82,6 +87,7 @@ class Simulation:
     seed: int = 0
     workers: int = 0
     adversaries: tuple[Adversary, ...] = ()
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -208,6 +214,7 @@ def run_campaign(
             registry,
             simulation.recipe,
             private=simulation.private,
+            weights=simulation.weights,
             sites=tuple(site.name for site in federation.sites),
         )
         started = time.monotonic()
@@ -264,6 +271,8 @@ def _create_site(
         epsilon_campaign=recipe.privacy.epsilon,
         release_evaluation=True,
         minimum_cell=1,  # a simulation on one machine may look at every case
+        rounds_per_day=SIMULATED_DAY,
+        evaluations_per_day=SIMULATED_DAY,
     )
     return create_site_folder(
         simulation.out / "sites" / hospital.name,
