@@ -15,6 +15,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from client.audit import open_site_audit
 from client.cases.case import PatientHistory
 from client.cases.store import CaseStore
 from client.plan_memory import TrainingRound
@@ -24,6 +25,7 @@ from client.releases.cache import ReleaseCache
 from client.settings import SiteSettings
 from client.site_records import SiteRecords
 from client.training.dataset import forget_prepared
+from common.audit_entries import PatientWithdrawn
 
 
 class _Document(BaseModel):
@@ -94,6 +96,8 @@ def _withdraw(
 ) -> Withdrawal:
     with closing(CaseStore.open(settings)) as store:
         history, cases = act(store)
+    with open_site_audit(settings) as audit:
+        audit.append(PatientWithdrawn(cases=cases))
     for task in history.confirmed:
         forget_prepared(settings.cache, task)
     return Withdrawal(

@@ -75,7 +75,7 @@ class PolicyChanged(_Entry):
 
 
 class PatientWithdrawn(_Entry):
-    """At a site: a patient took part no longer; ``cases`` of theirs left the store."""
+    """At a site: a patient, or one case, was withdrawn; ``cases`` left the store with it."""
 
     kind: Literal["patient-withdrawn"] = "patient-withdrawn"
     cases: Count

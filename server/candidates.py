@@ -6,6 +6,7 @@ import logging
 from datetime import UTC, datetime
 
 from common.release import Lineage, ReleaseDraft, ReleaseMetrics, SiteContribution
+from server.audit import note_candidate
 from server.evaluation import merged, on_common_sites, pooled_metrics
 from server.registry.records import Campaign, Candidate, Contribution
 from server.registry.registry import Registry
@@ -54,6 +55,7 @@ def record_candidate(
         evaluation=merged(evidence.candidate),
         approve=campaign.settings.auto_approve,
     )
+    note_candidate(registry.audit, candidate)
     logger.info(
         "candidate campaign=%s state=%s failed=%s",
         *(campaign.id, candidate.state, ",".join(failures(checks)) or "none"),

@@ -47,6 +47,7 @@ def compose(settings: CoordinatorSettings) -> CoordinatorServices:
     publisher = ReleasePublisher(settings)
     publisher.timestamp_expires()
     registry = Registry.open(settings)
+    registry.audit_releases()
     tasks = background_tasks(
         publisher, registry, settings.models, timestamp_seconds=settings.timestamp_seconds
     )

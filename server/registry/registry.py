@@ -13,6 +13,8 @@ from pathlib import Path
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from common.anchor import Anchor
+from common.audit import AuditLog
 from common.database import migrate, open_database
 from common.errors import InputRefused, NotFound, RoundFailed, StoreError
 from common.evaluation import Metrics
@@ -32,7 +34,14 @@ from server.registry.records import (
 )
 from server.registry.releases import ReleaseRecords
 from server.registry.sessions import Sessions, utc_now
-from server.registry.tables import CampaignRow, ContributionRow, ForecastRow, RoundRow, SiteRow
+from server.registry.tables import (
+    AUDIT,
+    CampaignRow,
+    ContributionRow,
+    ForecastRow,
+    RoundRow,
+    SiteRow,
+)
 from server.settings import CoordinatorSettings
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
@@ -45,10 +54,13 @@ class Registry(ReleaseRecords):
     ----------
     engine : sqlalchemy.Engine
         As `common.database.open_database` opens it, the schema being up to date.
+    anchor : Path, optional
+        File of the audit log's newest line; see `common.anchor`.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(Sessions(engine))
+    def __init__(self, engine: Engine, *, anchor: Path | None = None) -> None:
+        remembered = Anchor(anchor) if anchor is not None else None
+        super().__init__(Sessions(engine), AuditLog(engine, AUDIT, anchor=remembered))
         self._engine = engine
 
     @classmethod
@@ -62,7 +74,7 @@ class Registry(ReleaseRecords):
         """
         engine = open_database(settings.database)
         migrate(engine, MIGRATIONS)
-        return cls(engine)
+        return cls(engine, anchor=settings.data / "audit-head.json")
 
     def close(self) -> None:
         """Close all connections."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
+from common.audit import AuditLog
 from common.errors import NotFound, RoundFailed, StoreError
 from common.evaluation import SiteEvaluation
 from common.release import ReleaseDraft, ReleaseManifest
+from server.audit import released
 from server.registry import rows
 from server.registry.records import Candidate, Release
 from server.registry.sessions import Sessions, utc_now
@@ -14,10 +16,17 @@ from server.registry.tables import CandidateRow, ReleaseRow
 
 
 class ReleaseRecords:
-    """Candidates, and the releases that come of them. Use it through `Registry`."""
+    """Candidates, and the releases that come of them. Use it through `Registry`.
 
-    def __init__(self, sessions: Sessions) -> None:
+    Attributes
+    ----------
+    audit : AuditLog
+        The coordinator's, in the same database. Releases are written into it here.
+    """
+
+    def __init__(self, sessions: Sessions, audit: AuditLog) -> None:
         self._sessions = sessions
+        self.audit = audit
 
     def add_candidate(
         self,
@@ -94,7 +103,15 @@ class ReleaseRecords:
             candidate.state = "published"
             row = rows.release_row(manifest, utc_now())
             session.add(row)
+        self.audit.append(released(manifest))
         return rows.release(row)
+
+    def audit_releases(self) -> None:
+        """Write down releases that a crash kept out of the audit log."""
+        written = {line.entry() for line in self.audit.lines(kinds=("released",))}
+        for release in reversed(self.releases()):
+            if released(release.manifest) not in written:
+                self.audit.append(released(release.manifest))
 
     def releases(self, *, task: str | None = None) -> tuple[Release, ...]:
         """Return releases, the newest first."""

@@ -19,6 +19,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from common.audit import audit_table
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -157,3 +159,6 @@ class ReleaseRow(Base):
     model_digest: Mapped[str] = mapped_column(String(64))
     manifest: Mapped[str] = mapped_column(Text)
     published_at: Mapped[datetime] = mapped_column(Moment)
+
+
+AUDIT = audit_table(Base.metadata)

@@ -22,6 +22,7 @@ from common.plan import sign_plan
 from common.records import Receipt, SiteReply
 from common.signing import SigningKey
 from common.wire import records_to_reply, request_to_records
+from server.audit import note_plan, note_refused, note_taken
 from server.registry.records import CampaignSettings, Contribution, Outcome
 from server.registry.registry import Registry
 from server.rounds.clock import Backoff, Clock
@@ -149,6 +150,7 @@ class Exchange:
             ttl=float(self._link.plan_seconds),
             group_id=str(self._request.number),
         )
+        note_plan(self._link.registry.audit, site, opened.expected.plan, signed)
         # One at a time: SuperLink limits a push's size, and says no more of an unknown node
         # than that an id is missing.
         identifiers = [i for i in self._link.grid.push_messages([message]) if i]
@@ -181,19 +183,24 @@ class Exchange:
             yield from self._link.grid.pull_messages(identifiers[first : first + PULL_AT_ONCE])
 
     def _settle(self, opened: _Open, message: Message) -> Outcome:
+        log, site, plan = self._link.registry.audit, opened.expected.site, opened.expected.plan
         if message.has_error():
             code = FLOWER_ERRORS.get(message.error.code, "site-failed")
+            note_refused(log, site, plan, code)
             return self._record(opened, "failed", code=code)
         try:
             if message.metadata.src_node_id != opened.node:
                 raise UpdateRefused("Another node answers.", code="reply-node")
             reply = records_to_reply(message.content)
             if reply.refusal is not None:
+                note_refused(log, site, plan, reply.refusal.code, message.content)
                 return self._refused(opened, reply, reply.refusal.code)
             receipt = check_reply(reply, opened.expected)
             norm = self._take(reply, receipt, opened.expected)
         except UpdateRefused as error:
+            note_refused(log, site, plan, error.code, message.content)
             return self._record(opened, "rejected", code=error.code)
+        note_taken(log, site, plan, reply, message.content)
         return self._accepted(opened, reply, receipt, norm)
 
     def _accepted(

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 from flwr.app import Message, MessageType
 
+from common.audit import AuditLog
 from common.errors import RoundFailed, UpdateRefused
 from common.plan import PrivacyRequest, RoundPlan, sign_plan
 from common.records import Forecast
 from common.refusals import SITE_REFUSALS
 from common.update import tensors_digest
 from common.wire import records_to_reply, request_to_records
+from server.audit import note_plan, note_refused, note_taken
 from server.registry.records import Campaign, SiteForecast
 from server.rounds.clock import Backoff
 from server.rounds.exchange import FLOWER_ERRORS, Link
@@ -86,13 +88,15 @@ def _ask(link: Link, campaign: Campaign, connected: dict[str, int]) -> dict[str,
     asked: dict[str, _Asked] = {}
     for site, node in connected.items():
         plan = _plan(link, campaign)
+        signed = sign_plan(plan, link.key)
         message = Message(
-            request_to_records(sign_plan(plan, link.key), {}),
+            request_to_records(signed, {}),
             node,
             MessageType.EVALUATE,
             ttl=float(link.plan_seconds),
             group_id="preflight",
         )
+        note_plan(link.registry.audit, site, plan, signed)
         # An empty id: the SuperLink does not know the node any more.
         for identifier in link.grid.push_messages([message]):
             asked[identifier] = _Asked(site, node, plan)
@@ -132,24 +136,30 @@ def _answers(link: Link, asked: dict[str, _Asked]) -> list[SiteForecast]:
         for message in link.grid.pull_messages(list(waiting)):
             request = waiting.pop(message.metadata.reply_to_message_id, None)
             if request is not None:
-                found.append(_read(request, message))
+                found.append(_read(link.registry.audit, request, message))
                 backoff.reset()
         if waiting:
             link.clock.sleep(backoff.interval(deadline - link.clock.monotonic()))
     return found + [SiteForecast(a.site, code="deadline") for a in waiting.values()]
 
 
-def _read(request: _Asked, message: Message) -> SiteForecast:
+def _read(log: AuditLog, request: _Asked, message: Message) -> SiteForecast:
     if message.has_error():
-        return SiteForecast(request.site, code=FLOWER_ERRORS.get(message.error.code, "site-failed"))
+        code = FLOWER_ERRORS.get(message.error.code, "site-failed")
+        note_refused(log, request.site, request.plan, code)
+        return SiteForecast(request.site, code=code)
     try:
         reply = records_to_reply(message.content)
         if message.metadata.src_node_id != request.node:
             raise UpdateRefused("Another node answers.", code="reply-node")
         if reply.refusal is not None:
+            note_refused(log, request.site, request.plan, reply.refusal.code, message.content)
             return SiteForecast(request.site, code=reply.refusal.code, refuses=True)
-        return _forecast(request, reply.forecast)
+        told = _forecast(request, reply.forecast)
+        note_taken(log, request.site, request.plan, reply, message.content)
+        return told
     except UpdateRefused as error:
+        note_refused(log, request.site, request.plan, error.code, message.content)
         return SiteForecast(request.site, code=error.code)
 
 
