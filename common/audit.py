@@ -208,7 +208,7 @@ class AuditLog:
         sequence, previous = (last.sequence, last.digest) if last is not None else (0, GENESIS)
         lines = []
         for number, entry in enumerate(entries, start=sequence + 1):
-            body = entry.model_dump_json(exclude_none=True)
+            body = entry.model_dump_json()
             draft = AuditLine(number, entry.kind, written_at, body, previous, digest="")
             lines.append(replace(draft, digest=draft.expected_digest()))
             previous = lines[-1].digest

@@ -125,7 +125,7 @@ class ReplyTaken(_Entry):
     campaign: Identifier
     round: RoundNumber
     nonce: Hex64
-    update_digest: Hex64 | None
+    update_digest: Hex64 | None = None
     bytes: Count
     sha256: Hex64
 

@@ -9,6 +9,7 @@ import typer
 
 from common.errors import ConfigurationError, StoreError, WardroundError
 from deploy.commands import (
+    audit,
     campaign,
     demo,
     local,
@@ -18,6 +19,7 @@ from deploy.commands import (
     simulate,
     site_budget,
     site_import,
+    site_outbox,
     site_withdraw,
 )
 from deploy.console import EXIT_INTERRUPTED, EXIT_USAGE, exit_code, report_error
@@ -38,8 +40,10 @@ app.add_typer(local.commands, name="local")
 app.command("simulate")(simulate.simulate)
 app.add_typer(site, name="site")
 app.add_typer(coordinator, name="coordinator")
+app.add_typer(audit.commands, name="audit")
 site.command("import")(site_import.import_command)
 site.command("budget")(site_budget.budget)
+site.command("outbox")(site_outbox.outbox)
 site.command("withdraw")(site_withdraw.withdraw)
 campaigns = typer.Typer(no_args_is_help=True, help="Start, list and show campaigns.")
 coordinator.add_typer(campaigns, name="campaign")

@@ -15,9 +15,12 @@ from pydantic import BaseModel
 from client.intake.summary import ImportSummary
 from client.withdrawal import Withdrawal
 from common.release import ReleaseManifest
+from deploy.audit_report import AuditReport
+from deploy.commands.audit import Exported
 from deploy.commands.campaign import StartedCampaign
 from deploy.commands.preflight import PreflightDocument
 from deploy.commands.site_budget import BudgetDocument
+from deploy.commands.site_outbox import OutboxDocument
 from deploy.console import ErrorDocument
 from deploy.demo.report import DemoReport
 from deploy.provision import Provisioned
@@ -31,6 +34,7 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("provision", Provisioned),
     ("site-import", ImportSummary),
     ("site-budget", BudgetDocument),
+    ("site-outbox", OutboxDocument),
     ("site-withdraw", Withdrawal),
     ("coordinator-campaign-start", StartedCampaign),
     ("coordinator-campaign-preflight", PreflightDocument),
@@ -38,6 +42,8 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("coordinator-campaign-show", CampaignDocument),
     ("coordinator-release-list", Releases),
     ("coordinator-release-show", ReleaseManifest),
+    ("audit-verify", AuditReport),
+    ("audit-export", Exported),
     ("error", ErrorDocument),
 )
 

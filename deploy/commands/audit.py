@@ -1,0 +1,149 @@
+"""`wardround audit verify` and `wardround audit export`: the logs of both ends, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from common.errors import ConfigurationError
+from deploy.console import EXIT_REFUSED, emit
+
+if TYPE_CHECKING:
+    from deploy.audit_report import AuditReport
+    from deploy.audit_trace import Trace
+
+commands = typer.Typer(no_args_is_help=True, help="Audit logs: verify, compare, trace, export.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+class Exported(BaseModel):
+    """The document that ``--json`` prints after an export."""
+
+    model_config = ConfigDict(frozen=True)
+
+    site: str
+    file: str
+    entries: int
+
+
+@commands.command("verify")
+def verify(
+    site: Annotated[
+        list[Path] | None, typer.Option("--site", help="A site's folder; may be repeated.")
+    ] = None,
+    coordinator: Annotated[
+        Path | None, typer.Option(help="The federation's or the coordinator's folder.")
+    ] = None,
+    export: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file that a site exported, in place of its folder; repeatable."),
+    ] = None,
+    prediction: Annotated[
+        str | None, typer.Option(help="The request id of an answer: show what it came from.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify audit logs, and compare the sites' with the coordinator's.
+
+    Exit code 3 when a log was changed, cut or reordered, or when the two ends contradict each
+    other; each fault is a line.
+    """
+    from deploy.audit_report import audit
+
+    if not (site or coordinator or export):
+        raise ConfigurationError(
+            "There is nothing to verify.",
+            action="Name a folder with --site or --coordinator, or a file with --export.",
+            code="usage",
+        )
+    report = audit(site or (), coordinator, export or (), prediction=prediction)
+    emit(report, as_json=as_json, show=lambda console: _show(report, console))
+    if not report.whole:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@commands.command("export")
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    site: Annotated[
+        Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
+    ] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Write what left a site into a file, for the coordinator to check its own log against."""
+    from client.audit import open_site_audit
+    from client.settings import SiteSettings
+    from deploy.audit_export import export_left, write_export
+
+    settings = SiteSettings.read(site)
+    with open_site_audit(settings) as log:
+        document = export_left(settings.name, log)
+    write_export(document, output)
+    done = Exported(site=settings.name, file=str(output), entries=len(document.lines))
+    emit(
+        done,
+        as_json=as_json,
+        show=lambda console: console.print(
+            f"{done.entries} entries of {done.site} are in {done.file}.", highlight=False
+        ),
+    )
+
+
+def _show(report: AuditReport, console: Console) -> None:
+    table = Table("log", "of", "lines", "verdict")
+    for log in report.logs:
+        verdict = "[green]whole" if not log.faults else f"[red]{len(log.faults)} faults"
+        table.add_row(log.end, log.name, str(log.lines), verdict)
+    console.print(table)
+    for log in report.logs:
+        for fault in log.faults:
+            _line(console, f"{log.name}: {fault}", fault=True)
+    for found in report.differences:
+        where = f"{found.site}, {found.campaign}, round {found.round}"
+        _line(console, f"{where}: {found.code}: {found.text}", fault=found.fault)
+    if report.trace is not None:
+        _show_trace(report.trace, console)
+    if report.whole:
+        console.print("Nothing was changed, nothing is missing.")
+
+
+def _show_trace(trace: Trace, console: Console) -> None:
+    made = trace.prediction
+    _line(
+        console,
+        f"Prediction {made.request_id} at {made.site}, {made.answered_at}: release "
+        f"v{made.version}, model {made.model_digest[:12]}.",
+    )
+    for campaign in trace.campaigns:
+        start = "random or public weights"
+        if campaign.base_release is not None:
+            start = f"release v{campaign.base_release}"
+        _line(
+            console,
+            f"Release v{campaign.version} is of campaign {campaign.campaign}, from {start}.",
+        )
+        table = Table("round", "site", "update", "epsilon (campaign)", "epsilon (life)", "its log")
+        for round_ in campaign.rounds:
+            for told in round_.receipts:
+                figures = (_figure(told.epsilon_campaign), _figure(told.epsilon_life))
+                says = {None: "–", True: "[green]says so", False: "[red]does not"}
+                update = (told.update_digest or "–")[:12]
+                row = (str(round_.number), told.site, update, *figures)
+                table.add_row(*row, says[told.site_confirms])
+        console.print(table)
+    for fault in trace.faults:
+        _line(console, fault, fault=True)
+
+
+def _line(console: Console, text: str, *, fault: bool = False) -> None:
+    console.print(text, style="red" if fault else None, markup=False, soft_wrap=True)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
