@@ -26,10 +26,10 @@ from sqlalchemy.orm import Session
 from client.audit import note_policy, site_audit
 from client.cases.tables import PlanRow
 from client.outbox_checks import Grounds, Memory, Shapes, check_refusal, check_reply, withheld
+from client.plan_keys import read_plan_keys
 from client.policy import SitePolicy
 from client.privacy.ledger import PrivacyLedger
 from client.privacy.ledger_lines import LedgerLine
-from client.round_handler import read_plan_keys
 from client.settings import SiteSettings
 from client.site_recipes import own_recipe
 from common.audit import AuditLog

@@ -9,59 +9,31 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from client.cases.store import CaseStore
+from client.plan_keys import read_plan_keys
 from client.plan_memory import Limits
 from client.policy import SitePolicy
-from client.privacy.accounting import public_patients
 from client.privacy.forecast import forecast_plan, round_budget, round_request
 from client.privacy.ledger import PrivacyLedger
 from client.privacy.ledger_lines import LedgerLine
 from client.privacy.self_test import ensure_gradients
+from client.round_task import RoundTask, prepare_task, round_receipt
 from client.settings import SiteSettings
 from client.site_recipes import own_recipe
 from client.site_records import SiteRecords
-from client.training import PrivateStep, Trained, TrainingJob, train_plain, train_private
-from client.training.dataset import PatientImages, PixelCache, patient_images
-from client.training.device import choose_device, limit_threads
+from client.training import PrivateStep, Trained, train_plain, train_private
 from client.training.evaluation import predict
 from common.audit_entries import PlanAccepted
 from common.errors import CaseRefused, PlanRefused, WardroundError
 from common.evaluation import SiteEvaluation, evaluate_predictions
-from common.model import build_model, load_tensors
 from common.plan import RoundPlan, SignedPlan, verify_plan
-from common.recipe import Recipe
-from common.records import Receipt, Refusal, SiteReply
+from common.records import Refusal, SiteReply
 from common.refusals import INTERNAL_ERROR, OUT_OF_MEMORY, outward_code
-from common.signing import VerifyKey
 from common.update import ModelUpdate, Tensors, UpdateBinding, difference, tensors_digest
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A verified plan, held against the policy, and what it will be answered with."""
-
-    plan: RoundPlan
-    policy: SitePolicy
-    base: Tensors
-    job: TrainingJob
-    training: PatientImages
-    holdout: PatientImages
-    ledger: PrivacyLedger
-
-    @property
-    def patients(self) -> int:
-        """Return the number of training patients as it may be told.
-
-        The policy's word; without privacy, where it may be silent, the rounded count.
-        """
-        return self.policy.declared_patients or public_patients(len(self.training.patients))
 
 
 class RoundHandler:
@@ -125,66 +97,16 @@ class RoundHandler:
             if plan.purpose == "preflight":
                 forecast = forecast_plan(records.ledger, plan, policy, site=self._settings.name)
                 return SiteReply(site=self._settings.name, forecast=forecast)
-            task = self._task(plan, policy, base, records.ledger)
-            model = build_model(plan.recipe, pretrained=False)
-            load_tensors(model, base)
-            evaluation = self._evaluate(task, model) if accepted.scores else None
-            update = self._train(task, model) if plan.purpose == "train" else None
-            receipt = self._receipt(task, update, seconds=time.perf_counter() - started)
+            task = prepare_task(self._settings, plan, policy, base, records.ledger)
+            evaluation = _evaluate(task) if accepted.scores else None
+            update = self._train(task) if plan.purpose == "train" else None
+            seconds = time.perf_counter() - started
+            receipt = round_receipt(task, update, site=self._settings.name, seconds=seconds)
         return SiteReply(
             site=self._settings.name, receipt=receipt, update=update, evaluation=evaluation
         )
 
-    def _task(
-        self, plan: RoundPlan, policy: SitePolicy, base: Tensors, ledger: PrivacyLedger
-    ) -> _Task:
-        limit_threads(self._settings.threads)
-        job = TrainingJob(
-            recipe=plan.recipe,
-            training=plan.training,
-            trainable=plan.trainable,
-            device=choose_device(self._settings.device),
-            memory_megabytes=self._settings.memory_megabytes,
-        )
-        training, holdout = self._images(plan.recipe)
-        return _Task(plan, policy, base, job, training, holdout, ledger)
-
-    def _images(self, recipe: Recipe) -> tuple[PatientImages, PatientImages]:
-        store = CaseStore.open(self._settings)
-        try:
-            training = store.training_cases(recipe.name)
-            holdout = store.holdout_cases(recipe.name)
-            cache = PixelCache(self._settings.cache, recipe.name, recipe.image)
-            cached = cache.load([*training, *holdout], store.image_bytes)
-        finally:
-            store.close()
-        return (
-            patient_images(training, cached, recipe.classes),
-            patient_images(holdout, cached, recipe.classes),
-        )
-
-    def _evaluate(self, task: _Task, model: nn.Module) -> SiteEvaluation | None:
-        if not task.policy.release_evaluation:
-            return None
-        if not len(task.holdout):
-            if task.plan.purpose == "evaluate":
-                raise CaseRefused("The site holds no patient out.", code="no-holdout")
-            return None
-        probabilities = predict(
-            model,
-            task.holdout,
-            task.plan.recipe.image,
-            device=task.job.device,
-            memory_megabytes=task.job.memory_megabytes,
-        )
-        return evaluate_predictions(
-            probabilities,
-            task.holdout.labels,
-            task.plan.recipe.classes,
-            minimum_cell=task.policy.minimum_cell,
-        )
-
-    def _train(self, task: _Task, model: nn.Module) -> ModelUpdate:
+    def _train(self, task: RoundTask) -> ModelUpdate:
         if not task.training.patients:
             raise CaseRefused("The site has no confirmed training case.", code="no-cases")
         plan, ledger = task.plan, task.ledger
@@ -194,48 +116,13 @@ class RoundHandler:
             self._self_test(plan.recipe, trainable=plan.trainable, proofs=proofs)
         reservation = _reserve(ledger, task)
         try:
-            trained = _run(task, model, reservation)
+            trained = _run(task, reservation)
             update = difference(trained.tensors, task.base, binding=_binding(plan))
         except BaseException as error:
             ledger.outcome(reservation, refusal_code(error))
             raise
         ledger.outcome(reservation, "trained")
         return update
-
-    def _receipt(self, task: _Task, update: ModelUpdate | None, *, seconds: float) -> Receipt:
-        plan, policy, ledger = task.plan, task.policy, task.ledger
-        private = plan.privacy.epsilon is not None
-        spent = ledger.spent(policy.delta)
-        own = ledger.reservation(plan.campaign, plan.round) if update is not None else None
-        return Receipt(
-            site=self._settings.name,
-            campaign=plan.campaign,
-            round=plan.round,
-            nonce=plan.nonce,
-            base_digest=plan.base_digest,
-            update_digest=update.digest if update is not None else None,
-            privacy_unit="patient" if private else "none",
-            epsilon_campaign=spent.campaigns.get(plan.campaign, 0.0) if private else None,
-            epsilon_life=spent.guaranteed_life if private else None,
-            delta=policy.delta if private else None,
-            max_grad_norm=own.max_grad_norm if own is not None and private else None,
-            noise_multiplier=own.noise_multiplier if own is not None and private else None,
-            sampling_rate=plan.training.sampling_rate,
-            steps=own.steps if own is not None else 0,
-            public_patients=task.patients,
-            seconds=round(seconds, -1),
-        )
-
-
-def read_plan_keys(settings: SiteSettings) -> list[VerifyKey]:
-    """Return the coordinator keys whose plans the site believes.
-
-    Raises
-    ------
-    ConfigurationError
-        If a file in ``trust/plan-keys`` is no Ed25519 public key.
-    """
-    return [VerifyKey.read(p) for p in sorted((settings.trust / "plan-keys").glob("*.pem"))]
 
 
 def refusal_code(error: BaseException) -> str:
@@ -247,24 +134,46 @@ def refusal_code(error: BaseException) -> str:
     return INTERNAL_ERROR
 
 
-def _reserve(ledger: PrivacyLedger, task: _Task) -> LedgerLine:
+def _evaluate(task: RoundTask) -> SiteEvaluation | None:
+    if not task.policy.release_evaluation:
+        return None
+    if not len(task.holdout):
+        if task.plan.purpose == "evaluate":
+            raise CaseRefused("The site holds no patient out.", code="no-holdout")
+        return None
+    probabilities = predict(
+        task.model,
+        task.holdout,
+        task.plan.recipe.image,
+        device=task.job.device,
+        memory_megabytes=task.job.memory_megabytes,
+    )
+    return evaluate_predictions(
+        probabilities,
+        task.holdout.labels,
+        task.plan.recipe.classes,
+        minimum_cell=task.policy.minimum_cell,
+    )
+
+
+def _reserve(ledger: PrivacyLedger, task: RoundTask) -> LedgerLine:
     request = round_request(task.plan, task.policy)
     if task.plan.privacy.epsilon is None:
         return ledger.reserve_without_privacy(request, delta=task.policy.delta)
     return ledger.reserve(request, round_budget(task.plan.privacy.epsilon, task.policy))
 
 
-def _warn_of_declaration(task: _Task) -> None:
+def _warn_of_declaration(task: RoundTask) -> None:
     counted, declared = len(task.training.patients), task.patients
     if not declared / 2 <= counted <= 2 * declared:
         logger.warning("declared-patients-far-off declared=%d", declared)
 
 
-def _run(task: _Task, model: nn.Module, reservation: LedgerLine) -> Trained:
+def _run(task: RoundTask, reservation: LedgerLine) -> Trained:
     plan = task.plan
     if reservation.spend is None:
         return train_plain(
-            model,
+            task.model,
             task.training,
             task.job,
             campaign=plan.campaign,
@@ -276,7 +185,7 @@ def _run(task: _Task, model: nn.Module, reservation: LedgerLine) -> Trained:
         expected_patients=plan.training.sampling_rate * task.patients,
         augmentation_multiplicity=plan.privacy.augmentation_multiplicity,
     )
-    return train_private(model, task.training, task.job, step=step)
+    return train_private(task.model, task.training, task.job, step=step)
 
 
 def _accepted(plan: RoundPlan, signed: SignedPlan) -> PlanAccepted:

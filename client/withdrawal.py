@@ -24,7 +24,7 @@ from client.privacy.ledger_lines import LedgerLine
 from client.releases.cache import ReleaseCache
 from client.settings import SiteSettings
 from client.site_records import SiteRecords
-from client.training.dataset import forget_prepared
+from client.training.pixel_cache import forget_prepared
 from common.audit_entries import PatientWithdrawn
 
 

@@ -17,9 +17,10 @@ from torch import nn
 
 from client.cases.store import CaseStore
 from client.settings import SiteSettings
-from client.training.dataset import PatientImages, PixelCache, patient_images
+from client.training.dataset import PatientImages, patient_images
 from client.training.device import choose_device
 from client.training.evaluation import predict
+from client.training.pixel_cache import PixelCache
 from common.model import build_model, load_tensors
 from common.recipe import Recipe
 from common.update import Tensors

@@ -1,50 +1,16 @@
-"""Training images in memory's reach: prepared once, kept on disk, grouped by patient.
-
-Every round runs in a fresh process, so decoding thousands of files each time would cost more than
-training. The cache of one task and image size is a flat file of uint8 pixels, read as a memory
-map, and an index that says whose row is whose. The index is the commit: pixels are appended and
-flushed first, then the index is replaced; what lies beyond it was never there.
-"""
+"""Labelled images grouped by patient, over prepared pixels or the features made of them."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import logging
-import os
-import re
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from client.cases.case import Case
-from common.errors import StoreError, WardroundError
-from common.folders import write_private
-from common.imaging import Pixels, decode, prepare
-from common.recipe import ImageSpec
-
-logger = logging.getLogger(__name__)
-
-CHUNK = 64
-_FOLDER = r".+-[0-9a-f]{16}"
-
-
-@dataclass(frozen=True)
-class CachedPixels:
-    """Prepared pixels, uint8 (M, size, size, 3), and the row of each image digest."""
-
-    pixels: NDArray[np.uint8]
-    row_of: dict[str, int]
+from client.training.pixel_cache import CachedPixels
+from common.imaging import Pixels
 
 
 @dataclass(frozen=True)
@@ -61,12 +27,15 @@ class PatientImages:
         Class index of each image.
     patients : tuple of ndarray of int64
         For each patient the indices (0 to N - 1) of his or her images.
+    features : ndarray of float32, shape (M, D), or None
+        What a frozen backbone makes of each row of ``pixels``, where it was computed.
     """
 
     pixels: NDArray[np.uint8]
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     patients: tuple[NDArray[np.int64], ...]
+    features: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -76,203 +45,11 @@ class PatientImages:
         """Return uint8 (B, size, size, 3) of some images."""
         return np.asarray(self.pixels[self.rows[indices]])
 
-
-class _Index(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    pixels: str
-    digests: tuple[str, ...]
-
-
-class PixelCache:
-    """The prepared pixels of one task at one image specification.
-
-    Parameters
-    ----------
-    folder : Path
-        The site's cache folder; all in it may be deleted at any time.
-    task : str
-        The recipe's name.
-    spec : ImageSpec
-        Its size and region decide what the pixels are.
-    """
-
-    def __init__(self, folder: Path, task: str, spec: ImageSpec) -> None:
-        made_by = f"{spec.size}\0{spec.region}\0{version('wardround')}\0{version('pillow')}"
-        self._task = task
-        self._folder = folder / f"{task}-{hashlib.sha256(made_by.encode()).hexdigest()[:16]}"
-        self._spec = spec
-
-    def load(self, cases: Sequence[Case], read: Callable[[Case], bytes]) -> CachedPixels:
-        """Return the pixels of all ``cases``, preparing those that are not there yet.
-
-        Rows of images that are in no case any more (a withdrawn patient) are removed, here and
-        from what was prepared at other sizes. An image that cannot be read is left out, with a
-        log line; the rest goes on.
-
-        Parameters
-        ----------
-        cases : sequence of Case
-            All confirmed cases of the task, both sides of the split.
-        read : callable
-            Returns a case's file bytes.
-
-        Raises
-        ------
-        StoreError
-            If the cache folder cannot be written.
-        """
-        wanted = {case.digest: case for case in cases}
-        try:
-            with _locked(self._folder.parent, self._task):
-                self._folder.mkdir(exist_ok=True, mode=0o700)
-                self._forget_elsewhere(wanted.keys())
-                index = self._read_index()
-                if index is not None and any(d not in wanted for d in index.digests):
-                    index = self._without_others(index, wanted.keys())
-                held = set(index.digests) if index is not None else set()
-                missing = [case for digest, case in wanted.items() if digest not in held]
-                if missing or index is None:
-                    index = self._append(index, missing, read)
-                return self._open(index)
-        except OSError as error:
-            raise StoreError(
-                f"The pixel cache cannot be written ({error.strerror}).",
-                action="Check that the disk has room; data/cache may be deleted.",
-            ) from error
-
-    def _forget_elsewhere(self, wanted: Set[str]) -> None:
-        """Delete what was prepared at another size, if it holds an image of no case."""
-        for folder in self._folder.parent.glob(f"{self._task}-*"):
-            if folder == self._folder or not re.fullmatch(_FOLDER, folder.name):
-                continue
-            index = _read_index(folder)
-            if index is None or any(digest not in wanted for digest in index.digests):
-                shutil.rmtree(folder)
-
-    @property
-    def _row_bytes(self) -> int:
-        return self._spec.size * self._spec.size * 3
-
-    def _read_index(self) -> _Index | None:
-        index = _read_index(self._folder)
-        if index is None:
-            return None
-        path = self._folder / Path(index.pixels).name
-        if not path.is_file() or path.stat().st_size < len(index.digests) * self._row_bytes:
-            logger.warning("pixel-cache-rebuilt reason=pixels")
-            return None
-        return index
-
-    def _append(
-        self, index: _Index | None, missing: Sequence[Case], read: Callable[[Case], bytes]
-    ) -> _Index:
-        if index is None:
-            index = _Index(pixels=f"{secrets.token_hex(8)}.u8", digests=())
-        digests = list(index.digests)
-        with _writable(self._folder / index.pixels) as stream:
-            stream.truncate(len(digests) * self._row_bytes)
-            stream.seek(0, os.SEEK_END)
-            for case, pixels in self._prepared(missing, read):
-                stream.write(pixels.tobytes())
-                digests.append(case.digest)
-            stream.flush()
-            os.fsync(stream.fileno())
-        return self._commit(_Index(pixels=index.pixels, digests=tuple(digests)))
-
-    def _prepared(
-        self, cases: Sequence[Case], read: Callable[[Case], bytes]
-    ) -> Iterator[tuple[Case, Pixels]]:
-        def one(case: Case) -> Pixels | None:
-            try:
-                return prepare(decode(read(case)), self._spec)
-            except WardroundError as error:
-                logger.warning("image-left-out case=%s code=%s", case.id, error.code)
-                return None
-
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            for start in range(0, len(cases), CHUNK):  # bounded memory
-                chunk = cases[start : start + CHUNK]
-                for case, pixels in zip(chunk, pool.map(one, chunk), strict=True):
-                    if pixels is not None:
-                        yield case, pixels
-
-    def _without_others(self, index: _Index, wanted: Set[str]) -> _Index:
-        source = self._open(index)
-        digests = tuple(d for d in index.digests if d in wanted)
-        name = f"{secrets.token_hex(8)}.u8"
-        with _writable(self._folder / name) as stream:
-            for digest in digests:
-                stream.write(source.pixels[source.row_of[digest]].tobytes())
-            stream.flush()
-            os.fsync(stream.fileno())
-        return self._commit(_Index(pixels=name, digests=digests))
-
-    def _commit(self, index: _Index) -> _Index:
-        write_private(self._folder / "index.json", index.model_dump_json().encode())
-        for path in self._folder.glob("*.u8"):
-            if path.name != index.pixels:
-                path.unlink()  # a process that has it mapped keeps it
-        return index
-
-    def _open(self, index: _Index) -> CachedPixels:
-        size, count = self._spec.size, len(index.digests)
-        shape = (count, size, size, 3)
-        path = self._folder / index.pixels
-        pixels: NDArray[np.uint8] = (
-            np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
-            if count
-            else np.zeros(shape, np.uint8)
-        )
-        return CachedPixels(pixels, {digest: row for row, digest in enumerate(index.digests)})
-
-
-def forget_prepared(folder: Path, task: str) -> None:
-    """Delete all that was prepared of a task, as when one of its patients withdraws.
-
-    Raises
-    ------
-    StoreError
-        If the folder cannot be written.
-    """
-    try:
-        with _locked(folder, task):
-            for prepared in folder.glob(f"{task}-*"):
-                if re.fullmatch(_FOLDER, prepared.name):
-                    shutil.rmtree(prepared)
-    except OSError as error:
-        raise StoreError(
-            f"The pixel cache cannot be emptied ({error.strerror}).",
-            meaning="Prepared pixels of a patient who withdrew may still be in it.",
-            action="Delete data/cache by hand.",
-        ) from error
-
-
-@contextmanager
-def _locked(folder: Path, task: str) -> Iterator[None]:
-    """Hold a task's part of the cache; the lock lies beside what may be deleted."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / f"{task}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if the process dies
-        yield
-
-
-def _read_index(folder: Path) -> _Index | None:
-    try:
-        return _Index.model_validate_json((folder / "index.json").read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError:
-        logger.warning("pixel-cache-rebuilt reason=index")
-        return None
-
-
-@contextmanager
-def _writable(path: Path) -> Iterator[BinaryIO]:
-    """Open for reading and writing, made with mode 0600 where it is absent: it holds images."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "r+b") as stream:
-        yield stream
+    def read_features(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return float32 (B, D) features of some images; ``features`` must be there."""
+        if self.features is None:
+            raise ValueError("no features were computed")
+        return np.asarray(self.features[self.rows[indices]])
 
 
 def patient_images(

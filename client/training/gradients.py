@@ -77,7 +77,7 @@ class ClippedSum:
     ) -> None:
         # bfloat16 would round the sum after its patients were clipped: only hooks then.
         possible = multiplicity == 1 and not bench.job.device.autocast
-        wanted = preferred_mode(bench.model) == "ghost" if ghost is None else ghost
+        wanted = preferred_mode(bench.network) == "ghost" if ghost is None else ghost
         self._ghost = possible and wanted
         self._bench = bench
         self._clip = max_grad_norm
@@ -86,12 +86,12 @@ class ClippedSum:
         rows = bench.rows(per_sample_gradients=not self._ghost)
         self.patients_at_once = max(1, rows // multiplicity)
         kind = GradSampleHooksFastGradientClipping if self._ghost else PatientHooks
-        self._hooks = kind(bench.model, loss_reduction="sum")
+        self._hooks = kind(bench.network, loss_reduction="sum")
 
     def close(self) -> None:
         """Take all traces of Opacus off the model."""
         self._hooks.cleanup()
-        for module in self._bench.model.modules():
+        for module in self._bench.network.modules():
             if hasattr(module, "activations"):
                 del module.activations
 
@@ -149,7 +149,7 @@ class ClippedSum:
 
     def _losses(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with self._bench.precision():
-            logits = self._bench.model(inputs)
+            logits = self._bench.network(inputs)
         return per_sample_loss(logits, labels, self._bench.job.recipe.loss)
 
     def _factors(self, norms: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 
 from client.training.augmentation import augment
 from client.training.dataset import PatientImages
-from client.training.device import Device, physical_rows
+from client.training.device import MAXIMUM_ROWS, Device, physical_rows
 from common.errors import UpdateRefused
 from common.imaging import to_tensor
 from common.model import Scope, set_trainable
@@ -56,21 +56,37 @@ class Trained:
 
 @dataclass(frozen=True)
 class Workbench:
-    """A model in training mode on its device, and what moves."""
+    """A model in training mode on its device, what moves, and what a batch passes through.
+
+    ``network`` is the model itself, or its classifier alone where ``images`` hold the features
+    of the frozen rest.
+    """
 
     job: TrainingJob
     model: nn.Module
     names: tuple[str, ...]
+    network: nn.Module
 
     @classmethod
-    def prepare(cls, job: TrainingJob, model: nn.Module) -> Workbench:
+    def prepare(cls, job: TrainingJob, model: nn.Module, images: PatientImages) -> Workbench:
         """Choose the trainable parameters and move the model to the device."""
         names = set_trainable(model, job.trainable)
         model.to(job.device.torch).train()
-        return cls(job, model, names)
+        if images.features is None or job.trainable != "head":
+            return cls(job, model, names, model)
+        whole: Any = model
+        return cls(job, model, names, whole.get_classifier())
+
+    @property
+    def on_features(self) -> bool:
+        """Whether batches are features, not images."""
+        return self.network is not self.model
 
     def rows(self, *, per_sample_gradients: bool) -> int:
         """Return how many images fit the job's memory at once."""
+        if self.on_features:
+            trainable = sum(p.numel() for p in self.parameters())
+            return max(1, min(MAXIMUM_ROWS, self.job.memory_megabytes * 2**16 // trainable))
         return physical_rows(
             self.model,
             self.job.recipe.image.size,
@@ -100,7 +116,14 @@ class Workbench:
     def inputs(
         self, images: PatientImages, indices: NDArray[np.int64], generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return augmented, normalised images (B, 3, S, S) and labels (B,), on the device."""
+        """Return augmented, normalised images (B, 3, S, S) and labels (B,), on the device.
+
+        On features, those (B, D) of the images as they are.
+        """
+        if self.on_features:
+            where = self.job.device.torch
+            features = torch.from_numpy(images.read_features(indices)).to(where)
+            return features, torch.from_numpy(images.labels[indices]).to(where)
         batch = augment(images.read(indices), self.job.recipe.augmentation, generator)
         where = self.job.device.torch
         labels = torch.from_numpy(images.labels[indices]).to(where)

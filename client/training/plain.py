@@ -51,7 +51,7 @@ def train_plain(
         With code ``update-not-finite``.
     """
     extras = job.recipe.without_privacy if extras is None else extras
-    bench = Workbench.prepare(job, model)
+    bench = Workbench.prepare(job, model, images)
     optimizer = bench.optimizer()
     batch = max(1, round(job.training.sampling_rate * len(images)))
     generator = _generator(campaign, steps_before)
@@ -88,7 +88,7 @@ def _accumulate(
         inputs, labels = bench.inputs(images, part, generator)
         mixed = mix(inputs, labels, extras, generator)
         with bench.precision():
-            logits = bench.model(mixed.inputs)
+            logits = bench.network(mixed.inputs)
         spec = bench.job.recipe.loss
         losses = mixed.share * per_sample_loss(logits, mixed.labels, spec)
         if mixed.share < 1:

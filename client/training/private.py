@@ -110,10 +110,10 @@ def train_private(
         With code ``update-not-finite``.
     """
     refuse_mixing(model, extras)
-    bench = Workbench.prepare(job, model)
+    bench = Workbench.prepare(job, model, images)
     random = PrivateRandom()
     augmentation = torch.Generator().manual_seed(random.seed())
-    multiplicity = step.augmentation_multiplicity
+    multiplicity = 1 if bench.on_features else step.augmentation_multiplicity
     gradients = ClippedSum(bench, max_grad_norm=step.max_grad_norm, multiplicity=multiplicity)
     at_once = gradients.patients_at_once
     try:

@@ -9,9 +9,10 @@ from client.cases.store import CaseStore
 from client.policy import SitePolicy
 from client.privacy.ledger import PrivacyLedger
 from client.settings import SiteSettings
-from client.training.dataset import PatientImages, PixelCache, patient_images
+from client.training.dataset import PatientImages, patient_images
 from client.training.device import choose_device
 from client.training.evaluation import predict
+from client.training.pixel_cache import PixelCache
 from common.evaluation import evaluate_predictions, metrics
 from common.model import build_model, load_tensors
 from common.recipe import Recipe

@@ -12,6 +12,7 @@ import tomli_w
 import torch
 
 from client import round_handler
+from client.cases.store import CaseStore
 from client.policy import SitePolicy
 from client.privacy.accounting import Spend, epsilon
 from client.privacy.ledger import PrivacyLedger
@@ -201,7 +202,7 @@ def test_a_preflight_touches_no_case(site: SiteSettings, monkeypatch: pytest.Mon
     def fail(*_: object) -> None:
         raise AssertionError("cases were read")
 
-    monkeypatch.setattr(round_handler.CaseStore, "open", fail)
+    monkeypatch.setattr(CaseStore, "open", fail)
     assert answer(site, make_plan(purpose="preflight"), {}).forecast is not None
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from client.cases.case import Case
-from client.training.dataset import PixelCache, patient_images
+from client.training.dataset import patient_images
+from client.training.pixel_cache import PixelCache
 from common.errors import StoreError
 from common.imaging import decode, prepare
 from common.recipe import ImageSpec
@@ -134,7 +135,7 @@ def test_killed_while_preparing(tmp_path: Path) -> None:
     script = f"""
         import os, signal
         from pathlib import Path
-        from client.training.dataset import PixelCache
+        from client.training.pixel_cache import PixelCache
         from tests.client.training.test_dataset import SPEC, Images, make_case
         class Dying(Images):
             def __call__(self, case):

@@ -1,0 +1,156 @@
+"""What a site works with in one round: the plan, its images, and what it says about itself."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from client.cases.store import CaseStore
+from client.policy import SitePolicy
+from client.privacy.accounting import public_patients
+from client.privacy.ledger import PrivacyLedger
+from client.settings import SiteSettings
+from client.training import TrainingJob
+from client.training.dataset import PatientImages, patient_images
+from client.training.device import choose_device, limit_threads
+from client.training.features import compute_features, features_key, split_head
+from client.training.pixel_cache import CachedPixels, PixelCache
+from common.model import build_model, load_tensors
+from common.plan import RoundPlan
+from common.records import Receipt
+from common.update import ModelUpdate, Tensors
+
+
+@dataclass(frozen=True)
+class RoundTask:
+    """A verified plan, held against the policy, and what it will be answered with.
+
+    ``model`` holds the plan's base tensors.
+    """
+
+    plan: RoundPlan
+    policy: SitePolicy
+    base: Tensors
+    job: TrainingJob
+    model: nn.Module
+    training: PatientImages
+    holdout: PatientImages
+    ledger: PrivacyLedger
+
+    @property
+    def patients(self) -> int:
+        """Return the number of training patients as it may be told.
+
+        The policy's word; without privacy, where it may be silent, the rounded count.
+        """
+        return self.policy.declared_patients or public_patients(len(self.training.patients))
+
+
+def prepare_task(
+    settings: SiteSettings,
+    plan: RoundPlan,
+    policy: SitePolicy,
+    base: Tensors,
+    ledger: PrivacyLedger,
+) -> RoundTask:
+    """Build the plan's network and bring the site's images within reach.
+
+    Raises
+    ------
+    ConfigurationError, ModelError, StoreError
+        If the device, the network, the database or the disk cannot be used.
+    """
+    limit_threads(settings.threads)
+    recipe = plan.recipe
+    job = TrainingJob(
+        recipe=recipe,
+        training=plan.training,
+        trainable=plan.trainable,
+        device=choose_device(settings.device),
+        memory_megabytes=settings.memory_megabytes,
+    )
+    model = build_model(recipe, pretrained=False)
+    load_tensors(model, base)
+    cache = PixelCache(settings.cache, recipe.name, recipe.image)
+    with closing(CaseStore.open(settings)) as store:
+        training = store.training_cases(recipe.name)
+        holdout = store.holdout_cases(recipe.name)
+        cached = cache.load([*training, *holdout], store.image_bytes)
+    task = RoundTask(
+        plan=plan,
+        policy=policy,
+        base=base,
+        job=job,
+        model=model,
+        training=patient_images(training, cached, recipe.classes),
+        holdout=patient_images(holdout, cached, recipe.classes),
+        ledger=ledger,
+    )
+    return _with_features(task, cache, cached) if plan.trainable == "head" else task
+
+
+def _with_features(task: RoundTask, cache: PixelCache, cached: CachedPixels) -> RoundTask:
+    """Give the images their backbone's features, where only the classifier moves.
+
+    A plan that only evaluates uses what is kept, and computes nothing for images that it does
+    not look at.
+    """
+    recipe, job = task.plan.recipe, task.job
+    split = split_head(task.model, recipe.image.size) if cached.row_of else None
+    if split is None:
+        return task
+    compute = compute_features(
+        split, task.model, recipe, device=job.device, memory_megabytes=job.memory_megabytes
+    )
+    features = cache.features(
+        features_key(recipe, task.base, task.model),
+        cached,
+        compute if task.plan.purpose == "train" else None,
+    )
+    return replace(
+        task,
+        training=replace(task.training, features=features),
+        holdout=replace(task.holdout, features=features),
+    )
+
+
+def round_receipt(
+    task: RoundTask, update: ModelUpdate | None, *, site: str, seconds: float
+) -> Receipt:
+    """Return what the round cost, as policy and ledger say it.
+
+    Parameters
+    ----------
+    task : RoundTask
+        The round's.
+    update : ModelUpdate or None
+        What leaves with the receipt; None where the site only evaluated.
+    site : str
+        The site's name.
+    seconds : float
+        What it took; rounded to ten, since the exact time tells how many patients were sampled.
+    """
+    plan, policy, ledger = task.plan, task.policy, task.ledger
+    private = plan.privacy.epsilon is not None
+    spent = ledger.spent(policy.delta)
+    own = ledger.reservation(plan.campaign, plan.round) if update is not None else None
+    return Receipt(
+        site=site,
+        campaign=plan.campaign,
+        round=plan.round,
+        nonce=plan.nonce,
+        base_digest=plan.base_digest,
+        update_digest=update.digest if update is not None else None,
+        privacy_unit="patient" if private else "none",
+        epsilon_campaign=spent.campaigns.get(plan.campaign, 0.0) if private else None,
+        epsilon_life=spent.guaranteed_life if private else None,
+        delta=policy.delta if private else None,
+        max_grad_norm=own.max_grad_norm if own is not None and private else None,
+        noise_multiplier=own.noise_multiplier if own is not None and private else None,
+        sampling_rate=plan.training.sampling_rate,
+        steps=own.steps if own is not None else 0,
+        public_patients=task.patients,
+        seconds=round(seconds, -1),
+    )
