@@ -25,6 +25,8 @@ from client.api.body_limit import BodyLimitMiddleware
 from client.api.errors import install_error_handlers
 from client.api.middleware import OriginMiddleware, RequestMiddleware, is_loopback
 from client.api.services import Services
+from client.audit import site_audit
+from client.audit_writer import AuditWriter
 from client.cases.store import CaseStore
 from client.inference.batching import MicroBatcher
 from client.inference.engine import InferenceEngine, ModelHolder
@@ -33,6 +35,7 @@ from client.releases.cache import ReleaseCache
 from client.releases.watcher import Releases, ReleaseWatcher
 from client.settings import SiteSettings
 from client.training.device import choose_device, limit_threads
+from common.database import open_database
 from common.errors import ConfigurationError, WardroundError
 
 log = logging.getLogger(__name__)
@@ -76,33 +79,43 @@ def make_app(
     service_metrics = metrics.ServiceMetrics()
     holder = ModelHolder()
     batcher = MicroBatcher(on_batch=service_metrics.batch)
+    engine = open_database(settings.database)
+    audit = AuditWriter(site_audit(settings, engine))
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="images")
     watcher = ReleaseWatcher(
         releases or ReleaseCache(settings),
         holder,
         load=partial(InferenceEngine.load, device=device),
         poll_seconds=settings.release_poll_seconds,
+        on_served=audit.release,
     )
     service_metrics.registry.register(
-        metrics.StateCollector(holder, watcher, waiting=lambda: batcher.waiting)
+        metrics.StateCollector(holder, watcher, audit, waiting=lambda: batcher.waiting)
     )
     services = Services(
         settings=settings,
         store=store,
         holder=holder,
-        predictor=Predictor(holder, batcher, workers),
+        predictor=Predictor(holder, batcher, workers, audit),
         watcher=watcher,
         admission=Admission(UPLOADS_AT_ONCE),
         metrics=service_metrics,
+        audit=audit,
     )
-    stops = (watcher.stop, batcher.close, workers.shutdown, store.close)
-    return _assemble(services, _lifespan(watcher, stops))
+    stops = (
+        *(watcher.stop, batcher.close, workers.shutdown),
+        *(audit.close, engine.dispose, store.close),
+    )
+    return _assemble(services, _lifespan((audit.start, watcher.start), stops))
 
 
-def _lifespan(watcher: ReleaseWatcher, stops: Sequence[Callable[[], None]]) -> Lifespan:
+def _lifespan(
+    starts: Sequence[Callable[[], None]], stops: Sequence[Callable[[], None]]
+) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        watcher.start()
+        for start in starts:
+            start()
         try:
             yield
         finally:

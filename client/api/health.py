@@ -39,5 +39,5 @@ def readiness(services: Services) -> ReadyDocument:
         model_version=None if engine is None else engine.version,
         model_digest=None if engine is None else engine.digest,
         release_verified_at=services.watcher.verified_at,
-        alarms=tuple(AlarmDocument.of(alarm) for alarm in services.watcher.alarms()),
+        alarms=tuple(AlarmDocument.of(alarm) for alarm in services.alarms()),
     )

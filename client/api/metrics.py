@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from client.api.services import ServicesDependency
+from client.audit_writer import AuditWriter
 from client.inference.engine import ModelHolder
 from client.releases.watcher import ReleaseWatcher
 
@@ -74,8 +75,14 @@ class StateCollector(Collector):
     """Reads, when asked, which model answers, how long its queue is and what is wrong."""
 
     def __init__(
-        self, holder: ModelHolder, watcher: ReleaseWatcher, *, waiting: Callable[[], int]
+        self,
+        holder: ModelHolder,
+        watcher: ReleaseWatcher,
+        audit: AuditWriter,
+        *,
+        waiting: Callable[[], int],
     ) -> None:
+        self._audit = audit
         self._holder = holder
         self._watcher = watcher
         self._waiting = waiting
@@ -102,6 +109,11 @@ class StateCollector(Collector):
             "Images in the inference queue.",
             value=self._waiting(),
         )
+        yield CounterMetricFamily(
+            "wardround_site_predictions_unaudited",
+            "Answers given that could not be written into the audit log.",
+            value=self._audit.unaudited,
+        )
 
     def _release_metrics(self) -> Iterable[Metric]:
         yield CounterMetricFamily(
@@ -115,7 +127,8 @@ class StateCollector(Collector):
         alarms = GaugeMetricFamily(
             "wardround_site_release_alarm", "1 for each alarm that stands.", labels=("code",)
         )
-        for code in sorted({alarm.code for alarm in self._watcher.alarms()}):
+        standing = (*self._watcher.alarms(), *self._audit.alarms())
+        for code in sorted({alarm.code for alarm in standing}):
             alarms.add_metric((code,), 1)
         yield alarms
         verified = self._watcher.verified_at

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
+from client.audit_writer import AuditWriter
 from client.cases.store import CaseStore
 from client.inference.engine import ModelHolder
 from client.inference.prediction import Admission, Predictor
-from client.releases.watcher import ReleaseWatcher
+from client.releases.watcher import Alarm, ReleaseWatcher
 from client.settings import SiteSettings
 from common.recipe import Recipe, load_recipe, shipped_recipes
 
@@ -29,6 +30,12 @@ class Services:
     watcher: ReleaseWatcher
     admission: Admission
     metrics: ServiceMetrics
+    audit: AuditWriter
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return what hospital IT should look at, oldest first."""
+        found = (*self.watcher.alarms(), *self.audit.alarms())
+        return tuple(sorted(found, key=lambda alarm: alarm.since))
 
     def recipe(self) -> Recipe:
         """Return the served model's recipe; the shipped one of the site's task without a model.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, ParamSpec, TypeVar
 
+from client.audit_writer import AuditWriter
 from client.inference.batching import MicroBatcher
 from client.inference.engine import Images, InferenceEngine, ModelHolder, Probabilities
 from common.errors import Busy
@@ -84,20 +85,28 @@ class Admission:
 
 
 class Predictor:
-    """Predicts off the event loop: decoding in ``workers``, the network in the batcher's thread."""
+    """Predicts off the event loop: decoding in ``workers``, the network in the batcher's thread.
 
-    def __init__(self, holder: ModelHolder, batcher: MicroBatcher, workers: Executor) -> None:
+    Every answer is written down by ``audit`` before it is given.
+    """
+
+    def __init__(
+        self, holder: ModelHolder, batcher: MicroBatcher, workers: Executor, audit: AuditWriter
+    ) -> None:
+        self._audit = audit
         self._holder = holder
         self._batcher = batcher
         self._workers = workers
 
-    async def predict(self, image: bytes) -> Prediction:
+    async def predict(self, image: bytes, *, request_id: str) -> Prediction:
         """Predict one image with the model that is current when the request begins.
 
         Parameters
         ----------
         image : bytes
             A file as uploaded.
+        request_id : str
+            As the answer will name it; for the audit log.
 
         Raises
         ------
@@ -114,6 +123,7 @@ class Predictor:
         engine = self._holder.require()
         pixels = await self.in_worker(prepare_upload, image, engine.recipe.image)
         row = await self._answer(engine, pixels)
+        await self._audit.prediction(engine.manifest, request_id)
         return Prediction(engine.manifest, tuple(float(p) for p in row), time.monotonic() - started)
 
     async def in_worker(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

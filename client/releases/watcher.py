@@ -17,6 +17,7 @@ from typing import Protocol, TypeAlias
 from client.inference.engine import InferenceEngine, ModelHolder
 from client.releases.cache import CacheStatus, LocalRelease
 from common.errors import ModelError, ReleaseError, WardroundError
+from common.release import ReleaseManifest
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +66,20 @@ class ReleaseWatcher:
         Makes a self-tested engine of a release, or raises.
     poll_seconds : float
         Mean time between two polls; each varies by a tenth, so that sites do not call in step.
+    on_served : callable, optional
+        Called with the manifest of a release that begins to answer.
     """
 
     def __init__(
-        self, releases: Releases, holder: ModelHolder, *, load: Loader, poll_seconds: float
+        self,
+        releases: Releases,
+        holder: ModelHolder,
+        *,
+        load: Loader,
+        poll_seconds: float,
+        on_served: Callable[[ReleaseManifest], None] = lambda _: None,
     ) -> None:
+        self._on_served = on_served
         self.releases = releases
         self._holder = holder
         self._load = load
@@ -151,6 +161,7 @@ class ReleaseWatcher:
                 return instead if instead is not None and instead.version < version else None
             return None  # the disk failed, not the model: the next poll tries again
         self.swaps += 1
+        self._on_served(release.manifest)
         log.info("event=model-swapped version=%d digest=%s", version, release.manifest.model_digest)
         if version >= self._alarm_version:
             self._load_alarm = None

@@ -1,0 +1,163 @@
+"""Writing down what the inference service does, without holding it up.
+
+Entries wait in memory for the one thread that writes, which takes all of them at once: under load,
+many predictions share one transaction. An answer waits for its entry, but not for long, and not
+for a log that cannot be written: a clinician must not lose an answer because a disk is full. What
+could not be written is counted, raises an alarm, and, when the log works again, stands in it as a
+gap with its number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from concurrent.futures import Future
+from datetime import UTC, datetime
+
+from client.releases.watcher import Alarm
+from common.audit import AuditLog
+from common.audit_entries import PredictionMade, ReleaseInstalled, SiteEntry, Unaudited
+from common.errors import StoreError
+from common.release import ReleaseManifest
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 512
+MAXIMUM_WAITING = 10_000
+ANSWER_WAITS_SECONDS = 1.0
+RETRY_SECONDS = 5.0
+STOP_SECONDS = 5.0
+
+
+class AuditWriter:
+    """Appends to one site's audit log in a thread of its own.
+
+    Parameters
+    ----------
+    audit : AuditLog
+        The site's.
+    retry_seconds : float
+        How often a log that could not be written is tried again while nobody asks anything.
+
+    Attributes
+    ----------
+    unaudited : int
+        Predictions of this process that could not be written down.
+    """
+
+    def __init__(self, audit: AuditLog, *, retry_seconds: float = RETRY_SECONDS) -> None:
+        self._audit = audit
+        self._retry_seconds = retry_seconds
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[SiteEntry, Future[bool]]] = []
+        self._releases: list[SiteEntry] = []
+        self._gap = 0
+        self._closing = False
+        self._alarm: Alarm | None = None
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self.unaudited = 0
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+
+    async def prediction(self, manifest: ReleaseManifest, request_id: str) -> None:
+        """Write down one answer; returns when that is done, has failed, or takes too long.
+
+        Parameters
+        ----------
+        manifest : ReleaseManifest
+            Of the model that answered.
+        request_id : str
+            As the answer names it.
+        """
+        entry = PredictionMade(
+            request_id=request_id, version=manifest.version, model_digest=manifest.model_digest
+        )
+        # Not wait_for, which would cancel an entry that is late: it is to be written all the same.
+        written = asyncio.wrap_future(self._submit(entry))
+        await asyncio.wait({written}, timeout=ANSWER_WAITS_SECONDS)
+
+    def release(self, manifest: ReleaseManifest) -> None:
+        """Write down that a release answers from now on, unless the log says so already."""
+        entry = ReleaseInstalled(version=manifest.version, model_digest=manifest.model_digest)
+        try:
+            newest = self._audit.newest("release-installed")
+            known = newest.entry() if newest is not None else None
+        except StoreError:
+            known = None
+        if known != entry:
+            self._submit(entry)
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return what is wrong with the log now."""
+        alarm = self._alarm
+        return () if alarm is None else (alarm,)
+
+    def _submit(self, entry: SiteEntry) -> Future[bool]:
+        done: Future[bool] = Future()
+        with self._changed:
+            if len(self._waiting) >= MAXIMUM_WAITING or self._closing:
+                self._lose([entry])
+                done.set_result(False)
+                return done
+            self._waiting.append((entry, done))
+            self._changed.notify()
+        return done
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                pause = self._retry_seconds if self._gap or self._releases else None
+                self._changed.wait_for(lambda: self._waiting or self._closing, timeout=pause)
+                batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+                last = self._closing and not self._waiting
+            self._write(batch)
+            if last:
+                return
+
+    def _write(self, batch: list[tuple[SiteEntry, Future[bool]]]) -> None:
+        entries = [entry for entry, _ in batch]
+        gap, releases = self._gap, self._releases
+        gaps = [Unaudited(predictions=gap)] if gap else []
+        try:
+            self._audit.append(*gaps, *releases, *entries)
+        except Exception as error:  # the thread must outlive any one failure
+            with self._changed:
+                self._lose(entries)
+            self._raise_alarm(error)
+            written = False
+        else:
+            with self._changed:
+                self._gap -= gap
+                self._releases = self._releases[len(releases) :]
+            self._alarm = None
+            written = True
+        for _, done in batch:
+            done.set_result(written)
+
+    def _lose(self, entries: list[SiteEntry]) -> None:
+        """Count predictions; keep the few others until the log works again."""
+        lost = sum(isinstance(entry, PredictionMade) for entry in entries)
+        self._gap += lost
+        self.unaudited += lost
+        others = [entry for entry in entries if not isinstance(entry, PredictionMade)]
+        self._releases = [*self._releases, *others][-100:]
+
+    def _raise_alarm(self, error: Exception) -> None:
+        known = isinstance(error, StoreError)
+        code = error.code if isinstance(error, StoreError) else "audit-unavailable"
+        said = str(error) if known else f"Unexpected trouble ({type(error).__name__})."
+        since = self._alarm.since if self._alarm is not None else datetime.now(UTC)
+        message = f"Predictions are given, but not written into the audit log. {said}"
+        self._alarm = Alarm(code, message, since)
+        log.error("event=predictions-unaudited code=%s total=%d", code, self.unaudited)
