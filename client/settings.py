@@ -5,7 +5,8 @@ The folder is the start-up kit that `wardround provision` made::
     site.toml    policy.toml
     recipes/     the site's own copies of its recipes, against which plans are held
     keys/        node, node.pub (Flower node identity), pseudonyms (secret of patient pseudonyms),
-                 superexec.secret (between the site's SuperNode and its runner)
+                 superexec.secret (between the site's SuperNode and its runner),
+                 site.crt, site.key (what the coordinator's gateway asks for)
     trust/       ca.crt, root.json (first TUF root), plan-keys/*.pem (coordinator plan keys)
     data/        cases.db, images/, cache/, releases/
     logs/
@@ -32,7 +33,7 @@ class SiteSettings(FolderSettings):
     set, or ``allow_plain_http`` says that the network itself is trusted; ``host_names`` are the
     names by which browsers may call it, loopback and ``host`` apart. ``superlink`` is the
     coordinator's ``host:port`` for rounds; ``runtime_port`` joins the site's SuperNode and its
-    runner, on loopback.
+    runner, on loopback. ``proxy`` is the HTTP proxy through which the site goes out, if any.
     """
 
     model_config = SettingsConfigDict(env_prefix="WARDROUND_SITE_")
@@ -47,6 +48,7 @@ class SiteSettings(FolderSettings):
     holdout_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.2
     coordinator_url: str = "https://127.0.0.1:8444"
     superlink: Annotated[str, Field(pattern=r"^[^\s/]+:[0-9]{1,5}$")] = "127.0.0.1:8443"
+    proxy: Annotated[str | None, Field(pattern=r"^https?://[^\s/]+:[0-9]{1,5}/?$")] = None
     runtime_port: Annotated[int, Field(ge=1, le=65535)] = 9094
     release_poll_seconds: Annotated[float, Field(gt=0)] = 60.0
     host: str = "127.0.0.1"

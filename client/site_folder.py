@@ -39,6 +39,7 @@ def create_site_folder(
     root_json: bytes | None = None,
     ca_certificate: bytes | None = None,
     node_key: NodeKey | None = None,
+    site_certificate: tuple[bytes, bytes] | None = None,
 ) -> SiteSettings:
     """Make a new site folder, whole or not at all.
 
@@ -60,6 +61,8 @@ def create_site_folder(
         First TUF root and the coordinator's CA (PEM); a simulation needs neither.
     node_key : NodeKey, optional
         The identity of the site's SuperNode; a simulation needs none.
+    site_certificate : tuple of bytes, optional
+        Certificate and private key (PEM) that the coordinator's gateway asks for.
 
     Raises
     ------
@@ -78,6 +81,9 @@ def create_site_folder(
         if node_key is not None:
             write_private(draft / "keys" / "node", node_key.private)
             write_public(draft / "keys" / "node.pub", node_key.public)
+        if site_certificate is not None:
+            write_public(draft / "keys" / "site.crt", site_certificate[0])
+            write_private(draft / "keys" / "site.key", site_certificate[1])
         made = SiteSettings.read(draft)  # refuses a wrong field before anything is in place
         if recipe is not None:
             keep_recipe(made, recipe)

@@ -1,4 +1,4 @@
-"""Keys and certificates of a federation: a CA, the coordinator's certificate, node identities.
+"""Keys and certificates of a federation: a CA, its certificates and CRL, node identities.
 
 Curves are P-256 for TLS (RFC 8446, section 9.1) and P-384 for Flower's node identities, which
 Flower reads in OpenSSH format.
@@ -7,7 +7,7 @@ Flower reads in OpenSSH format.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +21,8 @@ from common.errors import ConfigurationError
 
 CA_DAYS = 3650
 SERVER_DAYS = 825
+SITE_DAYS = 397
+REVOCATION_DAYS = 397
 BACKDATED = timedelta(minutes=5)
 """Certificates begin a little in the past, for clocks that run slow."""
 
@@ -66,26 +68,43 @@ def make_server_certificate(authority: Certificate, *, hosts: Sequence[str]) -> 
     ConfigurationError
         If a host is neither a DNS name nor an IP address.
     """
-    issuer = x509.load_pem_x509_certificate(authority.certificate)
-    issuer_key = serialization.load_pem_private_key(authority.key, password=None)
-    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
-        raise ConfigurationError("The CA's key is no EC key.")
-    key = ec.generate_private_key(ec.SECP256R1())
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     alternatives = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
-    identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return _end_certificate(authority, hosts[0][:64], SERVER_DAYS, (usage, alternatives))
+
+
+def make_site_certificate(
+    authority: Certificate, *, site: str, days: int = SITE_DAYS
+) -> Certificate:
+    """Make a P-256 client certificate with the subject ``CN=<site>``, signed by the CA.
+
+    Its extended key usage is clientAuth alone, so that no site can pose as the coordinator.
+    """
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    return _end_certificate(authority, site, days, (usage,))
+
+
+def make_revocation_list(
+    authority: Certificate, revoked: Mapping[int, datetime], *, days: int = REVOCATION_DAYS
+) -> bytes:
+    """Make a CRL (RFC 5280, section 5) in PEM, of serial numbers and when each was revoked.
+
+    nginx refuses EVERY site once the list is past its ``nextUpdate``; `wardround pki status`
+    warns before that.
+    """
+    issuer, key = _issuer(authority)
+    begin = datetime.now(UTC) - BACKDATED
     builder = (
-        _builder(name, issuer.subject, key.public_key(), SERVER_DAYS)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(alternatives, critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
-            critical=False,
-        )
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.subject)
+        .last_update(begin)
+        .next_update(begin + timedelta(days=days))
+        .add_extension(_authority_identifier(issuer), critical=False)
     )
-    return Certificate(_pem(builder.sign(issuer_key, hashes.SHA256())), _private_pem(key))
+    for serial, when in sorted(revoked.items()):
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(when)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def make_node_key(site: str) -> NodeKey:
@@ -100,6 +119,35 @@ def make_node_key(site: str) -> NodeKey:
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
     return NodeKey(private=private, public=public + f" {site}\n".encode())
+
+
+def _end_certificate(
+    authority: Certificate, name: str, days: int, extensions: Sequence[x509.ExtensionType]
+) -> Certificate:
+    issuer, issuer_key = _issuer(authority)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = (
+        _builder(subject, issuer.subject, key.public_key(), days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(_authority_identifier(issuer), critical=False)
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return Certificate(_pem(builder.sign(issuer_key, hashes.SHA256())), _private_pem(key))
+
+
+def _issuer(authority: Certificate) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = serialization.load_pem_private_key(authority.key, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigurationError("The CA's key is no EC key.")
+    return x509.load_pem_x509_certificate(authority.certificate), key
+
+
+def _authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -12,7 +12,9 @@ from deploy.commands import (
     audit,
     campaign,
     demo,
+    gateway,
     local,
+    pki,
     preflight,
     provision,
     registry,
@@ -45,6 +47,8 @@ site.command("import")(site_import.import_command)
 site.command("budget")(site_budget.budget)
 site.command("outbox")(site_outbox.outbox)
 site.command("withdraw")(site_withdraw.withdraw)
+app.add_typer(pki.commands, name="pki")
+coordinator.command("gateway")(gateway.gateway)
 campaigns = typer.Typer(no_args_is_help=True, help="Start, list and show campaigns.")
 coordinator.add_typer(campaigns, name="campaign")
 campaigns.command("start")(campaign.start)
@@ -61,7 +65,7 @@ def main() -> None:
     """Run the command line.
 
     Exit codes: 0 done; 1 failed; 2 the call or its input is wrong; 3 refused by privacy or plan
-    checks; 130 interrupted.
+    checks; 4 a certificate ends soon or has ended; 130 interrupted.
     """
     as_json = "--json" in sys.argv
     try:

@@ -4,6 +4,7 @@
 process        where                           what it does
 ============== =============================== ==========================================
 superlink      coordinator                     Flower's hub: nodes, messages, runs
+gateway        coordinator                     nginx: all that a site can reach of the others
 superexec      coordinator                     starts a ServerApp process for each run
 coordinator    coordinator                     publishes releases, serves them over HTTPS
 <site>-node    site                            SuperNode: the one outbound connection
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping
@@ -26,6 +28,7 @@ import httpx
 from client.settings import SiteSettings
 from common.folders import write_private
 from deploy.flower_run import ENVIRONMENT
+from deploy.gateway.configuration import nginx
 from deploy.processes import GUARD, ProcessSpec
 from server.settings import CoordinatorSettings
 
@@ -116,6 +119,24 @@ def coordinator_service(settings: CoordinatorSettings, logs: Path) -> ProcessSpe
     )
 
 
+def gateway(settings: CoordinatorSettings, logs: Path) -> ProcessSpec:
+    """Describe the gateway, ready when it answers a TLS client; its configuration is rendered."""
+    configuration = settings.gateway / "nginx.conf"
+    command = [
+        str(nginx()),
+        "-c", str(configuration),
+        "-e", str(logs / "gateway.log"),
+        "-g", "daemon off;",
+    ]  # fmt: skip
+    return ProcessSpec(
+        name="gateway",
+        command=command,
+        environment=environment(settings.data / "gateway"),
+        log=logs / "gateway.log",
+        ready=lambda: _listens("127.0.0.1", settings.gateway_port),
+    )
+
+
 def site_node(settings: SiteSettings, logs: Path) -> ProcessSpec:
     """Describe a site's SuperNode, ready when the SuperLink knows it."""
     name = f"{settings.name}-node"
@@ -174,6 +195,14 @@ def environment(flower_home: Path, further: Mapping[str, str] | None = None) -> 
         "PYTHONUNBUFFERED": "1",
         **(further or {}),
     }
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), PROBE_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def _answers(url: str, authority: Path | None) -> Callable[[], bool]:

@@ -31,6 +31,7 @@ from common.errors import (
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
+EXIT_EXPIRING = 4
 EXIT_INTERRUPTED = 130
 
 progress_console = Console(stderr=True)

@@ -13,6 +13,7 @@ import tomli_w
 from client.settings import SiteSettings
 from common.folders import write_public
 from deploy import flower_run
+from deploy.pki import book
 from deploy.ports import free_port, is_free
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
@@ -23,10 +24,13 @@ REGISTRATIONS_AT_ONCE = 4
 MARK = ".enrolling"
 
 
-def assign_ports(coordinator: CoordinatorSettings, sites: Sequence[SiteSettings]) -> None:
+def assign_ports(
+    coordinator: CoordinatorSettings, sites: Sequence[SiteSettings], *, gateway: bool = False
+) -> None:
     """Keep the ports that are free, choose others for the rest, and tell every settings file.
 
     The files stay the one truth, so that a command in another terminal finds the federation.
+    With ``gateway`` the sites are sent there instead of to the coordinator's own ports.
     """
     taken: set[int] = set()
 
@@ -36,7 +40,10 @@ def assign_ports(coordinator: CoordinatorSettings, sites: Sequence[SiteSettings]
         return chosen
 
     superlink, service = port(coordinator.superlink_port), port(coordinator.port)
-    _change(coordinator.folder / "coordinator.toml", {"superlink_port": superlink, "port": service})
+    ports = {"superlink_port": superlink, "port": service}
+    if gateway:
+        ports["gateway_port"] = superlink = service = port(coordinator.gateway_port)
+    _change(coordinator.folder / "coordinator.toml", ports)
     for site in sites:
         changes = {
             "coordinator_url": f"https://127.0.0.1:{service}",
@@ -75,7 +82,9 @@ def enrol(coordinator: CoordinatorSettings, sites: Sequence[SiteSettings]) -> No
         known = {node.node_id for node in flower_run.registered_nodes(coordinator)}
         mark = coordinator.data / MARK
         mark.touch()
-        new = [site for site in sites if remembered.get(site.name) not in known]
+        shut_out = book.revoked(coordinator)
+        missing = [site for site in sites if remembered.get(site.name) not in known]
+        new = [site for site in missing if site.name not in shut_out]
 
         def register(site: SiteSettings) -> int:
             return flower_run.register_node(coordinator, site.keys / "node.pub", site.name)

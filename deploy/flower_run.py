@@ -123,6 +123,17 @@ def register_node(settings: CoordinatorSettings, public_key: Path, name: str) ->
     return _flwr(settings, _Registered, *arguments).node_id
 
 
+def unregister_node(settings: CoordinatorSettings, node_id: int) -> None:
+    """Make the SuperLink forget a SuperNode; its key can never be registered again.
+
+    Raises
+    ------
+    ProcessError
+        If the SuperLink does not know the node, or cannot be reached.
+    """
+    _flwr(settings, _Reply, "supernode", "unregister", str(node_id), CONNECTION)
+
+
 def registered_nodes(settings: CoordinatorSettings) -> tuple[Node, ...]:
     """Return every SuperNode that the SuperLink knows and has not been told to forget.
 

@@ -28,6 +28,9 @@ from common.recipe import Recipe
 from deploy import components
 from deploy.campaigns import OnProgress, launch_campaign, watch_campaign
 from deploy.enrolment import assign_ports, enrol, forget_cut_enrolment
+from deploy.gateway import configuration
+from deploy.gateway.configuration import nginx
+from deploy.pki import book
 from deploy.processes import State, Supervisor
 from deploy.provision import provision
 from server.registry.records import Campaign
@@ -59,11 +62,14 @@ class LocalFederation:
         For new sites; by default the start-up kit's own, which allows ``task`` alone.
     site_settings : mapping, optional
         Further fields of `SiteSettings` for new sites.
+    gateway : bool
+        Let the sites come in through the gateway, as they do between hospitals; needs nginx.
 
     Raises
     ------
     ConfigurationError
-        If the folder has no site and none is named, or a name is malformed.
+        If the folder has no site and none is named, a name is malformed, or nginx is not
+        installed (code ``nginx-missing``).
     """
 
     def __init__(
@@ -75,8 +81,12 @@ class LocalFederation:
         recipe: Recipe | None = None,
         policy: SitePolicy | None = None,
         site_settings: Mapping[str, object] | None = None,
+        gateway: bool = False,
     ) -> None:
+        if gateway:
+            nginx()
         self.folder = folder.resolve()
+        self._gateway = gateway
         names = sorted({*sites, *_kits(self.folder)})
         if not names:
             raise ConfigurationError(f"{folder} has no site.", action="Name some with --site.")
@@ -234,19 +244,30 @@ class LocalFederation:
         self._supervisor.stop([["superexec"], sites])
         self._lock.release()
 
+    @property
+    def _first(self) -> list[str]:
+        """What must be ready before a node can start."""
+        return ["superlink", "gateway"] if self._gateway else ["superlink"]
+
     def _start(self) -> None:
-        assign_ports(self.coordinator, [self.site(name) for name in self._names])
+        everyone = [self.site(name) for name in self._names]
+        assign_ports(self.coordinator, everyone, gateway=self._gateway)
         coordinator = self.coordinator
-        sites = [self.site(name) for name in self._names]
+        shut_out = book.revoked(coordinator)
+        sites = [self.site(name) for name in self._names if name not in shut_out]
         forget_cut_enrolment(coordinator)
         start = self._supervisor.start
         start(components.superlink(coordinator, self.logs))
         start(components.superexec(coordinator, self.logs))
         start(components.coordinator_service(coordinator, self.logs))
+        if self._gateway:
+            configuration.render(coordinator)
+            configuration.check(coordinator)
+            start(components.gateway(coordinator, self.logs))
         for site in sites:
             start(components.site_runner(site, self.logs))
             start(components.site_service(site, self.logs))
-        self._supervisor.wait_ready(["superlink"], timeout=SUPERLINK_SECONDS)
+        self._supervisor.wait_ready(self._first, timeout=SUPERLINK_SECONDS)
         enrol(coordinator, sites)
         for site in sites:
             start(components.site_node(site, self.logs))

@@ -22,6 +22,7 @@ from cryptography import x509
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from client.connection import is_loopback
 from client.policy import SitePolicy
 from client.settings import SiteSettings
 from client.site_folder import create_site_folder
@@ -29,7 +30,9 @@ from common.errors import ConfigurationError
 from common.plan import Identifier
 from common.recipe import Recipe
 from deploy.certificates import make_authority, make_node_key, make_server_certificate
-from server.coordinator_folder import create_coordinator_folder, plan_public_key
+from deploy.gateway.configuration import render
+from deploy.pki import book, plan_keys
+from server.coordinator_folder import create_coordinator_folder
 from server.settings import CoordinatorSettings
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -78,6 +81,7 @@ def provision(
     policy: SitePolicy | None = None,
     coordinator_settings: Mapping[str, object] | None = None,
     site_settings: SiteChoices | None = None,
+    gateway: bool | None = None,
 ) -> Provisioned:
     """Make what is missing of a federation's folders.
 
@@ -99,6 +103,9 @@ def provision(
         Fields of `CoordinatorSettings`, if the coordinator is new.
     site_settings : callable, optional
         Further fields of `SiteSettings` for each new site.
+    gateway : bool, optional
+        Whether new sites are sent to the gateway; by default where the coordinator has a host
+        beyond loopback, as nothing else of it can be reached from there.
 
     Raises
     ------
@@ -111,6 +118,7 @@ def provision(
     try:
         with FileLock(folder / ".provision.lock", timeout=LOCK_SECONDS):
             coordinator, made = _coordinator(folder / "coordinator", hosts, coordinator_settings)
+            _complete_book(coordinator)
             kits = tuple(
                 _kit(
                     folder / "sites" / name,
@@ -119,9 +127,12 @@ def provision(
                     recipe=recipe,
                     policy=policy,
                     further=site_settings(name) if site_settings is not None else {},
+                    gateway=gateway,
                 )
                 for name in names
             )
+            if _behind_gateway(coordinator, gateway):
+                render(coordinator)
     except Timeout as error:
         raise ConfigurationError(f"Another process is provisioning {folder}.") from error
     certificate = _certificate(coordinator, "server.crt")
@@ -162,11 +173,13 @@ def _coordinator(
                 action="Provision a new folder with every --host, or leave --host out.",
             )
         return existing, False
+    far = [host for host in hosts if not is_loopback(host)]
+    listens = {"gateway_host": "0.0.0.0"} if far else {}  # noqa: S104 - sites are elsewhere
     authority = make_authority()
     server = make_server_certificate(authority, hosts=list(dict.fromkeys([*hosts, *LOOPBACK])))
     made = create_coordinator_folder(
         folder,
-        settings=settings,
+        settings={**listens, **(settings or {})},
         private_files={
             "ca.key": authority.key,
             "server.key": server.key,
@@ -177,6 +190,19 @@ def _coordinator(
     return made, True
 
 
+def _behind_gateway(coordinator: CoordinatorSettings, gateway: bool | None) -> bool:
+    if gateway is not None:
+        return gateway
+    return not is_loopback(_certified_hosts(_certificate(coordinator, "server.crt"))[0])
+
+
+def _complete_book(coordinator: CoordinatorSettings) -> None:
+    """Write the first revocation list; a coordinator from before certificates gets one, too."""
+    with book.opened(coordinator):
+        if not book.revocation_list(coordinator).is_file():
+            book.write_revocation_list(coordinator)
+
+
 def _kit(
     folder: Path,
     coordinator: CoordinatorSettings,
@@ -185,6 +211,7 @@ def _kit(
     recipe: Recipe | None,
     policy: SitePolicy | None,
     further: Mapping[str, object],
+    gateway: bool | None,
 ) -> ProvisionedSite:
     name = folder.name
     if (folder / "site.toml").is_file():
@@ -194,21 +221,28 @@ def _kit(
         return ProvisionedSite(name=name, folder=folder, created=False)
     host = _certified_hosts(_certificate(coordinator, "server.crt"))[0]
     reached = "127.0.0.1" if host == "localhost" else host
+    ports = (coordinator.port, coordinator.superlink_port)
+    if _behind_gateway(coordinator, gateway):
+        ports = (coordinator.gateway_port, coordinator.gateway_port)
+    node = make_node_key(name)
+    with book.opened(coordinator):
+        certificate = book.issue(coordinator, name, node_public_key=node.public)
     create_site_folder(
         folder,
         name=name,
         task=task,
-        plan_keys=[plan_public_key(coordinator)],
+        plan_keys=plan_keys.public_keys(coordinator),
         policy=policy or policy_text(task),
         recipe=recipe,
         settings={
-            "coordinator_url": f"https://{reached}:{coordinator.port}",
-            "superlink": f"{reached}:{coordinator.superlink_port}",
+            "coordinator_url": f"https://{reached}:{ports[0]}",
+            "superlink": f"{reached}:{ports[1]}",
             **further,
         },
         root_json=_first_root(coordinator),
         ca_certificate=(coordinator.keys / "ca.crt").read_bytes(),
-        node_key=make_node_key(name),
+        node_key=node,
+        site_certificate=(certificate.certificate, certificate.key),
     )
     return ProvisionedSite(name=name, folder=folder, created=True)
 

@@ -6,6 +6,8 @@ The folder, as `wardround provision` makes it::
     keys/     ca.key, ca.crt, server.key, server.crt, plan.pem, superexec.secret, tuf/*.pem
     data/     registry.db, models/<digest>.safetensors, releases/metadata, releases/targets,
               superlink.db
+    pki/      issued/<site>/<serial>.crt, nodes/<site>.pub, revoked.json, crl.pem, plan-keys/
+    gateway/  nginx.conf, sites.map (rendered; deploy.gateway)
     logs/
 """
 
@@ -25,7 +27,9 @@ class CoordinatorSettings(FolderSettings):
     """Settings of the coordinator. ``WARDROUND_COORDINATOR_<FIELD>`` overrides the file.
 
     ``port`` serves releases and the coordinator's page; ``superlink_port`` is Flower's.
-    ``timestamp_seconds`` is the life of the TUF timestamp, re-signed at a third of it.
+    Both are on loopback; sites come in through the gateway, which listens on ``gateway_host``
+    and ``gateway_port``. ``timestamp_seconds`` is the life of the TUF timestamp, re-signed at a
+    third of it.
     """
 
     model_config = SettingsConfigDict(env_prefix="WARDROUND_COORDINATOR_")
@@ -35,6 +39,8 @@ class CoordinatorSettings(FolderSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8444
     superlink_port: Annotated[int, Field(ge=0, le=65535)] = 8443
+    gateway_host: str = "127.0.0.1"
+    gateway_port: Annotated[int, Field(ge=1, le=65535)] = 8440
     timestamp_seconds: Annotated[int, Field(ge=30)] = 86_400
     plan_seconds: Annotated[int, Field(ge=10)] = 7200
 
@@ -42,6 +48,16 @@ class CoordinatorSettings(FolderSettings):
     def keys(self) -> Path:
         """Folder of the coordinator's secrets and certificates."""
         return self.folder / "keys"
+
+    @property
+    def pki(self) -> Path:
+        """Folder of what was issued and revoked; nothing in it is secret."""
+        return self.folder / "pki"
+
+    @property
+    def gateway(self) -> Path:
+        """Folder of the gateway's rendered configuration."""
+        return self.folder / "gateway"
 
     @property
     def data(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 import tempfile
 import time
@@ -20,6 +19,7 @@ from tuf.api.exceptions import (
 )
 from tuf.ngclient import FetcherInterface
 
+from client.connection import Connection
 from common.errors import ConfigurationError
 
 SOCKET_SECONDS = 15.0
@@ -30,21 +30,20 @@ class CoordinatorFetcher(FetcherInterface):
     """Downloads over TLS 1.2 or newer, trusting only the CA in the start-up kit.
 
     Redirects are refused, and so are compressed answers (they are passed on as they are, and
-    fail verification). A proxy is taken from the environment (``HTTPS_PROXY``, ``NO_PROXY``),
-    though never for a coordinator on this very machine. A download slower on average than
-    10 kB/s is given up.
+    fail verification). Certificate and proxy are the connection's. A download slower on average
+    than 10 kB/s is given up.
 
     Parameters
     ----------
     url : str
         ``settings.coordinator_url``; must be https.
-    ca : Path
-        PEM file of the federation's CA.
+    connection : Connection
+        The CA to trust, the certificate to show and the proxy to take.
     folder : Path
         Where unverified bytes wait; on the disk that will keep them.
     """
 
-    def __init__(self, url: str, *, ca: Path, folder: Path) -> None:
+    def __init__(self, url: str, *, connection: Connection, folder: Path) -> None:
         parsed = httpx.URL(url)
         if parsed.scheme != "https" or not parsed.host:
             raise ConfigurationError(
@@ -53,10 +52,8 @@ class CoordinatorFetcher(FetcherInterface):
             )
         self._folder = folder
         self._deadline = float("inf")
-        self._client = httpx.Client(
-            verify=_tls(ca),
-            trust_env=not _is_loopback(parsed.host),
-            follow_redirects=False,
+        self._client = connection.client(
+            parsed.host,
             timeout=SOCKET_SECONDS,
             headers={"Accept-Encoding": "identity", "User-Agent": "wardround-site"},
         )
@@ -108,22 +105,3 @@ def is_untrusted(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     return False
-
-
-def _tls(ca: Path) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=str(ca))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"The federation's CA certificate {ca} cannot be read ({type(error).__name__}).",
-            action="Copy it again from the start-up kit.",
-        ) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tuf.ngclient import TargetFile, Updater
 
+from client.connection import Connection
 from client.releases.fetcher import CoordinatorFetcher
 from client.releases.files import (
     MANIFEST,
@@ -67,7 +68,7 @@ class ReleasePull:
         state_folder = settings.releases / "tuf"
         state_folder.mkdir(mode=0o700, exist_ok=True)
         root = _trusted_root(settings.trust / "root.json")
-        fetcher = CoordinatorFetcher(base, ca=settings.trust / "ca.crt", folder=incoming)
+        fetcher = CoordinatorFetcher(base, connection=Connection.of(settings), folder=incoming)
         try:
             updater = Updater(
                 str(state_folder),

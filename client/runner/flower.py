@@ -1,8 +1,9 @@
 """Every private Flower name that the runner relies on, in one place.
 
 Flower 1.41 offers no public way to run a SuperNode's messages with a local app, so this module
-replaces three functions of its modules. ``tests/client/runner/test_flower_contract.py`` pins
-the names, their signatures and how they are called; pyproject pins the minor version.
+replaces three functions and a class of its modules.
+``tests/client/runner/test_flower_contract.py`` pins the names, their signatures and how they are
+called; pyproject pins the minor version.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import time
 import traceback
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import httpx
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
@@ -21,15 +23,20 @@ from flwr.supercore.exit import exit_handler
 from flwr.supercore.superexec import run_superexec as superexec
 from flwr.supercore.superexec.executor import ExecutionSpec, Executor
 from flwr.supercore.tls import validate_and_resolve_root_certificates
+from flwr.supernode import fleet_http_connection as fleet
 from flwr.supernode import start_client_internal as supernode
+from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.runtime import run_clientapp as clientapp
 
+from client.connection import Connection
 from client.runner.pace import Pace
 from common.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
 WAITING_FOR_REPLY_SECONDS = 0.05
+FLEET_SECONDS = 30.0
+"""Time-out of a request to the SuperLink; as in Flower's own client."""
 SITE_ERROR = "site-error"
 """All that a coordinator learns of an exception at a site."""
 
@@ -134,16 +141,42 @@ def quicken_supernode(pace: Pace, on_connected: Callable[[], None]) -> None:
     _replace(supernode, "time", SimpleNamespace(sleep=sleep))
 
 
+def connect_supernode(connection: Connection) -> None:
+    """Let a SuperNode in this process connect as the site's settings say.
+
+    Flower's own client shows no certificate and takes a proxy from the environment alone; it
+    also follows redirects, which no coordinator of ours sends.
+    """
+
+    class SiteFleetClient(FleetHttpClient):
+        """Flower's client of the Fleet API, over the site's own connection."""
+
+        def __init__(self, base_url: str, **options: Any) -> None:
+            super().__init__(base_url, **options)
+            if not isinstance(getattr(self, "_client", None), httpx.Client):
+                raise _other_version(f"{FleetHttpClient.__qualname__}._client")
+            stock = self._client
+            host = httpx.URL(base_url).host
+            self._client = connection.client(host, timeout=FLEET_SECONDS, headers={})
+            stock.close()
+
+    _replace(fleet, "FleetHttpClient", SiteFleetClient)
+
+
 def _leave_the_bundle_alone(content: bytes, **_: object) -> None:
     log.info("event=bundle-ignored bytes=%d", len(content))
 
 
 def _replace(module: ModuleType, name: str, value: object) -> None:
     if not hasattr(module, name):
-        raise ConfigurationError(
-            f"This Flower has no {module.__name__}.{name}.",
-            meaning="It is not the version that Wardround was tested with; nothing was run.",
-            action="Install the version that pyproject.toml names.",
-            code="flower-version",
-        )
+        raise _other_version(f"{module.__name__}.{name}")
     setattr(module, name, value)
+
+
+def _other_version(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"This Flower has no {name}.",
+        meaning="It is not the version that Wardround was tested with; nothing was run.",
+        action="Install the version that pyproject.toml names.",
+        code="flower-version",
+    )

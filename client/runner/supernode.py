@@ -15,9 +15,11 @@ from pathlib import Path
 
 from flwr.supernode.cli import flower_supernode
 
-from client.runner.flower import quicken_supernode
+from client.connection import Connection
+from client.runner.flower import connect_supernode, quicken_supernode
 from client.runner.pace import Pace
 from client.settings import SiteSettings
+from common.errors import WardroundError
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,12 @@ def main() -> None:
         if given.ready is not None:
             given.ready.touch()
 
+    connection = Connection.of(settings)
+    try:
+        connection.tls()
+    except WardroundError as error:
+        sys.exit(f"{error.code}: {error.line()}")
+    connect_supernode(connection)
     quicken_supernode(Pace(busy=0.25, idle=3.0), connected)
     command = list(sys.argv)
     sys.argv = ["flower-supernode", *arguments(settings)]

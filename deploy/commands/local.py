@@ -37,13 +37,17 @@ def up(
     recipe: Annotated[
         str | None, typer.Option(help="The recipe of new sites; needed where a site is new.")
     ] = None,
+    gateway: Annotated[
+        bool,
+        typer.Option("--gateway", help="Put nginx before the coordinator, as between hospitals."),
+    ] = False,
 ) -> None:
     """Start a coordinator and its sites, say where they are, and run until Ctrl-C."""
     from deploy.local import LocalFederation
 
     task = load_recipe(recipe).name if recipe is not None else ""
     signal.signal(signal.SIGTERM, _interrupt)
-    with LocalFederation(folder, sites=site or (), task=task) as federation:
+    with LocalFederation(folder, sites=site or (), task=task, gateway=gateway) as federation:
         with progress_console.status("Starting the processes…"):
             federation.start()
             federation.wait_ready()
@@ -76,6 +80,7 @@ def _show(federation: LocalFederation, console: Console) -> None:
     places = {"coordinator": federation.coordinator_url}
     places |= {f"{n}-service": federation.site_url(n) for n in federation.site_names}
     places["superlink"] = f"127.0.0.1:{federation.coordinator.superlink_port}"
+    places["gateway"] = f"127.0.0.1:{federation.coordinator.gateway_port}"
     for name, state in states.items():
         colour = "green" if state == "running" else "red"
         table.add_row(name, f"[{colour}]{state}[/]", places.get(name, ""))

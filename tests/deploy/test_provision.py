@@ -30,8 +30,8 @@ def test_a_federation_from_nothing(tmp_path: Path) -> None:
     assert done.hosts[0] == "c.example"
     coordinator = CoordinatorSettings.read(done.coordinator)
     site = SiteSettings.read(tmp_path / "sites" / "north")
-    assert site.superlink == f"c.example:{coordinator.superlink_port}"
-    assert site.coordinator_url == f"https://c.example:{coordinator.port}"
+    assert site.superlink == f"c.example:{coordinator.gateway_port}"
+    assert site.coordinator_url == f"https://c.example:{coordinator.gateway_port}"
     trusted = VerifyKey.read(next((site.trust / "plan-keys").glob("*.pem")))
     signature = SigningKey.read(coordinator.keys / "plan.pem").sign(b"plan")
     assert trusted.accepts(b"plan", signature)
@@ -42,7 +42,7 @@ def test_a_federation_from_nothing(tmp_path: Path) -> None:
 
 def test_secrets_are_private_and_none_is_shared(tmp_path: Path) -> None:
     provision(tmp_path, sites=["north", "south"], task="dermoscopy")
-    public = {"ca.crt", "server.crt", "node.pub"}
+    public = {"ca.crt", "server.crt", "node.pub", "site.crt"}
     secrets: list[bytes] = []
     for keys in [tmp_path / "coordinator" / "keys", *tmp_path.glob("sites/*/keys")]:
         assert stat.S_IMODE(keys.stat().st_mode) == 0o700

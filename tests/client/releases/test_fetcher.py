@@ -19,6 +19,7 @@ from tuf.api.exceptions import (
     SlowRetrievalError,
 )
 
+from client.connection import Connection
 from client.releases import fetcher as release_fetcher
 from client.releases.fetcher import CoordinatorFetcher, is_untrusted
 from common.errors import ConfigurationError
@@ -103,7 +104,7 @@ def server(tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def fetcher(server: Served) -> Iterator[CoordinatorFetcher]:
-    made = CoordinatorFetcher(server.url, ca=server.ca, folder=server.folder)
+    made = CoordinatorFetcher(server.url, connection=Connection(server.ca), folder=server.folder)
     yield made
     made.close()
 
@@ -148,7 +149,9 @@ def test_a_trickle_is_given_up(
 
 def test_silence_is_given_up(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(release_fetcher, "SOCKET_SECONDS", 0.3)
-    impatient = CoordinatorFetcher(server.url, ca=server.ca, folder=server.folder)
+    impatient = CoordinatorFetcher(
+        server.url, connection=Connection(server.ca), folder=server.folder
+    )
     with pytest.raises(SlowRetrievalError):
         impatient.download_bytes(f"{server.url}/silent", 10)
     impatient.close()
@@ -157,7 +160,7 @@ def test_silence_is_given_up(server: Served, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_foreign_certificate_is_told_from_an_outage(server: Served, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.write_bytes(make_authority().certificate)
-    wary = CoordinatorFetcher(server.url, ca=foreign, folder=tmp_path)
+    wary = CoordinatorFetcher(server.url, connection=Connection(foreign), folder=tmp_path)
     with pytest.raises(DownloadError) as caught:
         wary.download_bytes(f"{server.url}/plain", 1000)
     assert is_untrusted(caught.value)
@@ -167,7 +170,7 @@ def test_a_foreign_certificate_is_told_from_an_outage(server: Served, tmp_path: 
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "ftp://x", "127.0.0.1:80", "", "https://"])
 def test_only_https_addresses(server: Served, url: str) -> None:
     with pytest.raises(ConfigurationError):
-        CoordinatorFetcher(url, ca=server.ca, folder=server.folder)
+        CoordinatorFetcher(url, connection=Connection(server.ca), folder=server.folder)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
@@ -176,4 +179,4 @@ def test_an_unusable_ca_is_a_configuration_error(tmp_path: Path, content: bytes 
     if content is not None:
         ca.write_bytes(content)
     with pytest.raises(ConfigurationError):
-        CoordinatorFetcher("https://127.0.0.1", ca=ca, folder=tmp_path)
+        CoordinatorFetcher("https://127.0.0.1", connection=Connection(ca), folder=tmp_path)

@@ -1,0 +1,1 @@
+"""The gateway: nginx before the coordinator, the only thing of it that a site can reach."""

@@ -1,0 +1,1 @@
+"""Keys and certificates in use: what was issued, what runs out, what is revoked."""
