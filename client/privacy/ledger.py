@@ -296,6 +296,9 @@ class PrivacyLedger:
         check_chain(lines)
         newest = self._newest()
         if newest is None:
+            # The anchor is written before training begins, so no outcome comes without one.
+            if self._anchor is not None and any(line.kind == "outcome" for line in lines):
+                raise damaged("The privacy ledger's anchor is missing.")
             return
         if newest.sequence > len(lines) or lines[newest.sequence - 1].digest != newest.digest:
             raise damaged("The privacy ledger has lost lines, or is an old copy.")

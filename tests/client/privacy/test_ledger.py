@@ -159,6 +159,21 @@ def test_an_unreadable_anchor_stops_everything(ledger: PrivacyLedger, tmp_path: 
     assert caught.value.code == "ledger-damaged"
 
 
+def test_a_missing_anchor_stops_everything_once_a_round_was_trained(
+    ledger: PrivacyLedger, tmp_path: Path
+) -> None:
+    first = ledger.reserve(request(number=1), BUDGET)
+    (tmp_path / "head.json").unlink()  # as if killed between the commit and the anchor
+    assert ledger.verify_chain() == 1
+    ledger.outcome(first, "trained")
+    (tmp_path / "head.json").unlink()
+    with pytest.raises(PrivacyRefused) as caught:
+        ledger.reserve(request(number=2), BUDGET)
+    assert caught.value.code == "ledger-damaged"
+    with pytest.raises(PrivacyRefused):
+        ledger.verify_chain()
+
+
 def test_an_anchor_that_lags_behind_is_harmless(engine: Engine, tmp_path: Path) -> None:
     anchored = PrivacyLedger(engine, anchor=tmp_path / "head.json")
     anchored.reserve(request(number=1), BUDGET)
