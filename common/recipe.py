@@ -24,7 +24,7 @@ _COORDINATORS_CHOICE = (
 )
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-AggregationName: TypeAlias = Literal["mean", "median", "trimmed-mean", "krum"]
+AggregationName: TypeAlias = Literal["mean", "median", "trimmed-mean", "krum", "near-median"]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
@@ -146,11 +146,16 @@ class AggregationSpec(_Part):
     ``trimmed-mean`` (Yin et al. 2018, arXiv:1803.01498) are taken a coordinate at a time,
     ``krum`` (Multi-Krum, Blanchard et al. 2017, arXiv:1703.02757) averages the updates that lie
     closest together; these three give every site the same weight, whatever it declares.
+    ``near-median`` is the mean again, but without the ``malicious`` updates that lie farthest
+    from the coordinate-wise median (after the mean around the median of Xie et al. 2018,
+    arXiv:1802.10116, with whole updates in place of coordinates: where hospitals differ, a
+    median of each coordinate loses what only one of them knows).
 
-    ``norm_multiple`` holds for all four: an update longer than so many times the round's median
+    ``norm_multiple`` holds for all: an update longer than so many times the round's median
     norm is first scaled down to that length (Sun et al. 2019, arXiv:1911.07963); 0 is no bound.
     ``trim_fraction`` is cut off at each end (``trimmed-mean``); ``malicious`` is how many sites
-    may lie (``krum``, and the smallest quorum of all but ``mean``).
+    may lie (``krum``, ``near-median``, and the smallest quorum of all but ``mean``); those whose
+    updates the checks refused are among them.
     """
 
     name: AggregationName = "mean"

@@ -39,7 +39,7 @@ class Aggregate:
     deviations: dict[str, Deviation]
 
 
-def aggregate(spool: UpdateSpool, spec: AggregationSpec) -> Aggregate:
+def aggregate(spool: UpdateSpool, spec: AggregationSpec, *, refused: int = 0) -> Aggregate:
     """Aggregate a round's updates.
 
     Parameters
@@ -48,6 +48,9 @@ def aggregate(spool: UpdateSpool, spec: AggregationSpec) -> Aggregate:
         All that were accepted.
     spec : AggregationSpec
         How; see there for what each name means.
+    refused : int, default 0
+        Updates of the round that the checks refused. Their sites count among the malicious
+        that are borne, so that honest ones are not cut in their place.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def aggregate(spool: UpdateSpool, spec: AggregationSpec) -> Aggregate:
     if not updates:
         raise RoundFailed("There is no update to average.", code="no-updates")
     factors = norm_factors([u.norm for u in updates], spec.norm_multiple)
-    combine = _choose(spool, spec, factors)
+    combine = _choose(spool, spec, factors, malicious=max(0, spec.malicious - refused))
     deviations = Deviations(len(updates))
     flat = np.empty(spool.size, dtype=np.float32)
     for where, rows in spool.blocks():
@@ -93,13 +96,11 @@ def capped_shares(weights: Sequence[float], largest: float) -> NDArray[np.float6
     """Return each site's share of the mean, summing to 1 and none above ``largest``.
 
     A site declares its own number of patients, so its claim must not make it the mean. What is
-    cut off is given to the others in proportion. Of fewer than three sites none is cut; where
-    ``largest`` is below an equal share, all are equal.
+    cut off is given to the others in proportion; where ``largest`` is below an equal share, all
+    are equal.
     """
     given = np.asarray(weights, dtype=np.float64)
     count = len(given)
-    if count < MAJORITY_FROM:
-        return np.asarray(given / given.sum())
     limit = max(largest, 1 / count)
     capped = np.zeros(count, dtype=bool)
     while True:
@@ -138,8 +139,18 @@ def krum_selection(distances: NDArray[np.float64], malicious: int) -> NDArray[np
     return np.sort(kept)
 
 
-def _choose(spool: UpdateSpool, spec: AggregationSpec, factors: NDArray[np.float64]) -> Combine:
+def nearest(distances: NDArray[np.float64], malicious: int) -> NDArray[np.intp]:
+    """Return all but the ``malicious`` updates with the greatest distances, but a majority."""
+    count = len(distances)
+    kept = max(count - malicious, count // 2 + 1)
+    return np.sort(np.argsort(distances, kind="stable")[:kept])
+
+
+def _choose(
+    spool: UpdateSpool, spec: AggregationSpec, factors: NDArray[np.float64], *, malicious: int
+) -> Combine:
     count = len(factors)
+    weights = [u.weight for u in spool.updates]
     if spec.name == "median":
         return lambda rows: np.asarray(np.median(rows, axis=0))
     if spec.name == "trimmed-mean":
@@ -147,12 +158,28 @@ def _choose(spool: UpdateSpool, spec: AggregationSpec, factors: NDArray[np.float
         # A quarter more: `trim_mean` rounds a fraction of the count down.
         return lambda rows: np.asarray(trim_mean(rows, (cut + 0.25) / count))
     if spec.name == "krum":
-        if count < 2 * spec.malicious + 3:
-            logger.warning("krum-few-updates updates=%d malicious=%d", count, spec.malicious)
-        kept = krum_selection(_squared_distances(spool, factors), spec.malicious)
-        return lambda rows: np.asarray(rows[kept].mean(axis=0))
-    shares = capped_shares([u.weight for u in spool.updates], spec.largest_share)
+        if count < 2 * malicious + 3:
+            logger.warning("krum-few-updates updates=%d malicious=%d", count, malicious)
+        chosen = krum_selection(_squared_distances(spool, factors), malicious)
+        return lambda rows: np.asarray(rows[chosen].mean(axis=0))
+    if spec.name == "near-median":
+        near = nearest(_median_distances(spool, factors), malicious)
+        some = capped_shares([weights[row] for row in near], spec.largest_share)
+        return lambda rows: np.asarray(some @ rows[near])
+    # Of two sites one always has half or more.
+    shares = capped_shares(weights, spec.largest_share if count >= MAJORITY_FROM else 1.0)
     return lambda rows: np.asarray(shares @ rows)
+
+
+def _median_distances(spool: UpdateSpool, factors: NDArray[np.float64]) -> NDArray[np.float64]:
+    distances = np.zeros(len(factors))
+    for _, rows in spool.blocks():
+        bounded = rows * factors[:, None]
+        median = np.median(bounded, axis=0)
+        for index, row in enumerate(bounded):
+            apart = row - median
+            distances[index] += float(apart @ apart)
+    return distances
 
 
 def _squared_distances(spool: UpdateSpool, factors: NDArray[np.float64]) -> NDArray[np.float64]:

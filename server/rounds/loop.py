@@ -116,13 +116,13 @@ class CampaignRun:
         base_digest = tensors_digest(self._weights)
         shapes = {name: self._weights[name].shape for name in phase.names}
         with UpdateSpool(self._checkpoints.folder, shapes) as spool:
-            collected = self._collect_updates(number, spool)
+            collected, refused = self._collect_updates(number, spool)
             found = pooled_metrics(collected.evaluations, self._campaign.recipe.classes)
             if not collected.met:
                 self._registry.end_round(self._campaign.id, number, state="failed", metrics=found)
                 raise self._quorum_missed(number, collected)
             self._note(number, base_digest, collected.evaluations, found.macro_auroc)
-            aggregated = aggregate(spool, self._campaign.aggregation)
+            aggregated = aggregate(spool, self._campaign.aggregation, refused=refused)
         self._registry.note_deviations(self._campaign.id, number, aggregated.deviations)
         self._weights = self._step(aggregated, number)
         digest = tensors_digest(self._weights)
@@ -130,18 +130,22 @@ class CampaignRun:
         self._checkpoints.save(number, digest, self._weights, state)
         self._registry.end_round(self._campaign.id, number, aggregate_digest=digest, metrics=found)
 
-    def _collect_updates(self, number: int, spool: UpdateSpool) -> Collected:
-        """Ask the sites to train; what is accepted goes to disk."""
+    def _collect_updates(self, number: int, spool: UpdateSpool) -> tuple[Collected, int]:
+        """Ask the sites to train; what is accepted goes to disk, what is not is counted."""
+        refused: set[str] = set()
 
         def take(reply: SiteReply, receipt: Receipt, expected: Expected) -> float:
+            refused.add(expected.site)
             norm = check_update(reply.update, receipt, expected, self._norms)
             if reply.update is None:  # check_update refuses that; this is for the type checker
                 raise UpdateRefused("A reply has no update.", code="update-missing")
             tensors = reply.update.tensors
             spool.add(expected.site, tensors, weight=receipt.public_patients, norm=norm)
+            refused.remove(expected.site)
             return norm
 
-        return self._exchange(number, "train", self._campaign.recipe, self._weights, take)
+        collected = self._exchange(number, "train", self._campaign.recipe, self._weights, take)
+        return collected, len(refused)
 
     def _step(self, aggregated: Aggregate, number: int) -> dict[str, NDArray[np.generic]]:
         weights = self._optimizer.step(self._weights, aggregated.delta, number=number)

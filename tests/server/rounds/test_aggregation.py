@@ -16,13 +16,14 @@ from server.rounds.aggregation import (
     aggregate,
     capped_shares,
     krum_selection,
+    nearest,
     norm_factors,
     trimmed,
 )
 from server.rounds.aggregation_spool import BLOCK_BYTES, UpdateSpool
 
-NAMES = ("mean", "median", "trimmed-mean", "krum")
-ROBUST = NAMES[1:]
+NAMES = ("mean", "median", "trimmed-mean", "krum", "near-median")
+UNWEIGHTED = NAMES[1:4]
 values = arrays(np.float32, (2, 3), elements=st.floats(-100, 100, width=32))
 
 
@@ -69,6 +70,7 @@ FIVE = [line(1, 10), line(2, 20), line(3, 30), line(4, 40), line(100, -100)]
         ("median", [3, 20]),
         ("trimmed-mean", [3, 20]),  # the middle three of each coordinate
         ("krum", [2.5, 25]),  # without the last, which is far from all
+        ("near-median", [2.5, 25]),
     ],
 )
 def test_five_updates_computed_by_hand(name: str, expected: list[float]) -> None:
@@ -154,10 +156,10 @@ def test_two_liars_of_nine_cannot_leave_the_honest_range(
     assert np.all(found <= good.max(axis=0) + 1e-6)
 
 
-@given(honest, hostile)
-def test_krum_keeps_near_the_honest(good: np.ndarray, bad: np.ndarray) -> None:
+@given(honest, hostile, st.sampled_from(["krum", "near-median"]))
+def test_what_is_kept_is_near_the_honest(good: np.ndarray, bad: np.ndarray, name: str) -> None:
     """A liar that is kept lies no farther out than the honest ones lie apart."""
-    found = spooled([*bad, *good], spec("krum", malicious=2)).delta["w"]
+    found = spooled([*bad, *good], spec(name, malicious=2)).delta["w"]
     spread = max(float(np.linalg.norm(a - b)) for a in good for b in good)
     assert np.linalg.norm(found - good.mean(axis=0)) <= 4 * spread + 1e-5
 
@@ -177,7 +179,7 @@ def test_one_liar_moves_a_mean_without_a_bound_and_the_tests_above_can_fail() ->
     assert spooled(rows, spec("mean", norm_multiple=2.0)).delta["w"][0] < 2
 
 
-@pytest.mark.parametrize("name", ROBUST)
+@pytest.mark.parametrize("name", UNWEIGHTED)
 def test_a_declared_weight_moves_no_robust_aggregate(name: str) -> None:
     rows = FIVE
     plain = spooled(rows, spec(name)).delta["w"]
@@ -201,16 +203,47 @@ def test_shares_are_a_distribution_and_capped(weights: list[int], largest: float
     shares = capped_shares(weights, largest)
     assert shares.sum() == pytest.approx(1)
     assert np.all(shares > 0)
-    if len(weights) >= 3:
-        assert shares.max() <= max(largest, 1 / len(weights)) * (1 + 1e-6)
+    assert shares.max() <= max(largest, 1 / len(weights)) * (1 + 1e-6)
     order = np.argsort(weights, kind="stable")
     assert np.all(np.diff(shares[order]) >= -1e-9), "who declares more never weighs less"
 
 
 def test_a_false_claim_is_capped_and_the_rest_shared_in_proportion() -> None:
     np.testing.assert_allclose(capped_shares([10_000_000, 100, 300], 0.5), [0.5, 0.125, 0.375])
-    np.testing.assert_allclose(capped_shares([100, 300], 0.5), [0.25, 0.75])
+    np.testing.assert_allclose(capped_shares([100, 300], 0.5), [0.5, 0.5])
     np.testing.assert_allclose(capped_shares([100, 200, 300], 0.5), [1 / 6, 1 / 3, 1 / 2])
+
+
+def test_the_share_of_two_sites_is_what_they_declare() -> None:
+    found = spooled([line(0), line(4)], spec("mean"), weights=[100, 300]).delta["w"]
+    np.testing.assert_allclose(found, [3])
+
+
+def test_near_the_median_sites_weigh_what_they_declare_but_no_more_than_half() -> None:
+    rows = [line(1), line(2), line(3), line(90)]
+    found = spooled(rows, spec("near-median"), weights=[100, 100, 200, 100]).delta["w"]
+    np.testing.assert_allclose(found, [2.25])
+    found = spooled(rows, spec("near-median"), weights=[100, 300, 10_000_000, 100]).delta["w"]
+    np.testing.assert_allclose(found, [0.125 * 1 + 0.375 * 2 + 0.5 * 3])
+
+
+@pytest.mark.parametrize(
+    ("count", "malicious", "kept"),
+    [(4, 1, 3), (3, 1, 2), (2, 1, 2), (1, 1, 1), (5, 4, 3), (4, 0, 4)],
+)
+def test_a_majority_always_stays(count: int, malicious: int, kept: int) -> None:
+    assert len(nearest(np.arange(count, dtype=float), malicious)) == kept
+
+
+@pytest.mark.parametrize("name", ["krum", "near-median"])
+def test_a_refused_update_counts_among_the_malicious(tmp_path: Path, name: str) -> None:
+    """Otherwise a hospital would be cut off beside the liar that was caught."""
+    with UpdateSpool(tmp_path, {"w": (1,)}) as spool:
+        for site, value in (("a", 1.0), ("b", 2.0), ("c", 6.0)):
+            spool.add(site, {"w": line(value)}, weight=1, norm=value)
+        cut = aggregate(spool, spec(name)).delta["w"]
+        whole = aggregate(spool, spec(name), refused=1).delta["w"]
+    np.testing.assert_allclose([cut[0], whole[0]], [1.5, 3.0])
 
 
 def test_krum_drops_the_far_ones() -> None:

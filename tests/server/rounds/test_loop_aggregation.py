@@ -41,7 +41,7 @@ def flipped(reply: SiteReply, plan: RoundPlan) -> object:
     return rebuilt(reply, {name: -array for name, array in reply.update.tensors.items()})
 
 
-@pytest.mark.parametrize("name", ["mean", "median", "trimmed-mean", "krum"])
+@pytest.mark.parametrize("name", ["mean", "median", "trimmed-mean", "krum", "near-median"])
 def test_an_update_a_hundred_times_too_long_is_cut_in_the_first_round(
     tmp_path: Path, name: str
 ) -> None:
@@ -51,7 +51,7 @@ def test_an_update_a_hundred_times_too_long_is_cut_in_the_first_round(
     assert np.abs(free).max() > 10 * np.abs(WANTED).max(), "without the bound it is not"
 
 
-@pytest.mark.parametrize("name", ["median", "trimmed-mean", "krum"])
+@pytest.mark.parametrize("name", ["median", "trimmed-mean", "krum", "near-median"])
 def test_a_flipped_sign_moves_no_robust_aggregate(tmp_path: Path, name: str) -> None:
     found = final(federation(tmp_path, behave=flipped), name=name)
     np.testing.assert_allclose(found, WANTED, rtol=1e-6)
