@@ -14,7 +14,9 @@ import pytest
 from client.policy import SitePolicy
 from common.errors import ConfigurationError
 from common.recipe import Recipe
+from deploy.audit_report import audit
 from deploy.campaigns import Progress
+from deploy.commands.site_outbox import read_outbox
 from deploy.local import LocalFederation
 from server.registry.registry import Registry
 from tests.client.rounds import TOY, fill
@@ -88,6 +90,19 @@ def test_a_round_of_two_sites_ends_in_a_verdict(
     registry.close()
     record_property("seconds_for_two_rounds", round(seconds, 1))
     assert seconds < ROUND_LIMIT_SECONDS
+
+
+def test_both_ends_wrote_down_the_same(federation: LocalFederation) -> None:
+    """After the round: every byte that the sites say left is what the coordinator says came."""
+    folders = [federation.site(name).folder for name in SITES]
+    report = audit(folders, federation.coordinator.folder)
+    assert report.whole, report
+    assert report.differences == ()
+    for folder in folders:
+        outbox = read_outbox(folder)
+        assert outbox.totals.updates == 2
+        assert outbox.totals.refusals == 0
+        assert all(entry.nonce for entry in outbox.entries if "receipt" in entry.contents)
 
 
 def test_each_service_answers_at_its_url(federation: LocalFederation) -> None:
