@@ -61,6 +61,22 @@ def macro_auroc_lower_bound(evaluation: SiteEvaluation) -> float | None:
     return found.macro_auroc - NORMAL_95 * sum(errors) / len(errors)
 
 
+def balanced_accuracy_upper_bound(evaluation: SiteEvaluation) -> float | None:
+    """Return the most that the balanced accuracy can be, whatever suppressed cells hide.
+
+    ``unresolved`` answers may be right: with few holdout patients a site most are unresolved,
+    and a lower bound would refuse every model. None without a case.
+    """
+    found = [
+        (row[index] + unresolved) / positive.total
+        for index, (row, unresolved, positive) in enumerate(
+            zip(evaluation.confusion, evaluation.unresolved, evaluation.positives, strict=True)
+        )
+        if positive.total
+    ]
+    return sum(found) / len(found) if found else None
+
+
 def _standard_error(area: float, positives: int, negatives: int) -> float:
     # A perfect ranking of very few cases is no certainty: half a pair is taken as wrong.
     area = min(area, 1 - 0.5 / (positives * negatives))

@@ -21,6 +21,7 @@ from common.release import GateCheck
 from common.update import Tensors
 from server.evaluation import (
     BySite,
+    balanced_accuracy_upper_bound,
     macro_auroc_lower_bound,
     merged,
     on_common_sites,
@@ -152,9 +153,10 @@ def _against_majority(evidence: Evidence) -> tuple[GateCheck, GateCheck]:
         ),
         _at_least(
             "majority-balanced-accuracy",
-            found.balanced_accuracy,
+            None if total is None else balanced_accuracy_upper_bound(total),
             1 / present if present else 1.0,
-            "Balanced accuracy; the limit is that of always answering the majority class.",
+            "Balanced accuracy, cells too small to be told counted as right; the limit is that of "
+            "always answering the majority class.",
         ),
     )
 

@@ -5,7 +5,12 @@ import pytest
 
 from common.evaluation import SiteEvaluation, evaluate_predictions
 from common.recipe import Recipe, ReleaseGateSpec
-from server.evaluation import macro_auroc_lower_bound, on_common_sites, pooled_metrics
+from server.evaluation import (
+    balanced_accuracy_upper_bound,
+    macro_auroc_lower_bound,
+    on_common_sites,
+    pooled_metrics,
+)
 from server.registry.records import Contribution
 from server.release_gate import Evidence, failures, judge
 from tests.fakes import CLASSES, FakeSite, first_model, toy_recipe
@@ -174,6 +179,24 @@ def test_worse_than_chance_answers_are_refused() -> None:
         "majority-balanced-accuracy",
         "macro-auroc-floor",
     }
+
+
+def test_small_holdouts_do_not_refuse_what_they_only_hide() -> None:
+    """Eight patients with cancer a site: most of their cells are suppressed."""
+    labels = np.array([0] * 17 + [1] * 8)
+    benign, malignant = np.linspace(0.1, 0.4, 17), np.linspace(0.55, 0.9, 6)
+    scores = [*benign.tolist(), 0.3, 0.35, *malignant.tolist()]
+    site = evaluate_predictions(
+        np.stack([1 - np.array(scores), scores], axis=1), labels, CLASSES, minimum_cell=5
+    )
+    assert sum(site.unresolved) > 0
+    few = dict.fromkeys(("a", "b", "c", "d"), site)
+    assert pooled_metrics(few, CLASSES).balanced_accuracy is not None
+    most = balanced_accuracy_upper_bound(site)
+    true = (1 + 6 / 8) / 2
+    assert most is not None
+    assert (pooled_metrics(few, CLASSES).balanced_accuracy or 0) < true <= most
+    assert failed(replace(GOOD, candidate=few)) == ()
 
 
 def test_a_recipe_that_judges_by_accuracy_is_held_to_the_majority() -> None:
