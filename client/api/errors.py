@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -92,7 +93,7 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> Response:
         # FastAPI's own answer echoes the input, which may name a patient.
-        refused = field_error([(e["loc"], e["msg"]) for e in error.errors()])
+        refused = field_error([(_place(e), e["msg"]) for e in error.errors()])
         return problem_response(refused, request_id=request_id_of(request))
 
     @app.exception_handler(HTTPException)
@@ -114,15 +115,21 @@ def request_id_of(request: Request) -> str:
 
 def form_error(error: ValidationError) -> InputRefused:
     """Return a form's faults by field name, without what was typed in."""
-    return field_error([(e["loc"], e["msg"]) for e in error.errors(include_input=False)])
+    return field_error([(_place(e), e["msg"]) for e in error.errors(include_input=False)])
 
 
 def field_error(faults: list[tuple[tuple[int | str, ...], str]]) -> InputRefused:
-    """Return wrong fields as one error; names that the caller made up are cut short."""
+    """Return wrong fields as one error."""
     said = "; ".join(
         f"{'.'.join(str(part) for part in place)[:64]}: {message}" for place, message in faults[:5]
     )
     return InputRefused(f"A field is not as expected: {said}.", code="request-invalid")
+
+
+def _place(fault: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Return where a fault lies; a field's name that the caller made up may name a patient."""
+    place: tuple[int | str, ...] = tuple(fault["loc"])
+    return (*place[:-1], "(unknown)") if fault["type"] == "extra_forbidden" else place
 
 
 def _headers(status: HTTPStatus) -> dict[str, str]:
