@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 
 from client.audit import open_site_audit
 from client.outbox import Opened, Outbox
+from client.outbox_checks import Grounds, check_reply
 from client.policy import SitePolicy
 from client.privacy.ledger import PrivacyLedger
 from client.round_handler import RoundHandler
 from client.settings import SiteSettings
 from common.audit_chain import verify
 from common.audit_entries import Entry, Left, PlanDeclined, PolicyChanged
-from common.errors import StoreError
+from common.errors import PrivacyRefused, StoreError
 from common.evaluation import SiteEvaluation, evaluate_predictions
 from common.model import build_model, state_tensors
 from common.plan import RoundPlan
@@ -493,3 +494,82 @@ def test_killed_at_any_moment_nothing_left_unwritten(tmp_path: Path) -> None:
     written = [entry for entry in audited(site) if isinstance(entry, Left)]
     assert len(sent) >= 4
     assert len(sent) <= len(written) <= len(sent) + 4
+
+
+@pytest.fixture
+def grounds(trained: Round, monkeypatch: pytest.MonkeyPatch) -> Grounds:
+    """On what the outbox judged an honest reply."""
+    seen: list[Grounds] = []
+    monkeypatch.setattr("client.outbox.check_reply", lambda _, grounds: seen.append(grounds))
+    trained.outbox.send(trained.reply, trained.request)
+    return seen[0]
+
+
+def without_line(grounds: Grounds, kind: str) -> Grounds:
+    own = grounds.plan.nonce
+    kept = [line for line in grounds.lines if not (line.nonce == own and line.kind == kind)]
+    return replace(grounds, lines=kept)
+
+
+def with_line(grounds: Grounds, kind: str, **changes: object) -> Grounds:
+    own = grounds.plan.nonce
+    lines = [
+        replace(line, **changes) if line.nonce == own and line.kind == kind else line  # type: ignore[arg-type]
+        for line in grounds.lines
+    ]
+    return replace(grounds, lines=lines)
+
+
+def with_policy(grounds: Grounds, **changes: object) -> Grounds:
+    return replace(grounds, policy=grounds.policy.model_copy(update=changes))
+
+
+def with_memory(grounds: Grounds, **changes: object) -> Grounds:
+    assert grounds.memory is not None
+    return replace(grounds, memory=replace(grounds.memory, **changes))  # type: ignore[arg-type]
+
+
+GROUNDS: tuple[tuple[str, Callable[[Grounds], Grounds]], ...] = (
+    ("plan-not-accepted", lambda g: replace(g, memory=None)),
+    ("plan-not-accepted", lambda g: with_memory(g, campaign="other")),
+    ("plan-not-accepted", lambda g: with_memory(g, purpose="evaluate")),
+    ("update-unreserved", lambda g: without_line(g, "reserve")),
+    ("update-unreserved", lambda g: without_line(g, "outcome")),
+    ("update-unreserved", lambda g: with_line(g, "reserve", campaign="other")),
+    ("update-untrained", lambda g: with_line(g, "outcome", outcome="internal-error")),
+    ("update-unnoised", lambda g: with_line(g, "reserve", noise_multiplier=0.0)),
+    ("receipt-noise", lambda g: with_line(g, "reserve", noise_multiplier=0.6)),
+    ("receipt-epsilon", lambda g: with_line(g, "reserve", steps=2, sampling_rate=0.9)),
+    ("receipt-noise", lambda g: with_policy(g, min_noise_multiplier=90.0)),
+    ("receipt-noise", lambda g: with_policy(g, max_grad_norm=0.01)),
+    ("receipt-delta", lambda g: with_policy(g, delta=1e-6)),
+    ("evaluation-not-released", lambda g: with_policy(g, release_evaluation=False)),
+    ("evaluation-unasked", lambda g: with_memory(g, scores=False)),
+    ("evaluation-cell", lambda g: with_policy(g, minimum_cell=11)),
+    ("update-names", lambda g: replace(g, trainable={})),
+    ("site-name", lambda g: replace(g, site="south")),
+)
+
+
+@pytest.mark.parametrize(("rule", "change"), GROUNDS)
+def test_each_ground_counts(
+    trained: Round, grounds: Grounds, rule: str, change: Callable[[Grounds], Grounds]
+) -> None:
+    check_reply(trained.reply, grounds)
+    with pytest.raises(PrivacyRefused, match=rf"\({rule}\)") as caught:
+        check_reply(trained.reply, change(grounds))
+    assert caught.value.code == "outbox-refused"
+
+
+def test_a_round_on_either_database(tmp_path: Path, database_url: str, base: Tensors) -> None:
+    site = make_site(
+        tmp_path / "site", patients=4, holdout=4, minimum_cell=1, database_url=database_url
+    )
+    with Outbox.open(site) as outbox:
+        done = begin(site, outbox, make_plan(base=base), base)
+        assert done.sent(done.reply).update is not None
+        done.outbox.refuse("no-cases", done.request)
+    assert [e.kind for e in audited(site)] == [
+        *("policy-changed", "plan-accepted", "left"),
+        *("plan-refused", "left"),
+    ]
