@@ -161,6 +161,7 @@ def run_simulation(
         private=simulation.private,
         campaign_seconds=campaigned.seconds,
         seconds=time.monotonic() - started,
+        adversaries=tuple(f"{a.site}={a.behaviour}" for a in simulation.adversaries),
     )
     write_report(report, simulation.out)
     return report

@@ -66,7 +66,8 @@ class SimulationReport(_Document):
     """The whole result of `wardround simulate`; its JSON is ``metrics.json``.
 
     ``federated`` and ``pooled`` are exact scores over all test patients; ``passes`` is rounds x
-    local steps x sampling rate, over each hospital's training data.
+    local steps x sampling rate, over each hospital's training data. ``aggregation`` is how updates
+    became one, and ``adversaries`` the simulated attacks, as ``SITE=BEHAVIOUR``.
     """
 
     recipe: str
@@ -75,6 +76,8 @@ class SimulationReport(_Document):
     classes: tuple[str, ...]
     private: bool
     epsilon: float | None
+    aggregation: str
+    adversaries: tuple[str, ...]
     rounds: int
     passes: float
     federated: Scores
@@ -98,6 +101,7 @@ class SimulationReport(_Document):
         private: bool,
         campaign_seconds: float,
         seconds: float,
+        adversaries: tuple[str, ...] = (),
     ) -> SimulationReport:
         """Put the report together."""
         count = len(recipe.classes)
@@ -112,6 +116,8 @@ class SimulationReport(_Document):
             classes=recipe.classes,
             private=private,
             epsilon=recipe.privacy.epsilon if private else None,
+            aggregation=recipe.federation.aggregation.name,
+            adversaries=adversaries,
             rounds=len(trained),
             passes=len(trained) * local.local_steps * local.sampling_rate,
             federated=whole,
@@ -144,11 +150,13 @@ def as_markdown(report: SimulationReport) -> str:
     privacy = (
         f"differential privacy, epsilon {report.epsilon:g}" if report.private else "no privacy"
     )
+    attacked = f" ATTACKED by {', '.join(report.adversaries)}." if report.adversaries else ""
     lines = [
         f"# Simulation of {report.recipe}",
         "",
         f"{report.architecture} at {report.image_size} px, {len(report.hospitals)} hospitals, "
-        f"{report.rounds} rounds, {report.passes:.1f} passes over the data, {privacy}. "
+        f"{report.rounds} rounds, {report.passes:.1f} passes over the data, {privacy}, "
+        f"aggregated by {report.aggregation}.{attacked} "
         f"Rounds took {report.campaign_seconds:.0f} s, all together {report.seconds:.0f} s.",
         "",
         "## All test patients",

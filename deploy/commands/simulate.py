@@ -147,6 +147,8 @@ def show_report(report: SimulationReport, folder: Path, console: Console) -> Non
     chance = f"{1 / len(report.classes):.3f}"
     table.add_row("always the most frequent class", "", "0.500", chance, majority)
     console.print(table)
+    if report.adversaries:
+        console.print(f"Attacked by {escape(', '.join(report.adversaries))}.", style="red")
     sites = Table(title="Each hospital, federated")
     for heading in ("hospital", "training patients", "test images", "epsilon", "macro AUROC"):
         sites.add_column(heading, justify="left" if heading == "hospital" else "right")

@@ -49,6 +49,9 @@ def test_scripts_read_one_document(made: tuple[Coordinator, str]) -> None:
     assert shown["campaign"]["state"] == "finished"
     outcomes = {s["site"]: s["outcome"] for s in shown["rounds"][0]["sites"]}
     assert outcomes == {"north": "accepted", "south": "accepted", "west": "failed"}
+    assert shown["campaign"]["aggregation"]["name"] == "mean"
+    lay = {s["site"]: s["update_cosine"] for s in shown["rounds"][0]["sites"]}
+    assert lay == {"north": pytest.approx(1), "south": pytest.approx(1), "west": None}
     assert all(check["passed"] for check in shown["candidates"][0]["checks"])
     listed = json.loads(run("releases", "--folder", folder, "--json"))
     assert [r["version"] for r in listed["releases"]] == [1]
@@ -63,6 +66,8 @@ def test_people_read_tables(made: tuple[Coordinator, str]) -> None:
     shown = run("campaign", campaign, "--folder", folder)
     assert "site-app-failed" in shown.replace("\n", "")
     assert "majority-auroc" in shown
+    assert "mean, norms at most 3 x the median" in " ".join(shown.split())
+    assert "cosine" in shown
     assert "v1" in run("releases", "--folder", folder)
     assert "north" in run("release", "1", "--folder", folder)
 

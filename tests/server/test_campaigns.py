@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import ConfigurationError, ModelError
 from common.model import build_model, state_tensors
-from common.recipe import Recipe
+from common.recipe import AggregationSpec, Recipe
 from common.release import ModelFile, model_target
 from server.campaigns import create_campaign
 from server.coordinator_folder import create_coordinator_folder
@@ -188,3 +188,21 @@ def test_a_champion_of_another_network_is_scored_first(tmp_path: Path) -> None:
     rounds = coordinator.registry.rounds(campaign.id)
     assert (rounds[0].number, rounds[0].purpose) == (0, "evaluate")
     assert rounds[0].base_digest == champion.model_digest
+
+
+def test_a_robust_aggregator_needs_a_majority_of_honest_updates(
+    settings: CoordinatorSettings, registry: Registry
+) -> None:
+    def asked(name: str, malicious: int) -> Recipe:
+        spec = AggregationSpec.model_validate({"name": name, "malicious": malicious})
+        found = recipe()
+        changed = found.federation.model_copy(update={"aggregation": spec})
+        return found.model_copy(update={"federation": changed})
+
+    for name in ("median", "trimmed-mean", "krum", "near-median"):
+        with pytest.raises(ConfigurationError) as caught:
+            create_campaign(settings, registry, asked(name, 1), quorum=2)
+        assert caught.value.code == "campaign-settings"
+    create_campaign(settings, registry, asked("mean", 1), quorum=2)
+    identifier = create_campaign(settings, registry, asked("median", 1), quorum=3)
+    assert registry.campaign(identifier).aggregation.name == "median"

@@ -9,7 +9,7 @@ from common.recipe import load_recipe
 from deploy.commands import simulate as command
 from deploy.commands.simulate import show_report, simulate
 from simulations.adversaries import Adversary
-from simulations.report import SimulationReport
+from simulations.report import SimulationReport, as_markdown
 from simulations.scoring import HospitalImages, Predictions
 
 RECIPE = "mammography"
@@ -79,6 +79,12 @@ def test_a_person_sees_the_gap_and_the_baseline(tmp_path):
     assert "gap" in text
     assert "always the most frequent class" in text
     assert "north" in text
+    assert "Attacked" not in text
+    attacked = report().model_copy(update={"adversaries": ("north=nan",)})
+    show_report(attacked, tmp_path, console)
+    assert "Attacked by north=nan" in console.export_text()
+    assert "ATTACKED by north=nan" in as_markdown(attacked)
+    assert "ATTACKED" not in as_markdown(report())
 
 
 def report():
