@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +28,13 @@ from server.registry.records import Candidate, Contribution, Round
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 from simulations.adversaries import Adversary, check_adversaries, falsify_cases
-from simulations.hospitals import Hospital, SiteRule, split_into_hospitals
+from simulations.hospitals import Hospital, SiteRule, check_quorum, split_into_hospitals
+from simulations.progress import watching
 from simulations.report import SimulationReport, write_report
 from simulations.scoring import Predictions, load_hospitals, predictions_of
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0
 FOLDERS = ("coordinator", "sites", "logs")
 """Of a run's folder, beside the report (and ``data``, where phantoms are drawn)."""
 SIMULATED_LIFETIME = 1e6
@@ -174,7 +172,7 @@ def prepare_federation(
     recipe = simulation.recipe
     rows = list(read_rows(simulation.source).rows)
     hospitals = split_into_hospitals(rows, simulation.rule, seed=simulation.seed)
-    _check_quorum(recipe, hospitals)
+    check_quorum(recipe, hospitals)
     check_adversaries(simulation.adversaries, [hospital.name for hospital in hospitals])
     for part in FOLDERS:
         check_empty(simulation.out / part)
@@ -220,7 +218,7 @@ def run_campaign(
         )
         started = time.monotonic()
         rounds = simulation.recipe.federation.rounds
-        with _watching(registry, campaign, lambda done: on_stage("Rounds", done, rounds)):
+        with watching(registry, campaign, lambda done: on_stage("Rounds", done, rounds)):
             run_campaign_on_ray(
                 campaign,
                 coordinator=federation.coordinator.folder,
@@ -286,16 +284,6 @@ def _create_site(
     )
 
 
-def _check_quorum(recipe: Recipe, hospitals: Sequence[Hospital]) -> None:
-    if len(hospitals) < recipe.federation.quorum:
-        raise ConfigurationError(
-            f"{len(hospitals)} hospitals cannot reach the recipe's quorum of "
-            f"{recipe.federation.quorum}.",
-            action="Divide the data into more hospitals, or lower the quorum in the recipe.",
-            code="quorum",
-        )
-
-
 def _check_import(hospital: Hospital, summary: ImportSummary) -> None:
     if not any(line.train for line in summary.class_balance):
         raise InputRefused(
@@ -304,22 +292,3 @@ def _check_import(hospital: Hospital, summary: ImportSummary) -> None:
             action="Look at the labels, the split column and the division into hospitals.",
             code="no-cases",
         )
-
-
-@contextmanager
-def _watching(registry: Registry, campaign: str, on_round: Callable[[int], None]) -> Iterator[None]:
-    """Tell ``on_round`` about finished training rounds while the body runs."""
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(POLL_SECONDS):
-            rounds = registry.rounds(campaign)
-            on_round(sum(r.purpose == "train" and r.state == "finished" for r in rounds))
-
-    watcher = threading.Thread(target=watch, name="simulation-progress", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()

@@ -18,6 +18,7 @@ import numpy as np
 
 from client.intake.source import SourceRow
 from common.errors import ConfigurationError, InputRefused
+from common.recipe import Recipe
 
 DIRICHLET_ATTEMPTS = 200
 
@@ -131,6 +132,23 @@ def split_into_hospitals(
             code="one-hospital",
         )
     return tuple(Hospital(name, tuple(shares[name])) for name in sorted(shares))
+
+
+def check_quorum(recipe: Recipe, hospitals: Sequence[Hospital]) -> None:
+    """Refuse fewer hospitals than the recipe's quorum.
+
+    Raises
+    ------
+    ConfigurationError
+        With code ``quorum``.
+    """
+    if len(hospitals) < recipe.federation.quorum:
+        raise ConfigurationError(
+            f"{len(hospitals)} hospitals cannot reach the recipe's quorum of "
+            f"{recipe.federation.quorum}.",
+            action="Divide the data into more hospitals, or lower the quorum in the recipe.",
+            code="quorum",
+        )
 
 
 def site_identifier(name: str) -> str:

@@ -2,7 +2,8 @@
 
 A reply must answer the very request that was sent to that site (campaign, round, nonce, base
 model), hold exactly the trainable tensors, be finite, and not be larger than training could
-have made it.
+have made it. What one update may weigh beside its round's others (its length, the declared number
+of patients) is bounded in `server.rounds.aggregation`, from the first round on.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ class Expected:
 
 
 class NormHistory:
-    """Norms of accepted updates, to tell a typical one."""
+    """Norms of accepted updates, to tell a typical one.
+
+    They need some rounds to say anything, and none can be taken back: a coarse limit, beside the
+    round's own bound (`server.rounds.aggregation.norm_factors`).
+    """
 
     def __init__(self) -> None:
         self._norms: list[float] = []

@@ -11,7 +11,7 @@ from client.intake.source import ImportSource
 from client.privacy.accounting import Spend, epsilon
 from client.privacy.ledger import PrivacyLedger
 from common.errors import ConfigurationError, InputRefused
-from simulations import engine
+from simulations import progress
 from simulations.engine import Simulation, prepare_federation, run_simulation
 from simulations.flower_ray import COORDINATOR_FOLDER, SINGLE_THREAD, SITES_FOLDER
 from simulations.hospitals import ByColumn, ByPatientHash
@@ -139,7 +139,7 @@ def test_progress_follows_the_registry(monkeypatch):
             return ()
 
     asked, told = threading.Event(), []
-    monkeypatch.setattr(engine, "POLL_SECONDS", 0.001)
-    with engine._watching(Registry(), "c", told.append):
+    monkeypatch.setattr(progress, "POLL_SECONDS", 0.001)
+    with progress.watching(Registry(), "c", told.append):
         assert asked.wait(5)
     assert set(told) == {0}
