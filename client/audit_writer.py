@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from concurrent.futures import Future
 from datetime import UTC, datetime
 
 from client.releases.watcher import Alarm
-from common.audit import AuditLog
+from common.audit import AuditLine, AuditLog
 from common.audit_entries import PredictionMade, ReleaseInstalled, SiteEntry, Unaudited
 from common.errors import StoreError
 from common.release import ReleaseManifest
@@ -27,6 +28,8 @@ AT_ONCE = 512
 MAXIMUM_WAITING = 10_000
 ANSWER_WAITS_SECONDS = 1.0
 RETRY_SECONDS = 5.0
+ANCHOR_SECONDS = 1.0
+"""How far the anchor may lag behind: it costs more than the lines themselves."""
 STOP_SECONDS = 5.0
 
 
@@ -55,6 +58,8 @@ class AuditWriter:
         self._gap = 0
         self._closing = False
         self._alarm: Alarm | None = None
+        self._newest: AuditLine | None = None
+        self._anchored_at = 0.0
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self.unaudited = 0
 
@@ -117,20 +122,39 @@ class AuditWriter:
     def _run(self) -> None:
         while True:
             with self._changed:
-                pause = self._retry_seconds if self._gap or self._releases else None
-                self._changed.wait_for(lambda: self._waiting or self._closing, timeout=pause)
+                self._changed.wait_for(
+                    lambda: self._waiting or self._closing, timeout=self._pause()
+                )
                 batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
                 last = self._closing and not self._waiting
             self._write(batch)
+            if last or time.monotonic() - self._anchored_at >= ANCHOR_SECONDS:
+                self._move_anchor()
             if last:
                 return
+
+    def _pause(self) -> float | None:
+        """Return how long to wait for entries, in seconds; None for ever."""
+        if self._newest is not None:
+            return ANCHOR_SECONDS
+        return self._retry_seconds if self._gap or self._releases else None
+
+    def _move_anchor(self) -> None:
+        newest, self._newest = self._newest, None
+        self._anchored_at = time.monotonic()
+        if newest is None:
+            return
+        try:
+            self._audit.remember(newest)
+        except Exception as error:  # as below; the next line moves it
+            self._raise_alarm(error)
 
     def _write(self, batch: list[tuple[SiteEntry, Future[bool]]]) -> None:
         entries = [entry for entry, _ in batch]
         gap, releases = self._gap, self._releases
         gaps = [Unaudited(predictions=gap)] if gap else []
         try:
-            self._audit.append(*gaps, *releases, *entries)
+            lines = self._audit.append(*gaps, *releases, *entries, remember=False)
         except Exception as error:  # the thread must outlive any one failure
             with self._changed:
                 self._lose(entries)
@@ -140,7 +164,8 @@ class AuditWriter:
             with self._changed:
                 self._gap -= gap
                 self._releases = self._releases[len(releases) :]
-            self._alarm = None
+            self._newest = lines[-1] if lines else self._newest
+            self._alarm = None if lines else self._alarm
             written = True
         for _, done in batch:
             done.set_result(written)
@@ -158,6 +183,6 @@ class AuditWriter:
         code = error.code if isinstance(error, StoreError) else "audit-unavailable"
         said = str(error) if known else f"Unexpected trouble ({type(error).__name__})."
         since = self._alarm.since if self._alarm is not None else datetime.now(UTC)
-        message = f"Predictions are given, but not written into the audit log. {said}"
+        message = f"The audit log cannot be kept; predictions are given all the same. {said}"
         self._alarm = Alarm(code, message, since)
-        log.error("event=predictions-unaudited code=%s total=%d", code, self.unaudited)
+        log.error("event=audit-trouble code=%s total=%d", code, self.unaudited)

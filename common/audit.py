@@ -120,8 +120,16 @@ class AuditLog:
         self._anchor = anchor
         self._clock = clock
 
-    def append(self, *entries: Entry) -> tuple[AuditLine, ...]:
+    def append(self, *entries: Entry, remember: bool = True) -> tuple[AuditLine, ...]:
         """Write entries, all or none; when this returns they are on disk.
+
+        Parameters
+        ----------
+        *entries : Entry
+            In their order.
+        remember : bool, default True
+            Whether to move the anchor at once, which costs two more waits for the disk. Who
+            says no calls `remember` soon: until then, a tail that is cut off is not noticed.
 
         Raises
         ------
@@ -143,9 +151,20 @@ class AuditLog:
                 connection.execute(insert(self._table), [vars(line) for line in lines])
         except SQLAlchemyError as error:
             raise _unusable(error) from error
-        if self._anchor is not None:
-            self._anchor.advance(lines[-1].sequence, lines[-1].digest)
+        if remember:
+            self.remember(lines[-1])
         return lines
+
+    def remember(self, line: AuditLine) -> None:
+        """Move the anchor to a line that was appended.
+
+        Raises
+        ------
+        StoreError
+            If the anchor cannot be written.
+        """
+        if self._anchor is not None:
+            self._anchor.advance(line.sequence, line.digest)
 
     def lines(self, *, kinds: Collection[str] = (), after: int = BEFORE_ALL) -> Iterator[AuditLine]:
         """Yield lines, oldest first, of some kinds or of all, from ``after`` on.

@@ -16,6 +16,7 @@ from client.audit import open_site_audit
 from client.audit_writer import AuditWriter
 from client.releases.cache import LocalRelease
 from client.settings import SiteSettings
+from common.anchor import Anchor
 from common.audit import AuditLine, AuditLog
 from common.audit_chain import verify
 from common.audit_entries import Entry, PredictionMade, ReleaseInstalled, Unaudited
@@ -40,12 +41,12 @@ class TroubledLog(AuditLog):
     transactions = 0
     pause = 0.0
 
-    def append(self, *entries: Entry) -> tuple[AuditLine, ...]:
+    def append(self, *entries: Entry, remember: bool = True) -> tuple[AuditLine, ...]:
         time.sleep(self.pause)
         if self.trouble:
             raise StoreError("The disk is full.", code="disk-full")
         self.transactions += 1
-        return super().append(*entries)
+        return super().append(*entries, remember=remember)
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_without_the_log_answers_go_on_and_the_gap_is_told(
     assert writer.unaudited == 3
     (alarm,) = writer.alarms()
     assert alarm.code == "disk-full"
-    assert "not written" in alarm.message
+    assert "cannot be kept" in alarm.message
     log.trouble = False  # nobody asks anything: the gap is written all the same
     wait_for(lambda: not writer.alarms())
     predict(writer, first, "after")
@@ -151,6 +152,40 @@ def test_a_log_that_never_answers_does_not_fill_the_memory(
     writer.close()
     kinds = [e.kind for e in entries(log)]
     assert sorted(kinds) == ["prediction"] * 3 + ["unaudited"]
+
+
+def test_the_anchor_follows_within_its_time(
+    log: TroubledLog,
+    settings: SiteSettings,
+    first: LocalRelease,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audit_writer, "ANCHOR_SECONDS", 0.3)
+    anchor = Anchor(settings.data / "audit-head.json")
+
+    def anchored() -> int:
+        head = anchor.read()
+        return 0 if head is None else head.sequence
+
+    writer = AuditWriter(log)
+    writer.start()
+    for number in range(1, 4):
+        predict(writer, first, *[f"{number}-{n}" for n in range(5)])
+    wait_for(lambda: anchored() == 15)  # though nobody asks any more
+    predict(writer, first, "last")
+    writer.close()
+    assert anchored() == 16
+
+
+def test_an_anchor_that_cannot_be_written_is_told(
+    writer: AuditWriter, settings: SiteSettings, first: LocalRelease
+) -> None:
+    predict(writer, first, "a")
+    wait_for((settings.data / "audit-head.json").exists)
+    (settings.data / "audit-head.json").write_text("{}")
+    predict(writer, first, "b")
+    assert [alarm.code for alarm in writer.alarms()] == ["anchor-unreadable"]
+    assert writer.unaudited == 1
 
 
 def test_closing_writes_what_waits(log: TroubledLog, first: LocalRelease) -> None:
@@ -209,9 +244,14 @@ def test_clients_at_once_are_all_audited(settings: SiteSettings, first: LocalRel
     assert len(told) == 32
 
 
-def test_a_broken_log_shows_on_every_surface(settings: SiteSettings, first: LocalRelease) -> None:
+def test_a_broken_log_shows_on_every_surface(
+    settings: SiteSettings, first: LocalRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_writer, "ANCHOR_SECONDS", 0.02)
+    anchor = Anchor(settings.data / "audit-head.json")
     with served_site(settings, FakeReleases(first)) as site:
         assert site.predict(picture()).status_code == 200
+        wait_for(lambda: (head := anchor.read()) is not None and head.sequence == 2)
         with open_site_audit(settings) as log, log._engine.begin() as connection:
             connection.execute(text("DELETE FROM audit_log WHERE kind = 'prediction'"))
         answer = site.predict(picture())
