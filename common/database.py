@@ -86,9 +86,20 @@ def migrate(engine: Engine, scripts: Path) -> None:
 
 
 def _create_private(path: Path) -> None:
-    # SQLite gives its -wal and -shm files the mode of the database.
+    """Make the file with mode 0600; SQLite gives its -wal and -shm files the same.
+
+    A database that is there is not touched: closing any descriptor of it would drop all locks
+    that this process holds on it through SQLite (https://sqlite.org/howtocorrupt.html, 2.2), and
+    another process would then delete the write-ahead log that we have open.
+    """
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError as error:
+        if not path.is_file():
+            raise StoreError(
+                f"The database {path} cannot be opened: it is no file.",
+                action="Move what is there out of the way.",
+            ) from error
     except OSError as error:
         raise StoreError(
             f"The database {path} cannot be opened ({error.strerror}).",

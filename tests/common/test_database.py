@@ -1,6 +1,9 @@
 """Opening databases: what is refused, who may read the file, and what errors give away."""
 
 import stat
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,31 @@ def test_a_folder_in_the_files_place_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "x.db").mkdir()
     with pytest.raises(StoreError, match="cannot be opened"):
         open_database(sqlite_url(tmp_path / "x.db"))
+
+
+def test_opening_twice_in_a_process_keeps_its_locks(tmp_path: Path) -> None:
+    """Otherwise another process takes itself for the last one, and deletes the log we use."""
+    url = sqlite_url(tmp_path / "site.db")
+    first = open_database(url)
+    with first.begin() as connection:
+        connection.execute(text("CREATE TABLE t (x INTEGER)"))
+    second = open_database(url)  # as a service does: case store, ledger, audit log
+    script = textwrap.dedent(f"""
+        from sqlalchemy import text
+        from common.database import open_database
+        for number in range(20):
+            engine = open_database({url!r})
+            with engine.begin() as connection:
+                connection.execute(text("INSERT INTO t VALUES (1)"))
+            engine.dispose()
+    """)
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+    assert (tmp_path / "site.db-wal").exists()
+    for engine in (first, second):
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO t VALUES (2)"))
+            assert connection.scalar(text("PRAGMA integrity_check")) == "ok"
+    with first.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM t")) == 22
+    first.dispose()
+    second.dispose()
