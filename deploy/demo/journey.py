@@ -14,10 +14,10 @@ from rich.progress import Progress, TaskID
 from client.cases.store import CaseStore
 from client.declaration import declare_patients
 from client.policy import SitePolicy
-from common.errors import RoundFailed
+from common.errors import ProcessError, RoundFailed
 from common.recipe import Recipe
 from deploy.campaigns import Progress as CampaignProgress
-from deploy.demo.hospitals import Hospital
+from deploy.demo.hospitals import Hospital, Newcomer
 from deploy.demo.measure import measure_site, pooled_metrics
 from deploy.demo.report import DemoReport, SiteReport
 from deploy.demo.traffic import Tally, Traffic
@@ -196,19 +196,16 @@ class Demo:
                 f"new cases at {hospital.name}", total=len(hospital.newcomers)
             )
             base = federation.site_url(hospital.name)
-            with httpx.Client(base_url=base, timeout=30.0, trust_env=False) as client:
-                for case in hospital.newcomers:
-                    form = {} if case.patient_id is None else {"patient_id": case.patient_id}
-                    answer = client.post(
-                        "/cases", data=form, files={"image": ("image", case.read())}
-                    )
-                    answer.raise_for_status()
-                    identifier = answer.json()["case_id"]
-                    confirmed = client.post(
-                        f"/cases/{identifier}/confirm", json={"label": case.label}
-                    )
-                    confirmed.raise_for_status()
-                    self._display.advance(task)
+            try:
+                with httpx.Client(base_url=base, timeout=30.0, trust_env=False) as client:
+                    for case in hospital.newcomers:
+                        _confirm(client, case)
+                        self._display.advance(task)
+            except httpx.HTTPError as error:
+                raise ProcessError(
+                    f"The service of {hospital.name} did not take a new case ({error}).",
+                    action=f"Read {federation.logs / f'{hospital.name}-service.log'}.",
+                ) from error
 
     def _report(
         self,
@@ -280,6 +277,15 @@ class Demo:
         task = self._display.add_task(title, total=1)
         yield
         self._display.update(task, completed=1)
+
+
+def _confirm(client: httpx.Client, case: Newcomer) -> None:
+    """Post a case and confirm its label, as a clinician does."""
+    form = {} if case.patient_id is None else {"patient_id": case.patient_id}
+    answer = client.post("/cases", data=form, files={"image": ("image", case.read())})
+    answer.raise_for_status()
+    path = f"/cases/{answer.json()['case_id']}/confirm"
+    client.post(path, json={"label": case.label}).raise_for_status()
 
 
 def _without_noise(recipe: Recipe) -> Recipe:
