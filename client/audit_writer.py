@@ -17,8 +17,9 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 
 from client.releases.watcher import Alarm
-from common.audit import AuditLine, AuditLog
+from common.audit import AuditLog
 from common.audit_entries import PredictionMade, ReleaseInstalled, SiteEntry, Unaudited
+from common.audit_lines import AuditLine
 from common.errors import StoreError
 from common.release import ReleaseManifest
 

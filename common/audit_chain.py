@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common.anchor import Head
-from common.audit import GENESIS, AuditLine, AuditLog
+from common.audit import AuditLog
+from common.audit_lines import GENESIS, AuditLine
 from common.errors import StoreError
 
 FaultCode = Literal[

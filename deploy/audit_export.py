@@ -11,17 +11,18 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.anchor import Head
-from common.audit import AuditLine, AuditLog
+from common.audit import AuditLog
 from common.audit_entries import Left
+from common.audit_lines import AuditLine
 from common.errors import InputRefused, StoreError
-from common.folders import write_public
+from common.folders import write_private
 from common.plan import Hex64, Identifier
 
 MAXIMUM_BYTES = 1024**3
 
 
 class ExportedLine(BaseModel):
-    """A line of the log as it is stored; see `common.audit.AuditLine`."""
+    """A line of the log as it is stored; see `common.audit_lines.AuditLine`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,8 +57,8 @@ def export_left(site: str, log: AuditLog) -> AuditExport:
 
 
 def write_export(export: AuditExport, path: Path) -> None:
-    """Write the file."""
-    write_public(path, export.model_dump_json(indent=1).encode() + b"\n")
+    """Write the file, readable by its owner alone."""
+    write_private(path, export.model_dump_json(indent=1).encode() + b"\n")
 
 
 def read_export(path: Path) -> AuditExport:

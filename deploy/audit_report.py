@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from common.audit import AuditLine, AuditLog
+from common.audit import AuditLog
 from common.audit_chain import Fault, verify
 from common.audit_compare import Difference, compare
 from common.audit_entries import Entry, Left, PredictionMade, ReleaseInstalled
+from common.audit_lines import AuditLine
 from common.errors import NotFound, StoreError
 from deploy.audit_export import checked_lines, read_export
 from deploy.audit_trace import Trace, TracedPrediction, trace, traced

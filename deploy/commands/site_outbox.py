@@ -80,9 +80,9 @@ def read_outbox(site: Path) -> OutboxDocument:
     """
     from client.audit import open_site_audit
     from client.settings import SiteSettings
-    from common.audit import AuditLine
     from common.audit_chain import verify
     from common.audit_entries import Left
+    from common.audit_lines import AuditLine
     from common.errors import StoreError
 
     settings = SiteSettings.read(site)

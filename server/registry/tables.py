@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from common.audit import audit_table
+from common.audit_lines import audit_table
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",

@@ -17,9 +17,10 @@ from client.audit_writer import AuditWriter
 from client.releases.cache import LocalRelease
 from client.settings import SiteSettings
 from common.anchor import Anchor
-from common.audit import AuditLine, AuditLog
+from common.audit import AuditLog
 from common.audit_chain import verify
 from common.audit_entries import Entry, PredictionMade, ReleaseInstalled, Unaudited
+from common.audit_lines import AuditLine
 from common.errors import StoreError
 from tests.client.serving import FakeReleases, picture, release, served_site, site_settings
 

@@ -20,9 +20,10 @@ from pydantic import ValidationError
 from sqlalchemy import Engine, MetaData, text
 
 from common.anchor import Anchor, Head
-from common.audit import GENESIS, AuditLine, AuditLog, audit_table
+from common.audit import AuditLog
 from common.audit_chain import find_faults, verify
 from common.audit_entries import ENTRY, Entry, Left, PlanDeclined, PredictionMade, Unaudited
+from common.audit_lines import GENESIS, AuditLine, audit_table
 from common.database import open_database
 from common.errors import StoreError
 
