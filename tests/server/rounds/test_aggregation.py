@@ -98,6 +98,21 @@ def test_flowers_trimming_cuts_what_was_meant(count: int, fraction: float) -> No
     assert (found > count) == (trimmed(count, fraction) == 0 and count > 0)
 
 
+def test_the_largest_of_49_is_cut() -> None:
+    """1 / 49 * 49 is a little less than 1, which rounding down would make 0."""
+    rows = [line(float(n)) for n in range(48)] + [line(1e9)]
+    assert spooled(rows, spec("trimmed-mean", trim_fraction=1 / 49)).delta["w"][0] < 49
+
+
+def test_updates_are_kept_in_order_of_their_sites(tmp_path: Path) -> None:
+    with UpdateSpool(tmp_path, {"w": (1,)}) as spool:
+        for site, value in (("west", 3.0), ("east", 1.0), ("north", 2.0)):
+            spool.add(site, {"w": line(value)}, weight=value, norm=value)
+        assert [u.site for u in spool.updates] == ["east", "north", "west"]
+        ((_, rows),) = spool.blocks()
+    np.testing.assert_array_equal(rows[:, 0], [1, 2, 3])
+
+
 @given(st.lists(st.tuples(values, st.integers(1, 100)), min_size=1, max_size=6))
 def test_the_mean_is_weighted(parts: list[tuple[np.ndarray, int]]) -> None:
     weights = [w for _, w in parts]
