@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
 from client.policy import SitePolicy
 from client.privacy.accounting import epsilon, public_patients
@@ -82,6 +83,7 @@ def check_reply(reply: SiteReply, grounds: Grounds) -> None:
     plan, memory = grounds.plan, grounds.memory
     _hold(reply.refusal is None, "refusal-alone")
     _hold(reply.site == grounds.site, "site-name")
+    _hold(all(_well_typed(d) for d in (reply.receipt, reply.evaluation, reply.forecast)), "types")
     same = (plan.campaign, plan.round, plan.purpose)
     accepted = memory is not None and (memory.campaign, memory.round, memory.purpose) == same
     _hold(accepted, "plan-not-accepted")
@@ -208,6 +210,17 @@ def withheld(rule: str) -> PrivacyRefused:
 def _hold(kept: bool, rule: str) -> None:
     if not kept:
         raise withheld(rule)
+
+
+def _well_typed(document: BaseModel | None) -> bool:
+    """Tell whether a document's fields hold what their types say: copies are made unvalidated."""
+    if document is None:
+        return True
+    try:
+        whole = type(document).model_validate(document.model_dump(warnings=False), strict=True)
+    except ValidationError:
+        return False
+    return whole == document
 
 
 def _covers(told: float | None, spent: float) -> bool:
