@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench format clean
+.PHONY: help setup demo test attacks check bench format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ demo: $(SETUP) ## a whole federation on this machine, on synthetic images
 
 test: $(SETUP) ## all tests (PostgreSQL and Chromium ones skip, and say so, where those are absent)
 	$(BIN)/python -m pytest
+
+attacks: $(SETUP) ## attack every guarantee, print what happened; fails if one attack was not stopped
+	$(BIN)/python -m tests.attacks
 
 check: $(SETUP) ## formatting, lint and types
 	$(BIN)/ruff format --check .

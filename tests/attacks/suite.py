@@ -1,0 +1,30 @@
+"""All attacks, in the order of the table."""
+
+from __future__ import annotations
+
+from tests.attacks import (
+    budget,
+    code,
+    files,
+    kill_minus_nine,
+    malformed,
+    membership,
+    plans,
+    releases,
+    scraping,
+    updates,
+)
+from tests.attacks.attack import Attack
+
+ATTACKS: tuple[Attack, ...] = (
+    *code.ATTACKS,
+    *plans.ATTACKS,
+    *budget.ATTACKS,
+    *updates.ATTACKS,
+    *releases.ATTACKS,
+    *files.ATTACKS,
+    *scraping.ATTACKS,
+    *kill_minus_nine.ATTACKS,
+    *malformed.ATTACKS,
+    *membership.ATTACKS,
+)
