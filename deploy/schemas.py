@@ -18,11 +18,15 @@ from common.release import ReleaseManifest
 from deploy.audit_report import AuditReport
 from deploy.commands.audit import Exported
 from deploy.commands.campaign import StartedCampaign
+from deploy.commands.gateway import RenderedGateway
 from deploy.commands.preflight import PreflightDocument
 from deploy.commands.site_budget import BudgetDocument
 from deploy.commands.site_outbox import OutboxDocument
 from deploy.console import ErrorDocument
 from deploy.demo.report import DemoReport
+from deploy.pki.expiry import PkiStatus
+from deploy.pki.plan_keys import RotatedPlanKey
+from deploy.pki.renewal import Renewed, Revoked
 from deploy.provision import Provisioned
 from server.api.campaigns import CampaignDocument, Campaigns
 from server.api.releases import Releases
@@ -44,6 +48,11 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("coordinator-release-show", ReleaseManifest),
     ("audit-verify", AuditReport),
     ("audit-export", Exported),
+    ("pki-status", PkiStatus),
+    ("pki-renew", Renewed),
+    ("pki-revoke", Revoked),
+    ("pki-rotate-plan-key", RotatedPlanKey),
+    ("coordinator-gateway", RenderedGateway),
     ("error", ErrorDocument),
 )
 

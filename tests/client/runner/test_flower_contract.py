@@ -6,19 +6,26 @@ Red after an upgrade of Flower means: read the new source before you change pypr
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import flwr
+import httpx
 import pytest
 from flwr.clientapp import ClientApp
 from flwr.supercore.exit import exit_handler
+from flwr.supercore.protobuf.client import ProtobufClient
 from flwr.supercore.superexec import run_superexec as superexec
 from flwr.supercore.superexec.executor import ExecutionSpec, Executor
+from flwr.supernode import fleet_http_connection as fleet
 from flwr.supernode import start_client_internal as supernode
+from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.runtime import run_clientapp as clientapp
 
+from client.connection import Connection
 from client.runner import flower
 from client.runner.executor import ForkingExecutor
 from common.errors import ConfigurationError
+from deploy.certificates import make_authority
 
 
 def test_version() -> None:
@@ -88,6 +95,30 @@ def test_supernode_sleeps_three_seconds_idle_and_half_a_second_for_a_reply() -> 
     assert "time" in supernode.start_client_internal.__code__.co_names
     assert "time.sleep(3)" in inspect.getsource(supernode.start_client_internal)
     assert "time.sleep(0.5)" in inspect.getsource(supernode._push_messages)
+
+
+def test_the_supernode_makes_its_client_through_the_name_that_we_replace() -> None:
+    assert "FleetHttpClient" in fleet.http_request_response.__wrapped__.__code__.co_names  # type: ignore[attr-defined]
+    source = inspect.getsource(ProtobufClient.from_server_address)
+    assert "return cls(" in source
+    source = inspect.getsource(ProtobufClient)
+    assert "self._client = httpx.Client(" in source
+    assert source.count("httpx.Client(") == 1, "a second client would go past ours"
+
+
+def test_the_supernodes_client_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "FleetHttpClient", FleetHttpClient)  # put back afterwards
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(make_authority().certificate)
+    flower.connect_supernode(Connection(ca=ca, proxy="http://127.0.0.1:9"))
+    with fleet.FleetHttpClient.from_server_address(
+        "c.example:1", False, str(ca), interceptors=[]
+    ) as client:
+        ours = client._client
+        assert not ours.follow_redirects
+        assert not ours.trust_env
+        with pytest.raises(httpx.ConnectError):  # the proxy is asked, not c.example's DNS
+            ours.get("https://c.example:1/")
 
 
 def test_a_missing_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
