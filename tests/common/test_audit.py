@@ -303,3 +303,15 @@ def test_no_tampering_goes_unnoticed(entries: list[Entry], data: st.DataObject) 
         changed[index] = replace(lines[index], sequence=number)
     faults = list(find_faults(changed, head))
     assert (faults == []) == (changed == lines)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_a_line_that_was_rewritten_with_its_own_digest_breaks_the_chain(index: int) -> None:
+    """The forger gives one line other, valid content; only the line after it, or the head, tells."""
+    lines = chain([left(number) for number in range(1, 6)])
+    head = Head(sequence=5, digest=lines[-1].digest)
+    other = replace(lines[index], body=left(99).model_dump_json())
+    lines[index] = replace(other, digest=other.expected_digest())
+    (fault,) = find_faults(lines, head)
+    expected = ("log-rewritten", 5) if index == 4 else ("line-moved", index + 2)
+    assert (fault.code, fault.sequence) == expected
