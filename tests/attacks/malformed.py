@@ -330,7 +330,7 @@ def broken_message(honest: _Leaving, data: st.DataObject) -> None:
     assert told is not None
     assert true is not None
     # More epsilon than was spent, or other rounded seconds, tell nobody anything.
-    free = {"epsilon_campaign": None, "epsilon_life": None, "seconds": 0.0}
+    free = {"epsilon_campaign": 0, "epsilon_life": 0, "seconds": 0}
     changed = {
         n for n in free.keys() ^ type(true).model_fields if getattr(told, n) != getattr(true, n)
     }

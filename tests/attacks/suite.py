@@ -6,6 +6,7 @@ from tests.attacks import (
     budget,
     code,
     files,
+    inversion,
     kill_minus_nine,
     malformed,
     membership,
@@ -26,5 +27,6 @@ ATTACKS: tuple[Attack, ...] = (
     *scraping.ATTACKS,
     *kill_minus_nine.ATTACKS,
     *malformed.ATTACKS,
+    *inversion.ATTACKS,
     *membership.ATTACKS,
 )
