@@ -307,7 +307,7 @@ def test_no_tampering_goes_unnoticed(entries: list[Entry], data: st.DataObject) 
 
 @pytest.mark.parametrize("index", range(5))
 def test_a_line_that_was_rewritten_with_its_own_digest_breaks_the_chain(index: int) -> None:
-    """The forger gives one line other, valid content; only the line after it, or the head, tells."""
+    """The forger gives one line other, valid content: the next line tells, or the anchor."""
     lines = chain([left(number) for number in range(1, 6)])
     head = Head(sequence=5, digest=lines[-1].digest)
     other = replace(lines[index], body=left(99).model_dump_json())
