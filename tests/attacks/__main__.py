@@ -52,9 +52,13 @@ def report(chosen: list[Attack], *, quick: bool) -> int:
     table = Table(title="Attacks on Wardround", show_lines=False)
     for heading in ("who", "attack", "defence", "what happened", "figure", "defended"):
         table.add_column(heading, overflow="fold")
-    lost = 0
+    lost = missing = 0
     for one in chosen:
         logging.disable(logging.NOTSET if one.name.endswith(("-log", "-scraping")) else 50)
+        if one.absent:
+            table.add_row(one.actor, one.what, one.defence, one.absent, "", "not run")
+            missing += 1
+            continue
         found = attack(one, quick=quick)
         lost += found.won
         verdict = "[red]NO[/red]" if found.won else "yes"
@@ -62,7 +66,8 @@ def report(chosen: list[Attack], *, quick: bool) -> int:
         table.add_row(*(part.replace("[", r"\[") for part in row), verdict)
         progress.print(f"{one.name}: {'NOT DEFENDED' if found.won else 'defended'}")
     console.print(table)
-    console.print(f"{len(chosen) - lost} of {len(chosen)} attacks were stopped.")
+    run = len(chosen) - missing
+    console.print(f"{run - lost} of {run} attacks were stopped; {missing} could not be run here.")
     return int(lost > 0)
 
 

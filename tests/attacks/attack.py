@@ -54,6 +54,8 @@ class Attack:
         Switches off the defence, and nothing else, by monkeypatching.
     full : callable, optional
         The long form of ``act``, for `make attacks`.
+    absent : str
+        Why it cannot be run on this machine; empty where it can.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Attack:
     act: Act
     switch_off: Callable[[pytest.MonkeyPatch], None]
     full: Act | None = None
+    absent: str = ""
 
     def undefended(self, folder: Path) -> Finding:
         """Act with the defence switched off."""

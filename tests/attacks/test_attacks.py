@@ -9,7 +9,13 @@ import pytest
 from tests.attacks.attack import Attack
 from tests.attacks.suite import ATTACKS
 
-by_name = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+by_name = pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(a, id=a.name, marks=pytest.mark.skipif(bool(a.absent), reason=a.absent or "-"))
+        for a in ATTACKS
+    ],
+)
 
 
 @by_name
