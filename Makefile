@@ -41,6 +41,7 @@ format: $(SETUP) ## format and sort imports
 
 bench: $(SETUP) ## measured ratios against peers, one run each
 	$(BIN)/python -m tests.bench.dp_step
+	$(BIN)/python -m tests.bench.round_time
 	$(BIN)/python -m tests.bench.robustness
 
 clean: ## remove the environment and what runs left behind
