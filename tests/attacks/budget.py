@@ -24,7 +24,7 @@ from tests.attacks.attack import Attack, Finding
 from tests.attacks.hospital import BASE, Hospital, answer, without_outbox
 from tests.client.rounds import TOY, make_plan, signed
 
-LIFE = 2.0
+LIFE = 1.5
 
 
 def many_campaigns(folder: Path) -> Finding:
@@ -32,7 +32,7 @@ def many_campaigns(folder: Path) -> Finding:
     hospital = Hospital.build(folder, epsilon_life=LIFE)
     replies = [
         hospital.ask(make_plan(base=BASE, campaign=f"c{n}", rounds=1, epsilon=1.0))
-        for n in range(8)
+        for n in range(6)
     ]
     return _spent(hospital, replies)
 
@@ -171,7 +171,7 @@ ATTACKS = (
     Attack(
         "many-small-campaigns",
         "malicious coordinator",
-        "epsilon exhausted by eight small campaigns",
+        "epsilon exhausted by six small campaigns",
         "one ledger for the site's life",
         many_campaigns,
         forget_other_campaigns,

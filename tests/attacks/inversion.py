@@ -29,7 +29,7 @@ from tests.attacks.attack import Attack, Finding
 
 SIDE = 16
 LIMIT = 0.3
-STEPS = 60
+STEPS = 30
 CPU = Device(torch.device("cpu"), autocast=False)
 
 

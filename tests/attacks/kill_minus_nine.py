@@ -188,7 +188,7 @@ def _killed(folder: Path, kills: int) -> Finding:
 
 
 def short(folder: Path) -> Finding:
-    return _killed(folder, 10)
+    return _killed(folder, 8)
 
 
 def full(folder: Path) -> Finding:

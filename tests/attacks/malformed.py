@@ -40,7 +40,7 @@ from tests.fakes import TARGET, FakeSite, first_model
 from tests.plans import make_plan as toy_plan
 
 PLANS, UPDATES, MESSAGES = 4000, 4000, 3000
-SHORT = 100
+SHORT = 400
 
 
 class Accepted(Exception):
@@ -194,7 +194,7 @@ def _run(test: Callable[[st.DataObject], None], count: int) -> Finding:
         max_examples=count,
         deadline=None,
         database=None,
-        derandomize=False,
+        derandomize=count == SHORT,
         suppress_health_check=list(HealthCheck),
     )
     seen = 0
