@@ -75,7 +75,7 @@ def real_candidates(folder: Path, count: int = 1000) -> Candidates:
         prepare(decode((folder / rows[p]["file"]).read_bytes()), recipe.image) for p in chosen
     ]
     labels = [recipe.classes.index(rows[p]["label"]) for p in chosen]
-    return Candidates(recipe, _images(pixels, labels), rounds=20, passes=25)
+    return Candidates(recipe, _images(pixels, labels), rounds=20, passes=35)
 
 
 def phantom_candidates(count: int = 240, *, passes: int = 60) -> Candidates:
