@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import get_args
 
@@ -52,7 +52,8 @@ class Opened:
     """A request as the outbox itself saw it come.
 
     ``signed_plan`` is None where no coordinator's key signed it; ``valid`` is False for one that
-    came too late. ``lines`` are the ledger's at that moment, ``at`` UTC seconds since 1970.
+    came too late. ``lines`` are the ledger's at that moment, ``at`` UTC seconds since 1970,
+    ``begun`` the same moment on a clock that nobody sets.
     """
 
     at: float
@@ -60,6 +61,7 @@ class Opened:
     valid: bool = False
     lines: tuple[LedgerLine, ...] = ()
     shapes: Shapes | None = None
+    begun: float = field(default_factory=time.monotonic)
 
     @classmethod
     def now(cls) -> Opened:
@@ -188,6 +190,7 @@ class Outbox:
             memory=self._memory(plan.nonce),
             lines=self._ledger.entries(),
             lines_before=request.lines,
+            elapsed=time.monotonic() - request.begun,
             trainable=_trainable(plan, request.shapes or {}) if plan.purpose == "train" else {},
         )
         check_reply(reply, grounds)

@@ -52,8 +52,8 @@ class Memory:
 class Grounds:
     """On what a reply is judged.
 
-    ``lines`` are the ledger's now, ``lines_before`` as the request came; ``trainable`` are the
-    shapes of the tensors that the plan lets move.
+    ``lines`` are the ledger's now, ``lines_before`` as the request came, ``elapsed`` seconds ago;
+    ``trainable`` are the shapes of the tensors that the plan lets move.
     """
 
     site: str
@@ -63,6 +63,7 @@ class Grounds:
     lines: Sequence[LedgerLine]
     lines_before: Sequence[LedgerLine]
     trainable: Shapes
+    elapsed: float
 
 
 def check_refusal(reply: SiteReply) -> None:
@@ -129,7 +130,9 @@ def _check_receipt(reply: SiteReply, grounds: Grounds, own: LedgerLine | None) -
     _hold(receipt.update_digest == digest, "receipt-digest")
     _hold(receipt.sampling_rate == plan.training.sampling_rate, "receipt-sampling")
     _hold(receipt.steps == (own.steps if own is not None else 0), "receipt-steps")
-    _hold(receipt.seconds == round(receipt.seconds, -1), "receipt-seconds")
+    # A time that cannot be true could say something else.
+    possible = 0 <= receipt.seconds <= grounds.elapsed + 10
+    _hold(possible and receipt.seconds == round(receipt.seconds, -1), "receipt-seconds")
     _hold(receipt.evaluation_outside_guarantee, "receipt-evaluation")
     if plan.privacy.epsilon is None:
         _check_bare_receipt(receipt, grounds)

@@ -251,6 +251,7 @@ LEAKS = (
     lambda r, _: r.with_receipt(max_grad_norm=0.1),
     lambda r, _: r.with_receipt(public_patients=24),  # the true number
     lambda r, _: r.with_receipt(seconds=12.3456789),
+    lambda r, _: r.with_receipt(seconds=19980214.0 * 10),  # a date of birth, for a time
     lambda r, _: r.with_receipt(steps=1),
     lambda r, _: r.with_receipt(sampling_rate=0.123),
 )
