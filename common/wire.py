@@ -10,7 +10,6 @@ Both ends read what somebody else wrote: sizes are limited before anything is pa
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
@@ -172,7 +171,7 @@ def records_to_request(
     try:
         payload = b64decode(header.plan, validate=True)
         value = b64decode(header.signature, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one; non-ASCII text is another
         raise _malformed(PlanRefused, "request") from error
     tensors = _tensors(records, PlanRefused, "request")
     return SignedPlan(payload, Signature(header.key_id, value)), tensors

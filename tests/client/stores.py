@@ -11,13 +11,15 @@ from PIL import Image
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.store import CaseStore
 from client.settings import SiteSettings
+from common.folders import write_public
 
 TASK = "dermoscopy"
 
 
 def make_site(folder: Path, *, database_url: str | None = None, **fields: object) -> SiteSettings:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "site.toml").write_text(f'name = "north"\ntask = "{TASK}"\n')
+    # Atomically: several processes of a test may open one site.
+    write_public(folder / "site.toml", f'name = "north"\ntask = "{TASK}"\n'.encode())
     if not (folder / "keys" / "pseudonyms").exists():
         Pseudonyms.create(folder / "keys" / "pseudonyms")
     settings = SiteSettings.read(folder)

@@ -262,6 +262,15 @@ def test_any_header_is_read_or_refused(data: st.DataObject) -> None:
     unpack(with_header(records, header))
 
 
+@pytest.mark.parametrize("field", ["plan", "signature"])
+def test_text_that_is_no_base64_is_refused(field: str) -> None:
+    for text in ("\x80", "\ud7ff", "a", "a b=="):
+        spoiled = with_header(REQUEST, {**header_of(REQUEST), field: text})
+        with pytest.raises(PlanRefused) as caught:
+            wire.records_to_request(spoiled)
+        assert caught.value.code == "request-malformed"
+
+
 def test_a_receipt_of_an_evaluation_needs_no_update() -> None:
     plan = make_plan(base=first_model(), purpose="evaluate")
     reply = SiteReply("north", receipt=make_receipt("north", plan, None))

@@ -164,7 +164,7 @@ def test_the_keyboard_alone_reaches_everything(visit: Visit) -> None:
     expect(page.locator(".skip")).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.locator("#file")).to_be_focused()
-    with page.expect_file_chooser() as chooser:
+    with page.expect_file_chooser(timeout=90_000) as chooser:
         page.keyboard.press("Space")
     path = visit.folder / "chosen.png"
     path.write_bytes(picture(2))
