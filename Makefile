@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
+# Tests that run at once: two cores and about 4 GB each way.
+WORKERS ?= 2
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
@@ -25,7 +27,7 @@ demo: $(SETUP) ## a whole federation on this machine, on synthetic images
 	$(BIN)/wardround demo
 
 test: $(SETUP) ## all tests (PostgreSQL and Chromium ones skip, and say so, where those are absent)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 attacks: $(SETUP) ## attack every guarantee, print what happened; fails if one attack was not stopped
 	$(BIN)/python -m tests.attacks

@@ -24,7 +24,9 @@ _COORDINATORS_CHOICE = (
 )
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-AggregationName: TypeAlias = Literal["mean", "median", "trimmed-mean", "krum", "near-median"]
+AggregationName: TypeAlias = Literal[
+    "mean", "median", "trimmed-mean", "krum", "near-median", "descent"
+]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
@@ -149,13 +151,15 @@ class AggregationSpec(_Part):
     ``near-median`` is the mean again, but without the ``malicious`` updates that lie farthest
     from the coordinate-wise median (after the mean around the median of Xie et al. 2018,
     arXiv:1802.10116, with whole updates in place of coordinates: where hospitals differ, a
-    median of each coordinate loses what only one of them knows).
+    median of each coordinate loses what only one of them knows). ``descent`` is the mean
+    without up to ``malicious`` updates that are grossly long, or whose sites have answered to
+    the model's movement as climbing a loss does (``server/rounds/descent_memory.py``).
 
     ``norm_multiple`` holds for all: an update longer than so many times the round's median
     norm is first scaled down to that length (Sun et al. 2019, arXiv:1911.07963); 0 is no bound.
     ``trim_fraction`` is cut off at each end (``trimmed-mean``); ``malicious`` is how many sites
-    may lie (``krum``, ``near-median``, and the smallest quorum of all but ``mean``); those whose
-    updates the checks refused are among them.
+    may lie (``krum``, ``near-median``, ``descent``, and the smallest quorum of all but
+    ``mean``); those whose updates the checks refused are among them.
     """
 
     name: AggregationName = "mean"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,8 +21,12 @@ from common.imaging import DEFAULT_LIMITS, ImageLimits, encode_png
 
 _SPLITS = ("train", "val", "test")
 _MAXIMUM_LABELS = 50_000_000
-# RuntimeError: encrypted; NotImplementedError: a compression that zipfile does not know.
-_DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# RuntimeError: encrypted; NotImplementedError: a compression that zipfile does not know. The last
+# two: a header that is not even Python, which numpy tokenizes before it parses it.
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error),
+    *(SyntaxError, tokenize.TokenError),
+)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ Combine = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 MAJORITY_FROM = 3
 """Updates from which on there can be a majority against one: of two, none outvotes the other."""
 
+GROSSLY = 3.0
+"""Times the norm bound. An honest update may pass the bound: that of a hospital with many patients,
+or one with few and much noise. So much longer, it is nothing that training has made."""
+
 
 @dataclass(frozen=True)
 class Aggregate:
@@ -39,7 +43,13 @@ class Aggregate:
     deviations: dict[str, Deviation]
 
 
-def aggregate(spool: UpdateSpool, spec: AggregationSpec, *, refused: int = 0) -> Aggregate:
+def aggregate(
+    spool: UpdateSpool,
+    spec: AggregationSpec,
+    *,
+    refused: int = 0,
+    climbing: NDArray[np.float64] | None = None,
+) -> Aggregate:
     """Aggregate a round's updates.
 
     Parameters
@@ -51,6 +61,9 @@ def aggregate(spool: UpdateSpool, spec: AggregationSpec, *, refused: int = 0) ->
     refused : int, default 0
         Updates of the round that the checks refused. Their sites count among the malicious
         that are borne, so that honest ones are not cut in their place.
+    climbing : ndarray, float64, shape (updates,), optional
+        For ``descent``: what `server.rounds.descent_memory` knows of the sites, in the order of
+        ``spool.updates``. Without it nothing is known of any.
 
     Raises
     ------
@@ -63,7 +76,10 @@ def aggregate(spool: UpdateSpool, spec: AggregationSpec, *, refused: int = 0) ->
     if not updates:
         raise RoundFailed("There is no update to average.", code="no-updates")
     factors = norm_factors([u.norm for u in updates], spec.norm_multiple)
-    combine = _choose(spool, spec, factors, malicious=max(0, spec.malicious - refused))
+    unknown = np.full(len(updates), np.nan)
+    scores = unknown if climbing is None else climbing
+    malicious = max(0, spec.malicious - refused)
+    combine = _choose(spool, spec, factors, malicious=malicious, climbing=scores)
     deviations = Deviations(len(updates))
     flat = np.empty(spool.size, dtype=np.float32)
     for where, rows in spool.blocks():
@@ -146,8 +162,43 @@ def nearest(distances: NDArray[np.float64], malicious: int) -> NDArray[np.intp]:
     return np.sort(np.argsort(distances, kind="stable")[:kept])
 
 
+def grossly_long(factors: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which updates, of `norm_factors`, are more than `GROSSLY` times as long as the bound."""
+    return factors * GROSSLY < 1
+
+
+def descending(
+    climbing: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    factors: NDArray[np.float64],
+    malicious: int,
+) -> NDArray[np.intp]:
+    """Return all but at most ``malicious`` suspicious updates, but a majority.
+
+    Suspicious are, the worst first: an update that was `GROSSLY` longer than the norm bound;
+    one of a site whose updates climb (``climbing`` above 0, the highest first); and, among the
+    ``malicious`` farthest from the median, one of a site of which nothing is known yet (NaN).
+    Where none is suspicious, all are kept.
+    """
+    count = len(climbing)
+    known = np.nan_to_num(climbing, nan=-np.inf)
+    farthest = np.zeros(count, dtype=bool)
+    farthest[np.argsort(-distances, kind="stable")[:malicious]] = True
+    rank = np.where(farthest & np.isnan(climbing), 0, -1)
+    rank[known > 0] = 1
+    rank[grossly_long(factors)] = 2
+    worst = np.lexsort((-distances, -known, -rank))  # the last key is the first to sort by
+    cut = min(malicious, (count - 1) // 2, int((rank >= 0).sum()))
+    return np.sort(worst[cut:])
+
+
 def _choose(
-    spool: UpdateSpool, spec: AggregationSpec, factors: NDArray[np.float64], *, malicious: int
+    spool: UpdateSpool,
+    spec: AggregationSpec,
+    factors: NDArray[np.float64],
+    *,
+    malicious: int,
+    climbing: NDArray[np.float64],
 ) -> Combine:
     count = len(factors)
     weights = [u.weight for u in spool.updates]
@@ -162,8 +213,12 @@ def _choose(
             logger.warning("krum-few-updates updates=%d malicious=%d", count, malicious)
         chosen = krum_selection(_squared_distances(spool, factors), malicious)
         return lambda rows: np.asarray(rows[chosen].mean(axis=0))
-    if spec.name == "near-median":
-        near = nearest(_median_distances(spool, factors), malicious)
+    if spec.name in ("near-median", "descent"):
+        distances = _median_distances(spool, factors)
+        if spec.name == "near-median":
+            near = nearest(distances, malicious)
+        else:
+            near = descending(climbing, distances, factors, malicious)
         some = capped_shares([weights[row] for row in near], spec.largest_share)
         return lambda rows: np.asarray(some @ rows[near])
     # Of two sites one always has half or more.

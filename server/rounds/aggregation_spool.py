@@ -139,6 +139,11 @@ class UpdateSpool:
             where = slice(first, min(first + step, self._size))
             yield where, rows[order, where].astype(np.float64)
 
+    def flat(self, tensors: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        """Return tensors of the spool's names and shapes as a row, shape (size,)."""
+        parts = [np.asarray(tensors[name], dtype=np.float32).reshape(-1) for name in self._shapes]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+
     def tensors(self, flat: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Return a row as tensors, which share its memory."""
         found, first = {}, 0

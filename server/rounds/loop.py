@@ -27,6 +27,7 @@ from server.release_gate import Evidence
 from server.rounds.aggregation import Aggregate, aggregate
 from server.rounds.aggregation_spool import UpdateSpool
 from server.rounds.checkpoints import Checkpoints
+from server.rounds.descent_memory import DescentMemory
 from server.rounds.exchange import Exchange, Link, Take
 from server.rounds.exchange_records import Collected, Request
 from server.rounds.update_checks import Expected, NormHistory, check_update
@@ -78,6 +79,7 @@ class CampaignRun:
         self._optimizer = choose_optimizer(spec, campaign.training, rounds=rounds)
         self._average = WeightAverage(spec.ema_decay)
         self._norms = NormHistory()
+        self._descent = DescentMemory(checkpoints.folder)
         self._weights: dict[str, NDArray[np.generic]] = {}
         self._phase: TrainablePhase | None = None
         self._champion: BySite | None = None
@@ -98,20 +100,26 @@ class CampaignRun:
         self._weights = self._models.load(self._campaign.initial_digest)
         self._checkpoints.protect(self._campaign.initial_digest)
         self._score_other_champion()
-        done = 0
+        try:
+            return self._finish(self._all_rounds())
+        finally:
+            self._descent.forget()
+
+    def _all_rounds(self) -> int:
+        """Train until the last round or an early stop; return the last round's number."""
         for number in range(1, self._campaign.settings.rounds + 1):
             self._train(number)
-            done = number
             if self._stopped_early():
                 logger.info("stopped-early campaign=%s round=%d", self._campaign.id, number)
-                break
-        return self._finish(done)
+                return number
+        return self._campaign.settings.rounds
 
     def _train(self, number: int) -> None:
         """Run one training round: collect, aggregate, step, checkpoint."""
         phase = self._campaign.settings.phase(number)
         if phase != self._phase:
             self._norms.forget()
+            self._descent.forget()
             self._phase = phase
         base_digest = tensors_digest(self._weights)
         shapes = {name: self._weights[name].shape for name in phase.names}
@@ -122,13 +130,19 @@ class CampaignRun:
                 self._registry.end_round(self._campaign.id, number, state="failed", metrics=found)
                 raise self._quorum_missed(number, collected)
             self._note(number, base_digest, collected.evaluations, found.macro_auroc)
-            aggregated = aggregate(spool, self._campaign.aggregation, refused=refused)
+            aggregated = self._aggregate(spool, refused)
         self._registry.note_deviations(self._campaign.id, number, aggregated.deviations)
         self._weights = self._step(aggregated, number)
         digest = tensors_digest(self._weights)
         state = self._optimizer.state() | self._average.state()
         self._checkpoints.save(number, digest, self._weights, state)
         self._registry.end_round(self._campaign.id, number, aggregate_digest=digest, metrics=found)
+
+    def _aggregate(self, spool: UpdateSpool, refused: int) -> Aggregate:
+        spec, climbing = self._campaign.aggregation, None
+        if spec.name == "descent":
+            climbing = self._descent.judge(spool, self._weights, norm_multiple=spec.norm_multiple)
+        return aggregate(spool, spec, refused=refused, climbing=climbing)
 
     def _collect_updates(self, number: int, spool: UpdateSpool) -> tuple[Collected, int]:
         """Ask the sites to train; what is accepted goes to disk, what is not is counted."""

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -424,6 +425,19 @@ def test_a_damaged_npz_keeps_what_came_before(store: CaseStore, tmp_path: Path) 
     summary = import_cases(store, RECIPE, ImportSource(path, class_order=("mel", "nv")))
     assert 40 <= summary.kept < 120
     assert "source-broken" in warning_codes(summary)
+
+
+@pytest.mark.parametrize("header", [b"{'descr'(", b"  x\n y", b"\x00", b"((((", b"'" * 3])
+def test_an_npz_whose_header_is_no_python_is_refused(
+    store: CaseStore, tmp_path: Path, header: bytes
+) -> None:
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        for name in ("train_images.npy", "train_labels.npy"):
+            start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+            archive.writestr(name, start + header)
+    with pytest.raises(InputRefused) as caught:
+        import_cases(store, RECIPE, ImportSource(tmp_path / "d.npz", class_order=("mel", "nv")))
+    assert caught.value.code == "npz-unreadable"
 
 
 @settings(

@@ -15,6 +15,7 @@ from server.rounds.aggregation import (
     Aggregate,
     aggregate,
     capped_shares,
+    descending,
     krum_selection,
     nearest,
     norm_factors,
@@ -22,7 +23,7 @@ from server.rounds.aggregation import (
 )
 from server.rounds.aggregation_spool import BLOCK_BYTES, UpdateSpool
 
-NAMES = ("mean", "median", "trimmed-mean", "krum", "near-median")
+NAMES = ("mean", "median", "trimmed-mean", "krum", "near-median", "descent")
 UNWEIGHTED = NAMES[1:4]
 values = arrays(np.float32, (2, 3), elements=st.floats(-100, 100, width=32))
 
@@ -71,10 +72,35 @@ FIVE = [line(1, 10), line(2, 20), line(3, 30), line(4, 40), line(100, -100)]
         ("trimmed-mean", [3, 20]),  # the middle three of each coordinate
         ("krum", [2.5, 25]),  # without the last, which is far from all
         ("near-median", [2.5, 25]),
+        ("descent", [2.5, 25]),  # nothing is known of any site yet
     ],
 )
 def test_five_updates_computed_by_hand(name: str, expected: list[float]) -> None:
     np.testing.assert_allclose(spooled(FIVE, spec(name)).delta["w"], expected, rtol=1e-6)
+
+
+ALIKE, UNKNOWN = np.ones(5), np.full(5, np.nan)
+APART = np.array([1.0, 5.0, 2.0, 3.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("climbing", "factors", "malicious", "kept"),
+    [
+        (UNKNOWN, ALIKE, 1, [0, 2, 3, 4]),  # the farthest, of which nothing is known
+        (-ALIKE, ALIKE, 1, [0, 1, 2, 3, 4]),  # all descend: how far apart they lie is no matter
+        (np.array([-1, np.nan, -1, 0.2, -1]), ALIKE, 1, [0, 1, 2, 4]),
+        (np.array([-1, np.nan, -1, 0.2, -1]), ALIKE, 2, [0, 2, 4]),
+        (np.array([0.1, -1, 0.3, 0.2, -1]), ALIKE, 1, [0, 1, 3, 4]),
+        (np.array([0.1, -1, 0.3, 0.2, -1]), ALIKE, 4, [0, 1, 4]),  # a majority stays
+        (np.array([0.1, -1, 0.3, 0.2, -1]), np.array([1, 1, 1, 1, 0.3]), 1, [0, 1, 2, 3]),
+        (-ALIKE, np.array([1, 1, 1, 1, 0.4]), 1, [0, 1, 2, 3, 4]),  # long, but not grossly
+        (np.array([0.1, -1, 0.3, 0.2, -1]), ALIKE, 0, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_who_is_suspicious(
+    climbing: np.ndarray, factors: np.ndarray, malicious: int, kept: list[int]
+) -> None:
+    assert list(descending(climbing, APART, factors, malicious)) == kept
 
 
 def test_a_larger_fraction_trims_more() -> None:
@@ -171,7 +197,7 @@ def test_two_liars_of_nine_cannot_leave_the_honest_range(
     assert np.all(found <= good.max(axis=0) + 1e-6)
 
 
-@given(honest, hostile, st.sampled_from(["krum", "near-median"]))
+@given(honest, hostile, st.sampled_from(["krum", "near-median", "descent"]))
 def test_what_is_kept_is_near_the_honest(good: np.ndarray, bad: np.ndarray, name: str) -> None:
     """A liar that is kept lies no farther out than the honest ones lie apart."""
     found = spooled([*bad, *good], spec(name, malicious=2)).delta["w"]

@@ -41,7 +41,9 @@ def flipped(reply: SiteReply, plan: RoundPlan) -> object:
     return rebuilt(reply, {name: -array for name, array in reply.update.tensors.items()})
 
 
-@pytest.mark.parametrize("name", ["mean", "median", "trimmed-mean", "krum", "near-median"])
+@pytest.mark.parametrize(
+    "name", ["mean", "median", "trimmed-mean", "krum", "near-median", "descent"]
+)
 def test_an_update_a_hundred_times_too_long_is_cut_in_the_first_round(
     tmp_path: Path, name: str
 ) -> None:
@@ -51,10 +53,25 @@ def test_an_update_a_hundred_times_too_long_is_cut_in_the_first_round(
     assert np.abs(free).max() > 10 * np.abs(WANTED).max(), "without the bound it is not"
 
 
-@pytest.mark.parametrize("name", ["median", "trimmed-mean", "krum", "near-median"])
+@pytest.mark.parametrize("name", ["median", "trimmed-mean", "krum", "near-median", "descent"])
 def test_a_flipped_sign_moves_no_robust_aggregate(tmp_path: Path, name: str) -> None:
     found = final(federation(tmp_path, behave=flipped), name=name)
     np.testing.assert_allclose(found, WANTED, rtol=1e-6)
+
+
+def test_a_liar_with_most_of_the_patients_is_known_by_its_climbing(tmp_path: Path) -> None:
+    """Three sites, one with 2,800 of 3,000 patients: nothing lies near a median there."""
+
+    def final_distance(folder: Path, name: str) -> float:
+        sites = [FakeSite("north"), FakeSite("south")]
+        liar = FakeSite("east", patients=2_800, behave=flipped)
+        coordinator = Coordinator(folder, [*sites, liar])
+        found = final(coordinator, rounds=8, name=name, largest_share=1.0)
+        return float(np.linalg.norm(found - TARGET["head.weight"]))
+
+    start = float(np.linalg.norm(TARGET["head.weight"]))
+    assert final_distance(tmp_path / "mean", "mean") > start
+    assert final_distance(tmp_path / "descent", "descent") < start / 10
 
 
 def test_a_false_number_of_patients_is_capped(tmp_path: Path) -> None:
