@@ -90,7 +90,7 @@ def make_app(
         on_served=audit.release,
     )
     service_metrics.registry.register(
-        metrics.StateCollector(holder, watcher, audit, waiting=lambda: batcher.waiting)
+        metrics.StateCollector(holder, watcher, audit, settings, waiting=lambda: batcher.waiting)
     )
     services = Services(
         settings=settings,

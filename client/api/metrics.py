@@ -13,8 +13,10 @@ from starlette.responses import Response
 
 from client.api.services import ServicesDependency
 from client.audit_writer import AuditWriter
+from client.certificates import certificate_alarms, certificate_ends
 from client.inference.engine import ModelHolder
 from client.releases.watcher import ReleaseWatcher
+from client.settings import SiteSettings
 
 router = APIRouter()
 
@@ -79,10 +81,12 @@ class StateCollector(Collector):
         holder: ModelHolder,
         watcher: ReleaseWatcher,
         audit: AuditWriter,
+        settings: SiteSettings,
         *,
         waiting: Callable[[], int],
     ) -> None:
         self._audit = audit
+        self._settings = settings
         self._holder = holder
         self._watcher = watcher
         self._waiting = waiting
@@ -104,6 +108,7 @@ class StateCollector(Collector):
             value=0 if engine is None else engine.version,
         )
         yield from self._release_metrics()
+        yield from self._certificate_metrics()
         yield GaugeMetricFamily(
             "wardround_site_images_waiting",
             "Images in the inference queue.",
@@ -114,6 +119,17 @@ class StateCollector(Collector):
             "Answers given that could not be written into the audit log.",
             value=self._audit.unaudited,
         )
+
+    def _certificate_metrics(self) -> Iterable[Metric]:
+        ends = GaugeMetricFamily(
+            "wardround_site_certificate_end_timestamp_seconds",
+            "When a certificate ends, seconds since 1970.",
+            labels=("purpose",),
+        )
+        for one in certificate_ends(self._settings):
+            if one.ends is not None:
+                ends.add_metric((one.purpose,), one.ends.timestamp())
+        yield ends
 
     def _release_metrics(self) -> Iterable[Metric]:
         yield CounterMetricFamily(
@@ -127,7 +143,11 @@ class StateCollector(Collector):
         alarms = GaugeMetricFamily(
             "wardround_site_release_alarm", "1 for each alarm that stands.", labels=("code",)
         )
-        standing = (*self._watcher.alarms(), *self._audit.alarms())
+        standing = (
+            *self._watcher.alarms(),
+            *self._audit.alarms(),
+            *certificate_alarms(self._settings),
+        )
         for code in sorted({alarm.code for alarm in standing}):
             alarms.add_metric((code,), 1)
         yield alarms

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from client.audit_writer import AuditWriter
 from client.cases.store import CaseStore
+from client.certificates import certificate_alarms
 from client.inference.engine import ModelHolder
 from client.inference.prediction import Admission, Predictor
 from client.releases.watcher import Alarm, ReleaseWatcher
@@ -34,7 +35,11 @@ class Services:
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Return what hospital IT should look at, oldest first."""
-        found = (*self.watcher.alarms(), *self.audit.alarms())
+        found = (
+            *self.watcher.alarms(),
+            *self.audit.alarms(),
+            *certificate_alarms(self.settings),
+        )
         return tuple(sorted(found, key=lambda alarm: alarm.since))
 
     def recipe(self) -> Recipe:
