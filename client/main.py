@@ -87,6 +87,7 @@ def make_app(
         holder,
         load=partial(InferenceEngine.load, device=device),
         poll_seconds=settings.release_poll_seconds,
+        watch_seconds=settings.release_watch_seconds,
         on_served=audit.release,
     )
     service_metrics.registry.register(

@@ -33,7 +33,9 @@ class SiteSettings(FolderSettings):
     set, or ``allow_plain_http`` says that the network itself is trusted; ``host_names`` are the
     names by which browsers may call it, loopback and ``host`` apart. ``superlink`` is the
     coordinator's ``host:port`` for rounds; ``runtime_port`` joins the site's SuperNode and its
-    runner, on loopback. ``proxy`` is the HTTP proxy through which the site goes out, if any.
+    runner, on loopback. ``release_poll_seconds`` is the time between two pulls of releases,
+    ``release_watch_seconds`` that between two looks at whether there is anything to pull before.
+    ``proxy`` is the HTTP proxy through which the site goes out, if any.
     """
 
     model_config = SettingsConfigDict(env_prefix="WARDROUND_SITE_")
@@ -51,6 +53,7 @@ class SiteSettings(FolderSettings):
     proxy: Annotated[str | None, Field(pattern=r"^https?://[^\s/]+:[0-9]{1,5}/?$")] = None
     runtime_port: Annotated[int, Field(ge=1, le=65535)] = 9094
     release_poll_seconds: Annotated[float, Field(gt=0)] = 60.0
+    release_watch_seconds: Annotated[float, Field(gt=0)] = 3.0
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8500
     maximum_upload_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024

@@ -23,6 +23,7 @@ from tuf.api.exceptions import DownloadError, RepositoryError
 
 from client.releases.files import CacheState, KeptRelease, LocalRelease, ReleaseFiles
 from client.releases.freshness import CacheStatus, FreshnessFile, failure_of
+from client.releases.peek import TimestampPeek
 from client.releases.pull import ReleasePull, rejected_here
 from client.settings import SiteSettings
 from common.errors import ReleaseError, StoreError
@@ -61,6 +62,7 @@ class ReleaseCache:
         self._files = ReleaseFiles(settings.releases)
         self._freshness = FreshnessFile(settings.releases / "freshness.json")
         self._pull = ReleasePull(settings, self._files, verified=self._note_verified)
+        self._peek = TimestampPeek(settings)
         self._in_use: int | None = None
 
     def refresh(self) -> LocalRelease | None:
@@ -86,6 +88,10 @@ class ReleaseCache:
         except (DownloadError, RepositoryError, ReleaseError, StoreError, OSError) as error:
             self._freshness.failed(*failure_of(error), self._clock())
         return self._usable(self._files.recall)
+
+    def moved(self) -> bool:
+        """Tell, cheaply and without believing it, whether a `refresh` would find anything new."""
+        return self._peek.moved(serving=self._in_use or 0)
 
     def current(self) -> LocalRelease | None:
         """Return the current release from disk, without the network, re-verified.

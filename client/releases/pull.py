@@ -85,24 +85,24 @@ class ReleasePull:
             fetcher.close()
 
     def _follow(self, updater: Updater) -> None:
-        """Install what the task's pointer names, if that is new here."""
+        """Install the newest release that is meant for this site, if that is new here."""
         state = self._files.state()
         info = updater.get_targetinfo(latest_target(self._settings.task))
         if info is None and state.highest == 0:
             return  # nothing was released yet
-        version = 0
-        if info is not None:
-            latest = parse_latest(self._small(updater, info))
-            version = latest.version if latest.task == self._settings.task else 0
-        if version < state.highest:
-            raise _rollback(version, state.highest)
+        rollout = None if info is None else parse_latest(self._small(updater, info))
+        if rollout is not None and rollout.task != self._settings.task:
+            rollout = None
+        newest = 0 if rollout is None else rollout.newest
+        if newest < state.highest or rollout is None:
+            raise _rollback(newest, state.highest)
+        current = 0 if state.current is None else state.current.version
+        version = rollout.offered(self._settings.name, current=current)
         if version in state.rejected:
             raise rejected_here(version)
-        if (
-            state.current is None
-            or state.current.version != version
-            or not self._files.is_whole(state.current)
-        ):
+        if version == 0 or version < current:
+            return  # the others are meant for other sites, or held: what is here stays
+        if version > current or not self._files.is_whole(state.current):
             self._install(updater, state, version)
 
     def _install(self, updater: Updater, state: CacheState, version: int) -> None:

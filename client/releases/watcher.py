@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +33,9 @@ class Releases(Protocol):
 
     def refresh(self) -> LocalRelease | None:
         """Ask the coordinator for a newer release; return what is current."""
+
+    def moved(self) -> bool:
+        """Tell, cheaply, whether a refresh might find anything new; never raises."""
 
     def current(self) -> LocalRelease | None:
         """Return what is current on disk, without the network."""
@@ -66,6 +70,9 @@ class ReleaseWatcher:
         Makes a self-tested engine of a release, or raises.
     poll_seconds : float
         Mean time between two polls; each varies by a tenth, so that sites do not call in step.
+    watch_seconds : float, optional
+        Mean time between two looks at whether a poll is worth while before its time; by default
+        there are none.
     on_served : callable, optional
         Called with the manifest of a release that begins to answer.
     """
@@ -77,6 +84,7 @@ class ReleaseWatcher:
         *,
         load: Loader,
         poll_seconds: float,
+        watch_seconds: float | None = None,
         on_served: Callable[[ReleaseManifest], None] = lambda _: None,
     ) -> None:
         self._on_served = on_served
@@ -84,6 +92,7 @@ class ReleaseWatcher:
         self._holder = holder
         self._load = load
         self._poll_seconds = poll_seconds
+        self._watch_seconds = min(poll_seconds, watch_seconds or poll_seconds)
         self._stopping = threading.Event()
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -128,8 +137,17 @@ class ReleaseWatcher:
         self.serve_local()
         while not self._stopping.is_set():
             self.poll()
-            jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret hangs on it
-            self._stopping.wait(self._poll_seconds * jitter)
+            self._wait_for_news()
+
+    def _wait_for_news(self) -> None:
+        """Wait until the next poll is due, or the coordinator seems to have moved on."""
+        due = time.monotonic() + _jittered(self._poll_seconds)
+        while True:
+            left = due - time.monotonic()
+            if left <= 0 or self._stopping.wait(min(left, _jittered(self._watch_seconds))):
+                return
+            if time.monotonic() < due and self.releases.moved():
+                return
 
     def _guarded(self, find: Callable[[], LocalRelease | None]) -> None:
         try:
@@ -179,3 +197,7 @@ class ReleaseWatcher:
             since = self._load_alarm.since
         self._load_alarm = Alarm(code, message, since)
         log.error("event=release-not-served code=%s version=%d", code, version)
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret hangs on it

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -22,11 +22,13 @@ from common.release import (
     MAXIMUM_MANIFEST_BYTES,
     MAXIMUM_MODEL_BYTES,
     LatestRelease,
+    LimitedRelease,
     ModelFile,
     ReleaseDraft,
     ReleaseManifest,
     latest_target,
     model_target,
+    parse_latest,
     parse_manifest,
     release_target,
 )
@@ -84,7 +86,9 @@ class ReleasePublisher:
                 logger.info("repository-made")
         return self._repository.root_bytes()
 
-    def publish(self, draft: ReleaseDraft, tensors: Tensors) -> int:
+    def publish(
+        self, draft: ReleaseDraft, tensors: Tensors, *, sites: Sequence[str] | None = None
+    ) -> int:
         """Publish a model as the newest release of its task.
 
         Repeatable: a candidate that is published already keeps its version, and one whose
@@ -96,6 +100,8 @@ class ReleasePublisher:
             Or a `ReleaseManifest`, whose version and file are replaced.
         tensors : mapping of str to ndarray
             The full weights, with ``tensors_digest(tensors) == draft.model_digest``.
+        sites : sequence of str, optional
+            The first ring: who may take it now; by default every site. `roll_out` widens it.
 
         Returns
         -------
@@ -122,8 +128,41 @@ class ReleasePublisher:
             version = _published(state, draft)
             if version is None:
                 self._repository.remove_leftovers()
-                version = self._release(state, draft, _serialised(tensors))
+                ring = None if sites is None else tuple(sites)
+                version = self._release(state, draft, _serialised(tensors), ring)
         return version
+
+    def roll_out(self, rollout: LatestRelease) -> bool:
+        """Sign which releases are meant for which sites, if that is not what stands already.
+
+        Returns
+        -------
+        bool
+            Whether it was signed anew. It is not where the repository's newest release of the
+            task is another one: whoever asked does not know of a release that is being published.
+
+        Raises
+        ------
+        ReleaseError, StoreError
+            As `publish`.
+        """
+        with self._locked():
+            state = self._repository.load()
+            standing = self._standing(state, rollout.task)
+            if standing == rollout or standing.newest != rollout.newest:
+                return False
+            self._repository.remove_leftovers()
+            self._repository.add_target(state, latest_target(rollout.task), rollout.to_json())
+            self._repository.commit(state, self._clock())
+        logger.info(
+            "rollout-signed task=%s everywhere=%d limited=%d",
+            *(rollout.task, rollout.version, len(rollout.limited)),
+        )
+        return True
+
+    def rollout(self, task: str) -> LatestRelease:
+        """Return which releases of a task are meant for which sites, as it is signed now."""
+        return self._standing(self._repository.load(), task)
 
     def refresh_timestamp(self) -> datetime:
         """Sign a new timestamp; and the snapshot or targets when half of their life is over.
@@ -175,7 +214,13 @@ class ReleasePublisher:
             raise NotFound(f"There is no release {version}.")
         return self._manifest(state, release_target(version))
 
-    def _release(self, state: RepositoryState, draft: ReleaseDraft, data: bytes) -> int:
+    def _release(
+        self,
+        state: RepositoryState,
+        draft: ReleaseDraft,
+        data: bytes,
+        sites: tuple[str, ...] | None,
+    ) -> int:
         repository = self._repository
         version = max(_versions(state), default=0) + 1
         name = model_target(draft.model_digest)
@@ -195,7 +240,7 @@ class ReleasePublisher:
             candidate=lineage.candidate,
             model=draft.model_digest,
         )
-        pointer = LatestRelease(task=draft.task, version=version)
+        pointer = _with_release(self._standing(state, draft.task), version, sites)
         repository.add_target(state, latest_target(draft.task), pointer.to_json())
         repository.commit(state, self._clock())
         logger.info(
@@ -203,6 +248,12 @@ class ReleasePublisher:
             version, draft.task, lineage.candidate, draft.model_digest[:12],
         )  # fmt: skip
         return version
+
+    def _standing(self, state: RepositoryState, task: str) -> LatestRelease:
+        path = latest_target(task)
+        if path not in state.targets.targets:
+            return LatestRelease(task=task, version=0)
+        return parse_latest(self._repository.read_target(state, path))
 
     def _manifest(self, state: RepositoryState, path: str) -> ReleaseManifest:
         # Manifests never change under one hash, so each is parsed once a process.
@@ -230,6 +281,15 @@ class ReleasePublisher:
 def _versions(state: RepositoryState) -> list[int]:
     found = (_RELEASE.fullmatch(path) for path in state.targets.targets)
     return sorted(int(match.group(1)) for match in found if match)
+
+
+def _with_release(
+    standing: LatestRelease, version: int, sites: tuple[str, ...] | None
+) -> LatestRelease:
+    if sites is None:
+        return LatestRelease(task=standing.task, version=version)
+    limited = (*standing.limited, LimitedRelease(version=version, sites=sites))
+    return LatestRelease(task=standing.task, version=standing.version, limited=limited)
 
 
 def _published(state: RepositoryState, draft: ReleaseDraft) -> int | None:

@@ -106,6 +106,9 @@ class FakeReleases:
         self.published.clear()
         return self.current()
 
+    def moved(self) -> bool:
+        return bool(self.published)
+
     def current(self) -> LocalRelease | None:
         return self.kept[-1] if self.kept else None
 

@@ -14,6 +14,7 @@ from common.errors import ReleaseError
 from common.release import (
     MAXIMUM_MANIFEST_BYTES,
     LatestRelease,
+    LimitedRelease,
     ModelFile,
     ReleaseDraft,
     ReleaseManifest,
@@ -119,3 +120,33 @@ def test_target_names_and_the_pointer() -> None:
     pointer = LatestRelease(task=TASK, version=12)
     assert pointer.to_json() == b'{"task":"mammography","version":12}'
     assert parse_latest(pointer.to_json()) == pointer
+
+
+def test_a_rollout_says_who_may_take_what() -> None:
+    rollout = LatestRelease(
+        task=TASK,
+        version=3,
+        limited=(
+            LimitedRelease(version=5, held=True),
+            LimitedRelease(version=7, sites=("north",)),
+            LimitedRelease(version=8, sites=("west",), held=True),
+        ),
+    )
+    assert parse_latest(rollout.to_json()) == rollout
+    assert rollout.newest == 8
+    assert rollout.offered("north") == 7
+    assert [rollout.offered("south", current=v) for v in (0, 3, 5, 8)] == [3, 3, 5, 3]
+    assert [rollout.offered("west", current=v) for v in (3, 8)] == [3, 8]
+
+
+@pytest.mark.parametrize("versions", [(3,), (5, 5), (6, 5)])
+def test_a_rollout_out_of_order_is_refused(versions: tuple[int, ...]) -> None:
+    limited = [{"version": version, "sites": ["north"]} for version in versions]
+    document = {"task": TASK, "version": 3, "limited": limited}
+    with pytest.raises(ReleaseError):
+        parse_latest(json.dumps(document).encode())
+
+
+def test_a_ring_of_nobody_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        LimitedRelease(version=1, sites=())

@@ -177,3 +177,21 @@ def test_the_thread_serves_the_disk_then_polls_then_stops(
     assert site.version == 1
     watcher.stop()
     assert "releases" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_release_that_is_published_is_served_before_the_next_poll(
+    versions: dict[int, LocalRelease],
+) -> None:
+    site = Site(versions[1])
+    watcher = ReleaseWatcher(
+        site.releases, site.holder, load=site.load, poll_seconds=LONG, watch_seconds=0.01
+    )
+    swapped = threading.Event()
+    site.holder.swap, swap = lambda engine: (swap(engine), swapped.set())[0], site.holder.swap  # type: ignore[method-assign]
+    watcher.start()
+    assert swapped.wait(10)
+    swapped.clear()
+    site.releases.published.append(versions[2])
+    assert swapped.wait(10)
+    watcher.stop()
+    assert site.version == 2
