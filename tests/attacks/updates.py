@@ -22,6 +22,7 @@ from common.records import SiteReply
 from common.update import ModelUpdate
 from server.rounds import aggregation, update_checks
 from server.rounds.aggregation_spool import UpdateSpool
+from server.rounds.descent_memory import DescentMemory
 from server.rounds.update_checks import Expected, NormHistory
 from simulations.adversaries import not_a_number, scaled, sign_flipped
 from tests.attacks.attack import Attack, Finding
@@ -33,6 +34,7 @@ SITES = ("west", "north", "south", "east")
 LIAR = "west"  # answers first, when there is no earlier update to compare with
 SHAPES = {name: array.shape for name, array in TARGET.items()}
 ROBUST = AggregationSpec(name="median")
+DESCENT = AggregationSpec(name="descent", largest_share=1.0)
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,12 @@ def one_round(
     *,
     history: NormHistory | None = None,
     spec: AggregationSpec = ROBUST,
+    known: tuple[DescentMemory, Mapping[str, NDArray[np.float32]]] | None = None,
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
-    """Check and aggregate a round without privacy; return the delta, and who was refused why."""
+    """Check and aggregate a round without privacy; return the delta, and who was refused why.
+
+    ``known`` is what earlier rounds told, and the model that the sites were given.
+    """
     plan, refused = make_plan(epsilon=None), {}
     shapes = {name: array.shape for name, array in next(iter(sent.values())).tensors.items()}
     seen = history if history is not None else NormHistory()
@@ -66,7 +72,8 @@ def one_round(
                 refused[site] = error.code
                 continue
             spool.add(site, update.tensors, weight=said.patients, norm=norm)
-        return dict(aggregation.aggregate(spool, spec).delta), refused
+        climbing = known and known[0].judge(spool, known[1], norm_multiple=spec.norm_multiple)
+        return dict(aggregation.aggregate(spool, spec, climbing=climbing).delta), refused
 
 
 def _distance(delta: Mapping[str, NDArray[np.float32]]) -> float:
@@ -91,6 +98,40 @@ def _poisoned(
         return Finding(not far <= 0.1, what, f"{far:.2f} of an honest step astray")
 
     return act
+
+
+def climber(folder: Path) -> Finding:
+    """A hospital with most of the patients sends the opposite of each of its steps, for 12 rounds.
+
+    No median helps: the four hospitals' own optima lie far apart, and the liar's share is the
+    largest. The model should come to lie amid the three others' optima.
+    """
+    random = np.random.default_rng(7)
+    optima = {
+        site: {n: t + random.normal(size=t.shape).astype(np.float32) for n, t in TARGET.items()}
+        for site in SITES
+    }
+    honest = [optima[site] for site in SITES if site != LIAR]
+    goal = {n: np.mean([optimum[n] for optimum in honest], axis=0) for n in TARGET}
+    model = {n: np.zeros_like(t) for n, t in TARGET.items()}
+    memory = DescentMemory(folder)
+    for _ in range(12):
+        sent = {}
+        for site, optimum in optima.items():
+            step = 0.5 if site != LIAR else -0.5
+            away = {n: np.float32(step) * (optimum[n] - model[n]) for n in TARGET}
+            sent[site] = _Sent(away, 5_000 if site == LIAR else 100)
+        delta, _ = one_round(folder, sent, spec=DESCENT, known=(memory, model))
+        model = {n: model[n] + delta[n] for n in TARGET}
+    memory.forget()
+    apart, length = _length(model, goal), _length(goal, {n: 0 * t for n, t in goal.items()})
+    won = not apart <= 0.2 * length
+    what = "the model fled" if won else "left out from its third answer on"
+    return Finding(won, what, f"{apart / length:.2f} of the way astray after 12 rounds")
+
+
+def _length(a: Mapping[str, NDArray[np.float32]], b: Mapping[str, NDArray[np.float32]]) -> float:
+    return math.sqrt(sum(float(np.square(a[n] - b[n]).sum()) for n in TARGET))
 
 
 def bare_mean(patch: pytest.MonkeyPatch) -> None:
@@ -225,14 +266,25 @@ def believe_every_reply(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(update_checks, "check_update", lambda update, *_: update.norm)
 
 
-def _row(name: str, what: str, act: Callable[[Path], Finding]) -> Attack:
-    defence = "median and bound on norms"
+def _row(
+    name: str,
+    what: str,
+    act: Callable[[Path], Finding],
+    *,
+    defence: str = "median and bound on norms",
+) -> Attack:
     return Attack(name, "poisoned neighbour", what, defence, act, bare_mean)
 
 
 ATTACKS = (
     _row("scaled-update", "an update scaled by 100", _poisoned(scaled)),
     _row("sign-flipped-update", "an update the other way", _poisoned(sign_flipped)),
+    _row(
+        "climbing-site",
+        "the other way, every round, by the largest hospital",
+        climber,
+        defence="who climbs is left out",
+    ),
     _row(
         "claimed-patients",
         "ten million patients claimed, twice as far",

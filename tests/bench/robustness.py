@@ -220,7 +220,7 @@ def main() -> int:
     real = Path(root) / REAL if root and (Path(root) / REAL).is_dir() else None
     parser = argparse.ArgumentParser(description="One malicious site of four.")
     parser.add_argument("--data", type=Path, default=real)
-    parser.add_argument("--aggregation", nargs="+", default=["mean", "near-median"])
+    parser.add_argument("--aggregation", nargs="+", default=["mean", "near-median", "descent"])
     parser.add_argument("--public", default="rosendahl", help="whose images make the features")
     parser.add_argument("--attacker", nargs="+", default=["rosendahl", "vidir_modern"])
     parser.add_argument("--model", default="test_resnet")
