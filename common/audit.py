@@ -77,18 +77,29 @@ class AuditLog:
             return ()
         try:
             with self._engine.begin() as connection:
-                if connection.dialect.name == "postgresql":
-                    # SQLite begins IMMEDIATE (common.database); here one writer at a time, too.
-                    connection.execute(
-                        text(f"LOCK TABLE {self._table.name} IN SHARE ROW EXCLUSIVE MODE")
-                    )
-                last = self._checked_end(connection)
-                lines = self._chained(last, entries)
-                connection.execute(insert(self._table), [vars(line) for line in lines])
+                lines = self.append_in(connection, *entries)
         except SQLAlchemyError as error:
             raise _unusable(error) from error
         if remember:
             self.remember(lines[-1])
+        return lines
+
+    def append_in(self, connection: Connection, *entries: Entry) -> tuple[AuditLine, ...]:
+        """Write entries in a transaction of the caller's, who calls `remember` after it.
+
+        For what must be on disk together with its line, or not at all.
+
+        Raises
+        ------
+        StoreError
+            With code ``audit-damaged``, if the log's end is not as it was left.
+        """
+        if connection.dialect.name == "postgresql":
+            # SQLite begins IMMEDIATE (common.database); here one writer at a time, too.
+            connection.execute(text(f"LOCK TABLE {self._table.name} IN SHARE ROW EXCLUSIVE MODE"))
+        last = self._checked_end(connection)
+        lines = self._chained(last, entries)
+        connection.execute(insert(self._table), [vars(line) for line in lines])
         return lines
 
     def remember(self, line: AuditLine) -> None:

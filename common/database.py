@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.util.exc import CommandError
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
@@ -70,9 +73,13 @@ def migrate(engine: Engine, scripts: Path) -> None:
     config = Config()
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     try:
-        with engine.begin() as connection:
+        with engine.connect() as connection, _foreign_keys_off(connection), connection.begin():
+            before = MigrationContext.configure(connection).get_current_revision()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            after = MigrationContext.configure(connection).get_current_revision()
+            if before != after:
+                _check_foreign_keys(connection)
     except SQLAlchemyError as error:
         raise StoreError(
             f"The database cannot be used ({type(error).__name__}).",
@@ -83,6 +90,34 @@ def migrate(engine: Engine, scripts: Path) -> None:
             "The database was written by a newer version of Wardround.",
             action="Upgrade this program, or restore the matching backup.",
         ) from error
+
+
+@contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """Let SQLite make a table anew that others refer to; to be entered before the transaction.
+
+    It can change a constraint in no other way (https://sqlite.org/lang_altertable.html, 7).
+    """
+    driver = connection.connection.driver_connection
+    if connection.dialect.name != "sqlite" or driver is None:
+        yield
+        return
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _check_foreign_keys(connection: Connection) -> None:
+    if connection.dialect.name != "sqlite":
+        return
+    if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+        raise StoreError(
+            "After the upgrade, rows of the database would refer to rows that are not there.",
+            meaning="It was not upgraded.",
+            action="Restore a backup, and report this.",
+        )
 
 
 def _create_private(path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_campaign_runs_once(tmp_path: Path) -> None:
     made.run(campaign)
     with pytest.raises(RoundFailed) as caught:
         made.run(campaign)
-    assert caught.value.code == "campaign-started"
+    assert caught.value.code == "campaign-state"
     assert made.registry.campaign(campaign.id).state == "finished"
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from common.audit_chain import verify
 from common.audit_entries import (
+    CampaignMoved,
     CandidateMade,
     Entry,
     GateDecision,
@@ -65,10 +66,13 @@ def test_a_campaign_from_the_first_plan_to_the_verdict(tmp_path: Path) -> None:
     updates = {c.receipt.update_digest for c in coordinator.registry.contributions(campaign.id)
                if c.receipt is not None}  # fmt: skip
     assert updates == {e.update_digest for e in taken}
-    assert found[-2] == CandidateMade(
+    moves = [(e.action, e.state, e.epoch) for e in found if isinstance(e, CampaignMoved)]
+    assert moves == [("take", "running", 1), ("finish", "finished", 1)]
+    assert isinstance(found[-1], CampaignMoved)
+    assert found[-3] == CandidateMade(
         campaign=campaign.id, candidate=candidate.id, model_digest=candidate.model_digest
     )
-    decision = found[-1]
+    decision = found[-2]
     assert isinstance(decision, GateDecision)
     assert decision.decision == candidate.state
     for entry in asked:  # the plan stands before its reply

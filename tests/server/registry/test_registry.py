@@ -149,7 +149,7 @@ def test_only_one_run_can_start_a_campaign(registry: Registry) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         outcomes = sorted(pool.map(start, range(4)))
-    assert outcomes[1:] == ["campaign-started"] * 3
+    assert outcomes[1:] == ["campaign-state"] * 3
     assert registry.campaign(made.id).flower_run == outcomes[0]
 
 
