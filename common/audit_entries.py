@@ -147,6 +147,20 @@ class ReplyRefused(_Entry):
     sha256: Hex64 | None = None
 
 
+class CampaignMoved(_Entry):
+    """At the coordinator: a campaign went from one state to another.
+
+    ``epoch`` counts the ServerApps that have driven it; ``code`` says why, where there is a why.
+    """
+
+    kind: Literal["campaign-moved"] = "campaign-moved"
+    campaign: Identifier
+    action: Slug
+    state: Slug
+    epoch: Count
+    code: Slug | None = None
+
+
 class CandidateMade(_Entry):
     """At the coordinator: a campaign came to a model."""
 
@@ -176,6 +190,49 @@ class Released(_Entry):
     candidate: Identifier
 
 
+class CandidateDecided(_Entry):
+    """At the coordinator: an account approved or refused a candidate; ``sites`` is its first ring.
+
+    ``by`` is ``policy`` where the campaign's settings approved it. None of ``sites`` is all.
+    """
+
+    kind: Literal["candidate-decided"] = "candidate-decided"
+    candidate: Identifier
+    model_digest: Hex64
+    decision: Literal["approved", "refused"]
+    by: Identifier
+    sites: tuple[Identifier, ...] | None = None
+
+
+class RolloutChanged(_Entry):
+    """At the coordinator: another ring of sites may take a release, or it was held or withdrawn."""
+
+    kind: Literal["rollout"] = "rollout"
+    version: RoundNumber
+    state: Literal["canary", "everywhere", "held", "withdrawn"]
+    by: Identifier
+    sites: tuple[Identifier, ...] | None = None
+
+
+class RolledBack(_Entry):
+    """At the coordinator: an account asked for the weights of an older release again."""
+
+    kind: Literal["rolled-back"] = "rolled-back"
+    replaces: RoundNumber
+    restores: RoundNumber
+    candidate: Identifier
+    by: Identifier
+
+
+class AccountChanged(_Entry):
+    """At the coordinator: an account was made or changed, or signed in (``by`` itself)."""
+
+    kind: Literal["account"] = "account"
+    account: Identifier
+    change: Literal["added", "role", "password", "token", "disabled", "enabled", "signed-in"]
+    by: Identifier
+
+
 SiteEntry: TypeAlias = (
     Left
     | PlanAccepted
@@ -187,7 +244,17 @@ SiteEntry: TypeAlias = (
     | Unaudited
 )
 CoordinatorEntry: TypeAlias = (
-    PlanSent | ReplyTaken | ReplyRefused | CandidateMade | GateDecision | Released
+    PlanSent
+    | ReplyTaken
+    | ReplyRefused
+    | CampaignMoved
+    | CandidateMade
+    | GateDecision
+    | Released
+    | CandidateDecided
+    | RolloutChanged
+    | RolledBack
+    | AccountChanged
 )
 Entry: TypeAlias = SiteEntry | CoordinatorEntry
 

@@ -89,12 +89,16 @@ class Lineage(_Part):
 
     ``candidate`` is the registry's identifier; publishing the same candidate twice is one
     release. ``base_release`` is the release that the campaign started from, None from scratch.
+    A clinical rollback ``replaces`` one release by the weights of an older one, which it
+    ``restores``; both are None otherwise.
     """
 
     campaign: Identifier
     candidate: Identifier
     rounds: Annotated[int, Field(ge=0)]
     base_release: Version | None = None
+    restores: Version | None = None
+    replaces: Version | None = None
     sites: tuple[SiteContribution, ...] = ()
 
 

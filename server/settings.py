@@ -21,6 +21,7 @@ from pydantic_settings import SettingsConfigDict
 
 from common.database import sqlite_url
 from common.folder_settings import FolderSettings
+from common.plan import Identifier
 
 
 class CoordinatorSettings(FolderSettings):
@@ -29,7 +30,10 @@ class CoordinatorSettings(FolderSettings):
     ``port`` serves releases and the coordinator's page; ``superlink_port`` is Flower's.
     Both are on loopback; sites come in through the gateway, which listens on ``gateway_host``
     and ``gateway_port``. ``timestamp_seconds`` is the life of the TUF timestamp, re-signed at a
-    third of it.
+    third of it. ``canary_sites`` take a release first, before a person rolls it out to all.
+    ``host_names`` are the names by which browsers may call the page, loopback and ``host`` apart.
+    A session ends after ``session_idle_seconds`` without a request, and after
+    ``session_seconds`` in any case.
     """
 
     model_config = SettingsConfigDict(env_prefix="WARDROUND_COORDINATOR_")
@@ -43,6 +47,10 @@ class CoordinatorSettings(FolderSettings):
     gateway_port: Annotated[int, Field(ge=1, le=65535)] = 8440
     timestamp_seconds: Annotated[int, Field(ge=30)] = 86_400
     plan_seconds: Annotated[int, Field(ge=10)] = 7200
+    canary_sites: tuple[Identifier, ...] = ()
+    host_names: tuple[str, ...] = ()
+    session_idle_seconds: Annotated[int, Field(ge=60)] = 1800
+    session_seconds: Annotated[int, Field(ge=60)] = 43_200
 
     @property
     def keys(self) -> Path:

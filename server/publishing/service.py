@@ -1,4 +1,4 @@
-"""What the coordinator does by itself: publish approved candidates, keep the timestamp fresh."""
+"""What the coordinator does by itself: publish what is approved, keep the timestamp fresh."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from common.release import ReleaseManifest
 from common.update import Tensors
 from server.publishing.publisher import ReleasePublisher
 from server.registry.records import Candidate
+from server.registry.registry import Registry
 from server.supervision import SupervisedTask
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ def publish_approved(
     failure: WardroundError | None = None
     for candidate in candidates.approved_candidates():
         try:
-            version = publisher.publish(candidate.draft, read_weights(models, candidate))
+            weights = read_weights(models, candidate)
+            version = publisher.publish(candidate.draft, weights, sites=candidate.sites)
             candidates.record_release(publisher.manifest(version))
             versions.append(version)
         except WardroundError as error:
@@ -65,6 +67,18 @@ def publish_approved(
     if failure is not None:
         raise failure
     return tuple(versions)
+
+
+def follow_registry(publisher: ReleasePublisher, registry: Registry, models: Path) -> None:
+    """Publish what is approved, and sign which sites may take what; raises as `publish_approved`.
+
+    The registry is what is wanted. A release that it does not know of yet is left alone.
+    """
+    try:
+        publish_approved(publisher, registry, models)
+    finally:
+        for task in registry.rollouts.tasks():
+            publisher.roll_out(registry.rollouts.wanted(task))
 
 
 def read_weights(models: Path, candidate: Candidate) -> Tensors:
@@ -96,7 +110,7 @@ def keep_timestamp_fresh(
 
 def background_tasks(
     publisher: ReleasePublisher,
-    candidates: CandidateSource,
+    registry: Registry,
     models: Path,
     *,
     timestamp_seconds: int,
@@ -104,7 +118,7 @@ def background_tasks(
     """Return the coordinator's tasks, not yet started."""
 
     def publish() -> None:
-        publish_approved(publisher, candidates, models)
+        follow_registry(publisher, registry, models)
 
     def refresh() -> None:
         keep_timestamp_fresh(publisher)

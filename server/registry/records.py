@@ -20,6 +20,7 @@ Purpose = Literal["train", "evaluate"]
 RoundState = Literal["running", "finished", "failed"]
 Outcome = Literal["accepted", "refused", "failed", "late", "absent", "rejected"]
 CandidateState = Literal["waiting", "approved", "refused", "published"]
+ReleaseState = Literal["canary", "everywhere", "held", "withdrawn"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -200,7 +201,18 @@ class SiteForecast:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained model and the gate's verdicts, which stand in its draft."""
+    """A trained model and the gate's verdicts, which stand in its draft.
+
+    Attributes
+    ----------
+    sites : tuple of str or None
+        Its first ring, None for every site.
+    decided_by : str or None
+        The account that approved or refused it, ``policy`` where the campaign's settings did,
+        ``gate`` where a check failed; None while it waits, and for candidates of older versions.
+    reason : str or None
+        Why a person refused it, or rolled back to it.
+    """
 
     id: str
     campaign: str
@@ -209,11 +221,26 @@ class Candidate:
     draft: ReleaseDraft
     state: CandidateState
     created_at: datetime
+    sites: tuple[str, ...] | None = None
+    decided_by: str | None = None
+    decided_at: datetime | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
 class Release:
-    """A published release."""
+    """A published release.
+
+    Attributes
+    ----------
+    state : ReleaseState
+        Meant for ``sites`` alone (canary), for every site, held (whoever has it keeps it, nobody
+        else takes it), or withdrawn by a rollback.
+    sites : tuple of str or None
+        Its ring, None for every site.
+    changed_by : str or None
+        Who last changed the state, None while it is as it was published.
+    """
 
     version: int
     task: str
@@ -221,3 +248,7 @@ class Release:
     model_digest: str
     manifest: ReleaseManifest
     published_at: datetime
+    state: ReleaseState = "everywhere"
+    sites: tuple[str, ...] | None = None
+    changed_by: str | None = None
+    changed_at: datetime | None = None

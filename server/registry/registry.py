@@ -19,6 +19,7 @@ from common.database import migrate, open_database
 from common.errors import InputRefused, NotFound, RoundFailed, StoreError
 from common.evaluation import Metrics
 from common.recipe import Recipe
+from server.accounts.store import Accounts
 from server.registry import rows
 from server.registry.records import (
     Campaign,
@@ -33,6 +34,7 @@ from server.registry.records import (
     SiteForecast,
 )
 from server.registry.releases import ReleaseRecords
+from server.registry.rollouts import Ring
 from server.registry.sessions import Sessions, utc_now
 from server.registry.tables import (
     AUDIT,
@@ -56,11 +58,17 @@ class Registry(ReleaseRecords):
         As `common.database.open_database` opens it, the schema being up to date.
     anchor : Path, optional
         File of the audit log's newest line; see `common.anchor`.
+    first_ring : sequence of str, optional
+        The sites that take a release first which no person approves; by default every site.
     """
 
-    def __init__(self, engine: Engine, *, anchor: Path | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, anchor: Path | None = None, first_ring: Ring = None
+    ) -> None:
         remembered = Anchor(anchor) if anchor is not None else None
-        super().__init__(Sessions(engine), AuditLog(engine, AUDIT, anchor=remembered))
+        audit = AuditLog(engine, AUDIT, anchor=remembered)
+        super().__init__(Sessions(engine), audit, first_ring=first_ring)
+        self.accounts = Accounts(self._sessions, audit)
         self._engine = engine
 
     @classmethod
@@ -74,7 +82,8 @@ class Registry(ReleaseRecords):
         """
         engine = open_database(settings.database)
         migrate(engine, MIGRATIONS)
-        return cls(engine, anchor=settings.data / "audit-head.json")
+        anchor = settings.data / "audit-head.json"
+        return cls(engine, anchor=anchor, first_ring=settings.canary_sites or None)
 
     def close(self) -> None:
         """Close all connections."""

@@ -11,6 +11,7 @@ from common.release import ReleaseDraft, ReleaseManifest
 from server.audit import released
 from server.registry import rows
 from server.registry.records import Candidate, Release
+from server.registry.rollouts import Ring, Rollouts
 from server.registry.sessions import Sessions, utc_now
 from server.registry.tables import CandidateRow, ReleaseRow
 
@@ -22,11 +23,15 @@ class ReleaseRecords:
     ----------
     audit : AuditLog
         The coordinator's, in the same database. Releases are written into it here.
+    rollouts : Rollouts
+        Decisions on candidates and releases.
     """
 
-    def __init__(self, sessions: Sessions, audit: AuditLog) -> None:
+    def __init__(self, sessions: Sessions, audit: AuditLog, *, first_ring: Ring = None) -> None:
         self._sessions = sessions
+        self._first_ring = first_ring
         self.audit = audit
+        self.rollouts = Rollouts(sessions, audit)
 
     def add_candidate(
         self,
@@ -38,7 +43,8 @@ class ReleaseRecords:
     ) -> Candidate:
         """Record a candidate with the gate's verdicts, which stand in its draft.
 
-        It is refused when a check failed (or there is none), else approved or left waiting.
+        It is refused when a check failed (or there is none), else approved, for the first ring
+        that the coordinator's settings name, or left waiting for a person.
         """
         passed = bool(draft.gate) and all(check.passed for check in draft.gate)
         row = CandidateRow(
@@ -50,9 +56,25 @@ class ReleaseRecords:
             state="refused" if not passed else "approved" if approve else "waiting",
             created_at=utc_now(),
         )
+        if row.state != "waiting":
+            row.decided_by, row.decided_at = "policy" if passed else "gate", row.created_at
+            row.sites = rows.ring_text(self._first_ring) if passed else None
         with self._sessions.writing() as session:
             session.add(row)
         return rows.candidate(row)
+
+    def candidate(self, identifier: str) -> Candidate:
+        """Return a candidate.
+
+        Raises
+        ------
+        NotFound
+            If there is none of that id.
+        """
+        found = self._sessions.all(select(CandidateRow).where(CandidateRow.id == identifier))
+        if not found:
+            raise NotFound(f"There is no candidate {identifier!r}.")
+        return rows.candidate(found[0])
 
     def candidates(self, *, campaign: str | None = None) -> tuple[Candidate, ...]:
         """Return candidates, the newest first."""
@@ -101,13 +123,14 @@ class ReleaseRecords:
                     f"Candidate {name} is {candidate.state}.", code="candidate-not-approved"
                 )
             candidate.state = "published"
-            row = rows.release_row(manifest, utc_now())
+            row = rows.release_row(manifest, utc_now(), sites=candidate.sites)
             session.add(row)
         self.audit.append(released(manifest))
         return rows.release(row)
 
     def audit_releases(self) -> None:
-        """Write down releases that a crash kept out of the audit log."""
+        """Write down releases and decisions that a crash kept out of the audit log."""
+        self.rollouts.audit_decisions()
         written = {line.entry() for line in self.audit.lines(kinds=("released",))}
         for release in reversed(self.releases()):
             if released(release.manifest) not in written:
@@ -134,6 +157,14 @@ class ReleaseRecords:
         return rows.release(found[0])
 
     def champion(self, task: str) -> Release | None:
-        """Return the newest release of a task."""
+        """Return the newest release of a task that every site may take, or one on its way there.
+
+        A release in its first ring counts until there is one for every site; what was held or
+        withdrawn is nothing to start from, or to be compared with.
+        """
         found = self.releases(task=task)
-        return found[0] if found else None
+        for state in ("everywhere", "canary"):
+            newest = next((release for release in found if release.state == state), None)
+            if newest is not None:
+                return newest
+        return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import cast, overload
 
@@ -19,6 +21,7 @@ from server.registry.records import (
     Outcome,
     Purpose,
     Release,
+    ReleaseState,
     Round,
     RoundState,
     Site,
@@ -131,6 +134,10 @@ def candidate(row: CandidateRow) -> Candidate:
         draft=ReleaseDraft.model_validate_json(row.draft),
         state=cast("CandidateState", row.state),
         created_at=_utc(row.created_at),
+        sites=_ring(row.sites),
+        decided_by=row.decided_by,
+        decided_at=_utc(row.decided_at),
+        reason=row.reason,
     )
 
 
@@ -143,11 +150,17 @@ def release(row: ReleaseRow) -> Release:
         model_digest=row.model_digest,
         manifest=ReleaseManifest.model_validate_json(row.manifest),
         published_at=_utc(row.published_at),
+        state=cast("ReleaseState", row.state),
+        sites=_ring(row.sites),
+        changed_by=row.changed_by,
+        changed_at=_utc(row.changed_at),
     )
 
 
-def release_row(manifest: ReleaseManifest, now: datetime) -> ReleaseRow:
-    """Return a row for a manifest."""
+def release_row(
+    manifest: ReleaseManifest, now: datetime, *, sites: str | None = None
+) -> ReleaseRow:
+    """Return a row for a manifest; ``sites`` as in the candidate's row."""
     return ReleaseRow(
         version=manifest.version,
         task=manifest.task,
@@ -155,7 +168,18 @@ def release_row(manifest: ReleaseManifest, now: datetime) -> ReleaseRow:
         model_digest=manifest.model_digest,
         manifest=manifest.to_json().decode(),
         published_at=now,
+        state="everywhere" if sites is None else "canary",
+        sites=sites,
     )
+
+
+def ring_text(sites: Iterable[str] | None) -> str | None:
+    """Return a ring as its column holds it; None is every site."""
+    return None if sites is None else json.dumps(sorted(set(sites)))
+
+
+def _ring(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(json.loads(text))
 
 
 @overload

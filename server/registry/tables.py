@@ -131,7 +131,10 @@ class ForecastRow(Base):
 
 
 class CandidateRow(Base):
-    """A trained model that the release gate has judged."""
+    """A trained model that the release gate has judged, or an old one that is to come back.
+
+    ``sites`` is the JSON list of its first ring, NULL for every site.
+    """
 
     __tablename__ = "candidates"
     __table_args__ = (
@@ -139,19 +142,26 @@ class CandidateRow(Base):
     )
 
     id: Mapped[str] = mapped_column(String(63), primary_key=True)
-    campaign: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), unique=True)
+    campaign: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))
     model_digest: Mapped[str] = mapped_column(String(64))
     evaluation: Mapped[str | None] = mapped_column(Text)
     draft: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(9), index=True)
     created_at: Mapped[datetime] = mapped_column(Moment)
+    sites: Mapped[str | None] = mapped_column(Text)
+    decided_by: Mapped[str | None] = mapped_column(String(63))
+    decided_at: Mapped[datetime | None] = mapped_column(Moment)
+    reason: Mapped[str | None] = mapped_column(Text)
 
 
 class ReleaseRow(Base):
-    """A published release."""
+    """A published release. ``sites`` is the JSON list of its ring, NULL for every site."""
 
     __tablename__ = "releases"
-    __table_args__ = (UniqueConstraint("candidate"),)
+    __table_args__ = (
+        UniqueConstraint("candidate"),
+        CheckConstraint("state IN ('canary', 'everywhere', 'held', 'withdrawn')", name="state"),
+    )
 
     version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     task: Mapped[str] = mapped_column(String(63), index=True)
@@ -159,6 +169,38 @@ class ReleaseRow(Base):
     model_digest: Mapped[str] = mapped_column(String(64))
     manifest: Mapped[str] = mapped_column(Text)
     published_at: Mapped[datetime] = mapped_column(Moment)
+    state: Mapped[str] = mapped_column(String(10), server_default="everywhere")
+    sites: Mapped[str | None] = mapped_column(Text)
+    changed_by: Mapped[str | None] = mapped_column(String(63))
+    changed_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+class AccountRow(Base):
+    """A person's account, or a script's. ``password`` is an Argon2id hash, NULL without one."""
+
+    __tablename__ = "accounts"
+    __table_args__ = (CheckConstraint("role IN ('viewer', 'operator', 'approver')", name="role"),)
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    role: Mapped[str] = mapped_column(String(8))
+    password: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    changed_at: Mapped[datetime] = mapped_column(Moment)
+    disabled_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+class SessionRow(Base):
+    """A browser's session or a script's token, by the SHA-256 of its secret."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (CheckConstraint("kind IN ('browser', 'token')", name="kind"),)
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    account: Mapped[str] = mapped_column(ForeignKey("accounts.name"), index=True)
+    kind: Mapped[str] = mapped_column(String(7))
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    seen_at: Mapped[datetime] = mapped_column(Moment)
+    expires_at: Mapped[datetime] = mapped_column(Moment)
 
 
 AUDIT = audit_table(Base.metadata)

@@ -1,0 +1,1 @@
+"""Who may use the coordinator's page and interface, and as what."""

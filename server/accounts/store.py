@@ -1,0 +1,231 @@
+"""Accounts, browser sessions and script tokens in the registry's database.
+
+A secret is 32 random bytes; the database holds its SHA-256 alone, so that whoever reads it cannot
+sign in with what stands there. A browser's session ends when it was idle, when it is old, when its
+owner signs out, changes the password or is disabled; a script's token at its own date.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Literal, cast
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from common.audit import AuditLog
+from common.audit_entries import AccountChanged
+from common.errors import InputRefused, NotFound
+from server.accounts.passwords import hashed, matches
+from server.accounts.records import ROLES, Account, Role, SessionKind
+from server.registry.sessions import Sessions, utc_now
+from server.registry.tables import AccountRow, SessionRow
+
+NAME = re.compile(r"[a-z][a-z0-9._-]{1,62}")
+RESERVED = frozenset({"policy", "gate", "console"})
+SEEN_EVERY = timedelta(seconds=30)
+LONGEST_TOKEN = timedelta(days=366)
+
+Change = Literal["added", "role", "password", "token", "disabled", "enabled", "signed-in"]
+
+
+class Accounts:
+    """Who may sign in. Use it as ``registry.accounts``; ``by`` is who asks for a change."""
+
+    def __init__(
+        self, sessions: Sessions, audit: AuditLog, *, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._sessions = sessions
+        self._audit = audit
+        self._clock = clock
+
+    def add(self, name: str, role: Role, *, password: str | None, by: str) -> Account:
+        """Make an account; without a password it can only use tokens.
+
+        Raises
+        ------
+        InputRefused
+            With code ``account-name``, ``account-exists``, ``account-role`` or ``password-weak``.
+        """
+        _check_name(name)
+        _check_role(role)
+        now = self._clock()
+        row = AccountRow(name=name, role=role, created_at=now, changed_at=now)
+        row.password = None if password is None else hashed(password, name=name)
+        with self._sessions.writing() as session:
+            if session.get(AccountRow, name) is not None:
+                raise InputRefused(f"The account {name} exists already.", code="account-exists")
+            session.add(row)
+        self._note(name, "added", by)
+        return _account(row)
+
+    def all(self) -> tuple[Account, ...]:
+        """Return all accounts, by name."""
+        query = select(AccountRow).order_by(AccountRow.name)
+        return tuple(_account(row) for row in self._sessions.all(query))
+
+    def set_password(self, name: str, password: str, *, by: str) -> None:
+        """Change a password, and end all sessions and tokens; raises as `add`, or `NotFound`."""
+        with self._sessions.writing() as session:
+            row = _row(session, name)
+            row.password = hashed(password, name=name)
+            row.changed_at = self._clock()
+            _end_all(session, name)
+        self._note(name, "password", by)
+
+    def set_role(self, name: str, role: Role, *, by: str) -> None:
+        """Change a role; it holds from the next request on."""
+        _check_role(role)
+        with self._sessions.writing() as session:
+            row = _row(session, name)
+            row.role, row.changed_at = role, self._clock()
+        self._note(name, "role", by)
+
+    def disable(self, name: str, *, by: str) -> None:
+        """Shut an account out at once; it stays, for what it did is on record."""
+        with self._sessions.writing() as session:
+            row = _row(session, name)
+            row.disabled_at = row.disabled_at or self._clock()
+            _end_all(session, name)
+        self._note(name, "disabled", by)
+
+    def enable(self, name: str, *, by: str) -> None:
+        """Let a disabled account in again."""
+        with self._sessions.writing() as session:
+            _row(session, name).disabled_at = None
+        self._note(name, "enabled", by)
+
+    def verify(self, name: str, password: str) -> Account | None:
+        """Return the account if the password is right and it is not disabled; slow by design."""
+        with self._sessions.reading() as session:
+            row = session.get(AccountRow, name) if NAME.fullmatch(name) else None
+        right = matches(None if row is None else row.password, password)
+        return _account(row) if right and row is not None and row.disabled_at is None else None
+
+    def open_session(self, account: str, *, life: timedelta) -> str:
+        """Return the secret of a new browser session."""
+        secret = self._open(account, "browser", life)
+        self._note(account, "signed-in", account)
+        return secret
+
+    def issue_token(self, account: str, *, life: timedelta, by: str) -> str:
+        """Return the secret of a new token for scripts, with the account's role.
+
+        Raises
+        ------
+        NotFound, InputRefused
+            If there is no such account, or with code ``token-life``.
+        """
+        if not timedelta(0) < life <= LONGEST_TOKEN:
+            raise InputRefused("A token lives for at most a year.", code="token-life")
+        secret = self._open(account, "token", life)
+        self._note(account, "token", by)
+        return secret
+
+    def _open(self, account: str, kind: SessionKind, life: timedelta) -> str:
+        secret, now = secrets.token_urlsafe(32), self._clock()
+        with self._sessions.writing() as session:
+            _row(session, account)
+            session.execute(delete(SessionRow).where(SessionRow.expires_at <= now))
+            session.add(
+                SessionRow(
+                    digest=_digest(secret),
+                    account=account,
+                    kind=kind,
+                    created_at=now,
+                    seen_at=now,
+                    expires_at=now + life,
+                )
+            )
+        return secret
+
+    def session(
+        self, secret: str, *, kind: SessionKind, idle: timedelta, touch: bool = True
+    ) -> Account | None:
+        """Return whose secret this is, None where it has ended.
+
+        Parameters
+        ----------
+        secret : str
+            From a cookie or a header.
+        kind : str
+            A token is no session, and the other way round.
+        idle : timedelta
+            How long a browser's session lives without a request.
+        touch : bool, default True
+            Whether this request counts for that; a page that refreshes itself does not.
+        """
+        now = self._clock()
+        with self._sessions.reading() as session:
+            row = session.get(SessionRow, _digest(secret))
+            if row is None or row.kind != kind or _utc(row.expires_at) <= now:
+                return None
+            if kind == "browser" and _utc(row.seen_at) + idle <= now:
+                return None
+            owner = session.get(AccountRow, row.account)
+        if owner is None or owner.disabled_at is not None:
+            return None
+        if touch and now - _utc(row.seen_at) >= SEEN_EVERY:
+            with self._sessions.writing() as session:
+                seen = session.get(SessionRow, _digest(secret))
+                if seen is not None:
+                    seen.seen_at = now
+        return _account(owner)
+
+    def close_session(self, secret: str) -> None:
+        """End a session; harmless where it has ended."""
+        with self._sessions.writing() as session:
+            session.execute(delete(SessionRow).where(SessionRow.digest == _digest(secret)))
+
+    def _note(self, account: str, change: Change, by: str) -> None:
+        self._audit.append(AccountChanged(account=account, change=change, by=by))
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _end_all(session: Session, name: str) -> None:
+    session.execute(delete(SessionRow).where(SessionRow.account == name))
+
+
+def _row(session: Session, name: str) -> AccountRow:
+    row = session.get(AccountRow, name, with_for_update=True)
+    if row is None:
+        raise NotFound(
+            f"There is no account {name!r}.", action="`wardround coordinator user list` names them."
+        )
+    return row
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name) or name in RESERVED or name.startswith("console-"):
+        raise InputRefused(
+            f"{name!r} cannot be an account's name.",
+            action="Use 2 to 63 of a-z, 0-9, dot, dash and underscore, beginning with a letter.",
+            code="account-name",
+        )
+
+
+def _check_role(role: str) -> None:
+    if role not in ROLES:
+        raise InputRefused(f"The roles are {', '.join(ROLES)}.", code="account-role")
+
+
+def _account(row: AccountRow) -> Account:
+    return Account(
+        name=row.name,
+        role=cast("Role", row.role),
+        created_at=_utc(row.created_at),
+        changed_at=_utc(row.changed_at),
+        disabled_at=None if row.disabled_at is None else _utc(row.disabled_at),
+        has_password=row.password is not None,
+    )
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

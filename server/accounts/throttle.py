@@ -1,0 +1,79 @@
+"""Slowing down whoever guesses passwords, by account and by address, in memory.
+
+The first tries are free; from then on each one doubles the wait before the next. A try is counted
+before it is checked, so that many at once are no way around. A restart forgets the counts; what
+stands behind them, Argon2id at two guesses at a time, it does not.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common.errors import Busy
+
+FREE_BY_ACCOUNT = 5
+FREE_BY_ADDRESS = 20
+LONGEST_WAIT_SECONDS = 900.0
+FORGET_SECONDS = 3600.0
+MOST_KEYS = 10_000
+
+
+@dataclass
+class _Tries:
+    count: int = 0
+    last: float = 0.0
+    until: float = 0.0
+
+
+class Throttle:
+    """Counts failed tries by key; ``clock`` returns seconds."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tries: OrderedDict[tuple[str, str], _Tries] = OrderedDict()
+
+    def attempt(self, account: str, address: str) -> None:
+        """Count a try that is about to be made.
+
+        Raises
+        ------
+        Busy
+            With code ``sign-in-throttled``, if account or address must wait; it is not counted.
+        """
+        keys = ((("account", account), FREE_BY_ACCOUNT), (("address", address), FREE_BY_ADDRESS))
+        now = self._clock()
+        with self._lock:
+            known = [(self._known(key, now), free) for key, free in keys]
+            wait = max(tries.until for tries, _ in known) - now
+            if wait > 0:
+                raise Busy(
+                    "There were too many tries with a wrong password.",
+                    action=f"Wait {wait:.0f} s and try again.",
+                    code="sign-in-throttled",
+                )
+            for tries, free in known:
+                tries.count, tries.last = tries.count + 1, now
+                if tries.count >= free:
+                    tries.until = now + min(2.0 ** (tries.count - free), LONGEST_WAIT_SECONDS)
+
+    def succeeded(self, account: str, address: str) -> None:
+        """Forget an account's failures, and this one try of the address."""
+        with self._lock:
+            self._tries.pop(("account", account), None)
+            tries = self._tries.get(("address", address))
+            if tries is not None:
+                tries.count, tries.until = max(0, tries.count - 1), 0.0
+
+    def _known(self, key: tuple[str, str], now: float) -> _Tries:
+        tries = self._tries.get(key)
+        if tries is None or now - tries.last > FORGET_SECONDS:
+            tries = self._tries[key] = _Tries(last=now)
+        self._tries.move_to_end(key)
+        while len(self._tries) > MOST_KEYS:
+            self._tries.popitem(last=False)
+        return tries
