@@ -13,9 +13,9 @@ from common.plan import Identifier
 from common.recipe import AggregationSpec, LocalTraining, Recipe, ServerOptimizer
 from common.records import Forecast, Receipt
 from common.release import ReleaseDraft, ReleaseManifest
+from server.registry.campaign_states import CampaignState
 
 Scope = Literal["all", "bias", "head"]
-CampaignState = Literal["created", "running", "finished", "failed"]
 Purpose = Literal["train", "evaluate"]
 RoundState = Literal["running", "finished", "failed"]
 Outcome = Literal["accepted", "refused", "failed", "late", "absent", "rejected"]
@@ -90,7 +90,20 @@ class Site:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A campaign. ``initial_digest`` names the weights in ``data/models`` that it starts from."""
+    """A campaign.
+
+    Attributes
+    ----------
+    initial_digest : str
+        Names the weights in ``data/models`` that it starts from.
+    failure : str or None
+        Why it failed or was interrupted.
+    epoch : int
+        How many ServerApps have taken it; only the newest may write.
+    launches : int
+        Flower runs that were started for it since its last finished round, the newest at
+        ``launched_at``.
+    """
 
     id: str
     recipe: Recipe
@@ -103,6 +116,9 @@ class Campaign:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    epoch: int = 0
+    launches: int = 0
+    launched_at: datetime | None = None
 
     @property
     def private(self) -> bool:

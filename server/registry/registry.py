@@ -11,20 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sqlalchemy import Engine, select
-from sqlalchemy.orm import Session
 
 from common.anchor import Anchor
 from common.audit import AuditLog
 from common.database import migrate, open_database
-from common.errors import InputRefused, NotFound, RoundFailed, StoreError
+from common.errors import InputRefused, NotFound, StoreError
 from common.evaluation import Metrics
 from common.recipe import Recipe
 from server.accounts.store import Accounts
 from server.registry import rows
+from server.registry.campaign_moves import CampaignMoves, campaign_row
+from server.registry.campaign_states import CampaignState
 from server.registry.records import (
     Campaign,
     CampaignSettings,
-    CampaignState,
     Contribution,
     Deviation,
     Purpose,
@@ -69,6 +69,7 @@ class Registry(ReleaseRecords):
         audit = AuditLog(engine, AUDIT, anchor=remembered)
         super().__init__(Sessions(engine), audit, first_ring=first_ring)
         self.accounts = Accounts(self._sessions, audit)
+        self.moves = CampaignMoves(self._sessions, self.audit, self.fence)
         self._engine = engine
 
     @classmethod
@@ -150,7 +151,7 @@ class Registry(ReleaseRecords):
             If there is none of that id.
         """
         with self._sessions.reading() as session:
-            return rows.campaign(_campaign(session, identifier))
+            return rows.campaign(campaign_row(session, identifier))
 
     def campaigns(self, *, state: CampaignState | None = None) -> tuple[Campaign, ...]:
         """Return campaigns, the newest first."""
@@ -160,62 +161,60 @@ class Registry(ReleaseRecords):
         return tuple(rows.campaign(row) for row in self._sessions.all(query))
 
     def start_campaign(self, identifier: str, *, flower_run: int | None = None) -> Campaign:
-        """Take a created campaign into the running state; only one caller can.
+        """Drive a created or interrupted campaign from now on; only one caller can.
+
+        Later writes of this registry into it are refused (code ``campaign-lost``) once it is
+        taken away.
 
         Raises
         ------
         NotFound
             If there is none of that id.
         RoundFailed
-            With code ``campaign-started``, if it was started before.
+            With code ``campaign-state``, if it cannot be taken.
         """
-        with self._sessions.writing() as session:
-            row = _campaign(session, identifier, lock=True)
-            if row.state != "created":
-                raise RoundFailed(
-                    f"Campaign {identifier} is {row.state} already.",
-                    action="Create a new campaign.",
-                    code="campaign-started",
-                )
-            row.state, row.started_at = "running", utc_now()
-            row.flower_run = None if flower_run is None else str(flower_run)
-        return rows.campaign(row)
+        return self.moves.take(identifier, flower_run=flower_run)
 
     def finish_campaign(self, identifier: str) -> None:
         """Mark a campaign as finished."""
-        self._end_campaign(identifier, "finished", None)
+        self.moves.finish(identifier)
 
     def fail_campaign(self, identifier: str, reason: str) -> None:
-        """Mark a campaign and its open rounds as failed, unless it is finished."""
-        self._end_campaign(identifier, "failed", reason)
-
-    def _end_campaign(self, identifier: str, state: CampaignState, reason: str | None) -> None:
-        with self._sessions.writing() as session:
-            row = _campaign(session, identifier, lock=True)
-            if row.state in ("finished", "failed"):
-                return
-            row.state, row.failure, row.finished_at = state, reason, utc_now()
-            query = select(RoundRow).where(
-                RoundRow.campaign == identifier, RoundRow.state == "running"
-            )
-            for open_round in session.scalars(query):
-                open_round.state, open_round.finished_at = "failed", utc_now()
+        """Mark a campaign and its open rounds as failed, unless it has ended."""
+        self.moves.fail(identifier, reason)
 
     def start_round(
         self, campaign: str, number: int, *, purpose: Purpose, base_digest: str
     ) -> None:
-        """Record that a round begins."""
+        """Record that a round begins, or goes on after an interruption.
+
+        Raises
+        ------
+        StoreError
+            With code ``registry-conflict``, if it is finished, or began from another model.
+        """
         with self._sessions.writing() as session:
-            session.add(
-                RoundRow(
-                    campaign=campaign,
-                    number=number,
-                    purpose=purpose,
-                    state="running",
-                    base_digest=base_digest,
-                    started_at=utc_now(),
+            self.fence.check(session, campaign)
+            row = session.get(RoundRow, (campaign, number))
+            if row is None:
+                session.add(
+                    RoundRow(
+                        campaign=campaign,
+                        number=number,
+                        purpose=purpose,
+                        state="running",
+                        base_digest=base_digest,
+                        started_at=utc_now(),
+                    )
                 )
-            )
+                return
+            if row.state == "finished" or (row.purpose, row.base_digest) != (purpose, base_digest):
+                raise StoreError(
+                    f"Round {number} of campaign {campaign} is {row.state} already.",
+                    meaning="Two programs write the same campaign.",
+                    code="registry-conflict",
+                )
+            row.state, row.finished_at = "running", None
 
     def end_round(
         self,
@@ -228,10 +227,13 @@ class Registry(ReleaseRecords):
     ) -> None:
         """Record how a round ended; ``metrics`` are of its base model."""
         with self._sessions.writing() as session:
+            self.fence.check(session, campaign)
             row = session.get(RoundRow, (campaign, number))
             if row is None:
                 raise NotFound(f"Campaign {campaign} has no round {number}.")
             row.state, row.finished_at = state, utc_now()
+            if state == "finished":
+                campaign_row(session, campaign, lock=True).launches = 0
             row.aggregate_digest = aggregate_digest
             row.metrics = None if metrics is None else metrics.model_dump_json()
 
@@ -243,6 +245,7 @@ class Registry(ReleaseRecords):
     def record_contribution(self, contribution: Contribution) -> None:
         """Record what became of a request, in place of an earlier record of the same attempt."""
         with self._sessions.writing() as session:
+            self.fence.check(session, contribution.campaign)
             session.merge(rows.contribution_row(contribution, utc_now()))
 
     def note_deviations(
@@ -254,6 +257,7 @@ class Registry(ReleaseRecords):
             row.campaign == campaign, row.round == number, row.outcome == "accepted"
         )
         with self._sessions.writing() as session:
+            self.fence.check(session, campaign)
             for found in session.scalars(query):
                 if found.site in deviations:
                     found.update_cosine = deviations[found.site].cosine
@@ -262,6 +266,7 @@ class Registry(ReleaseRecords):
     def record_forecasts(self, campaign: str, forecasts: Sequence[SiteForecast]) -> None:
         """Record what the sites said that a campaign would cost them."""
         with self._sessions.writing() as session:
+            self.fence.check(session, campaign)
             for told in forecasts:
                 detail = told.forecast
                 session.merge(
@@ -291,13 +296,3 @@ class Registry(ReleaseRecords):
             query = query.where(row.round == number)
         query = query.order_by(row.round, row.attempt, row.site)
         return tuple(rows.contribution(found) for found in self._sessions.all(query))
-
-
-def _campaign(session: Session, identifier: str, *, lock: bool = False) -> CampaignRow:
-    row = session.get(CampaignRow, identifier, with_for_update=lock)
-    if row is None:
-        raise NotFound(
-            f"There is no campaign {identifier!r}.",
-            action="`wardround coordinator campaign list` names them.",
-        )
-    return row

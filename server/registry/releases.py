@@ -10,6 +10,7 @@ from common.evaluation import SiteEvaluation
 from common.release import ReleaseDraft, ReleaseManifest
 from server.audit import released
 from server.registry import rows
+from server.registry.campaign_moves import Fence
 from server.registry.records import Candidate, Release
 from server.registry.rollouts import Ring, Rollouts
 from server.registry.sessions import Sessions, utc_now
@@ -29,6 +30,7 @@ class ReleaseRecords:
 
     def __init__(self, sessions: Sessions, audit: AuditLog, *, first_ring: Ring = None) -> None:
         self._sessions = sessions
+        self.fence = Fence()
         self._first_ring = first_ring
         self.audit = audit
         self.rollouts = Rollouts(sessions, audit)
@@ -60,6 +62,7 @@ class ReleaseRecords:
             row.decided_by, row.decided_at = "policy" if passed else "gate", row.created_at
             row.sites = rows.ring_text(self._first_ring) if passed else None
         with self._sessions.writing() as session:
+            self.fence.check(session, row.campaign)
             session.add(row)
         return rows.candidate(row)
 

@@ -11,10 +11,10 @@ from common.evaluation import Metrics, SiteEvaluation
 from common.recipe import Recipe
 from common.records import Forecast, Receipt
 from common.release import ReleaseDraft, ReleaseManifest
+from server.registry.campaign_states import CampaignState
 from server.registry.records import (
     Campaign,
     CampaignSettings,
-    CampaignState,
     Candidate,
     CandidateState,
     Contribution,
@@ -54,6 +54,9 @@ def campaign(row: CampaignRow) -> Campaign:
         initial_digest=row.initial_digest,
         flower_run=row.flower_run,
         failure=row.failure,
+        epoch=row.epoch,
+        launches=row.launches,
+        launched_at=_utc(row.launched_at),
         created_at=_utc(row.created_at),
         started_at=_utc(row.started_at),
         finished_at=_utc(row.finished_at),

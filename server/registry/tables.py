@@ -49,22 +49,33 @@ class SiteRow(Base):
 
 
 class CampaignRow(Base):
-    """A campaign: a recipe, its settings, and the model that it starts from."""
+    """A campaign: a recipe, its settings, and the model that it starts from.
+
+    ``epoch`` counts the ServerApps that took it; ``launches`` the Flower runs that were started
+    for it since its last finished round.
+    """
 
     __tablename__ = "campaigns"
     __table_args__ = (
-        CheckConstraint("state IN ('created', 'running', 'finished', 'failed')", name="state"),
+        CheckConstraint(
+            "state IN ('created', 'running', 'interrupted', 'pausing', 'paused', 'finished', "
+            "'failed', 'cancelled')",
+            name="state",
+        ),
     )
 
     id: Mapped[str] = mapped_column(String(63), primary_key=True)
     task: Mapped[str] = mapped_column(String(63), index=True)
     recipe: Mapped[str] = mapped_column(Text)
     settings: Mapped[str] = mapped_column(Text)
-    state: Mapped[str] = mapped_column(String(8))
+    state: Mapped[str] = mapped_column(String(11))
     base_release: Mapped[int | None] = mapped_column(Integer)
     initial_digest: Mapped[str] = mapped_column(String(64))
     flower_run: Mapped[str | None] = mapped_column(String(20))
     failure: Mapped[str | None] = mapped_column(Text)
+    epoch: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    launches: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    launched_at: Mapped[datetime | None] = mapped_column(Moment)
     created_at: Mapped[datetime] = mapped_column(Moment)
     started_at: Mapped[datetime | None] = mapped_column(Moment)
     finished_at: Mapped[datetime | None] = mapped_column(Moment)
