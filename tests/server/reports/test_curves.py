@@ -1,0 +1,65 @@
+"""Curves from histograms against scikit-learn on the same scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import auc, precision_recall_curve, roc_curve
+
+from common.score_histogram import ScoreHistogram, bin_scores
+from server.reports import curves
+
+RNG = np.random.default_rng(7)
+LABELS = RNG.random(600) < 0.3
+SCORES = 1 / (1 + np.exp(-RNG.normal(np.where(LABELS, 1.0, -0.5), 1.2)))
+BINS = bin_scores(SCORES)
+POSITIVE = ScoreHistogram.count(BINS[LABELS], 1)
+NEGATIVE = ScoreHistogram.count(BINS[~LABELS], 1)
+NOTHING = ScoreHistogram()
+
+
+def area(points: curves.Points) -> float:
+    xs, ys = zip(*points, strict=True)
+    return float(auc(xs, ys))
+
+
+def test_the_roc_curve_encloses_the_area_of_scikit_learn() -> None:
+    false, true, _ = roc_curve(LABELS, SCORES)
+    points = curves.roc_curve(POSITIVE, NEGATIVE)
+    assert points[0] == (0.0, 0.0)
+    assert points[-1] == (1.0, 1.0)
+    assert len(points) <= curves.DRAWN + 2
+    assert area(points) == pytest.approx(auc(false, true), abs=0.005)
+
+
+def test_the_precision_recall_curve_is_that_of_scikit_learn() -> None:
+    precision, recall, _ = precision_recall_curve(LABELS, SCORES)
+    points = curves.precision_recall_curve(POSITIVE, NEGATIVE)
+    assert area(points) == pytest.approx(auc(recall, precision), abs=0.01)
+
+
+def test_calibration_is_that_of_the_exact_scores() -> None:
+    bins = np.minimum((SCORES * 10).astype(int), 9)
+    gaps = [
+        (bins == b).mean() * abs(SCORES[bins == b].mean() - LABELS[bins == b].mean())
+        for b in np.unique(bins)
+    ]
+    found = curves.reliability(POSITIVE, NEGATIVE)
+    assert found is not None
+    assert found.error == pytest.approx(sum(gaps), abs=1e-3)
+    assert len(found.points) == len(gaps)
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7])
+def test_rates_at_a_threshold_are_exact(threshold: float) -> None:
+    rates = curves.rates_at(threshold, POSITIVE, NEGATIVE)
+    assert rates is not None
+    assert rates[0] == pytest.approx((SCORES[LABELS] >= threshold).mean(), abs=2e-3)
+    assert rates[1] == pytest.approx((SCORES[~LABELS] < threshold).mean(), abs=2e-3)
+
+
+def test_nothing_is_drawn_of_nobody() -> None:
+    assert curves.roc_curve(NOTHING, NEGATIVE) == ()
+    assert curves.precision_recall_curve(POSITIVE, NOTHING) == ()
+    assert curves.reliability(NOTHING, NOTHING) is None
+    assert curves.rates_at(0.5, NOTHING, NEGATIVE) is None
