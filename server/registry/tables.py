@@ -214,4 +214,57 @@ class SessionRow(Base):
     expires_at: Mapped[datetime] = mapped_column(Moment)
 
 
+class TriggerRow(Base):
+    """A rule by which a task is trained again; ``rule``, ``recipe`` and ``plan`` are JSON.
+
+    ``looked_at`` is the moment up to which a schedule was held against the clock.
+    """
+
+    __tablename__ = "triggers"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    task: Mapped[str] = mapped_column(String(63), index=True)
+    rule: Mapped[str] = mapped_column(Text)
+    recipe: Mapped[str] = mapped_column(Text)
+    plan: Mapped[str] = mapped_column(Text)
+    starts: Mapped[bool] = mapped_column(Boolean)
+    approved_by: Mapped[str | None] = mapped_column(String(63))
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    looked_at: Mapped[datetime] = mapped_column(Moment)
+    standing: Mapped[str | None] = mapped_column(Text)
+
+
+class FiringRow(Base):
+    """One firing. A trigger fires once for one ``slot``, whatever the clock does."""
+
+    __tablename__ = "firings"
+    __table_args__ = (
+        UniqueConstraint("trigger", "slot"),
+        CheckConstraint("state IN ('firing', 'fired', 'failed')", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    trigger: Mapped[str] = mapped_column(String(63))
+    task: Mapped[str] = mapped_column(String(63))
+    slot: Mapped[str] = mapped_column(String(63))
+    state: Mapped[str] = mapped_column(String(6))
+    reason: Mapped[str] = mapped_column(Text)
+    fired_at: Mapped[datetime] = mapped_column(Moment)
+    campaign: Mapped[str | None] = mapped_column(String(63))
+    code: Mapped[str | None] = mapped_column(String(63))
+
+
+class SignalRow(Base):
+    """The last that a site said of itself beside the rounds: new cases in bands, or drift."""
+
+    __tablename__ = "signals"
+    __table_args__ = (CheckConstraint("kind IN ('new-cases', 'drift')", name="kind"),)
+
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"), primary_key=True)
+    task: Mapped[str] = mapped_column(String(63), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(9), primary_key=True)
+    level: Mapped[int] = mapped_column(Integer)
+    reported_at: Mapped[datetime] = mapped_column(Moment)
+
+
 AUDIT = audit_table(Base.metadata)
