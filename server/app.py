@@ -14,20 +14,26 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.errors import ConfigurationError, WardroundError
+from common.errors import ConfigurationError, NotFound, RoundFailed, WardroundError
 from common.signing import SigningKey
+from server.audit import note_candidate
 from server.model_store import ModelStore
 from server.registry.records import Candidate
 from server.registry.registry import Registry
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.clock import Clock, SystemClock
+from server.rounds.driver import campaign_folder, driving
 from server.rounds.exchange import Link
-from server.rounds.loop import CampaignRun
+from server.rounds.kept_answers import remove_answers
+from server.rounds.loop import CampaignPaused, CampaignRun
 from server.rounds.preflight import preflight
 from server.rounds.site_directory import SiteDirectory
 from server.settings import CoordinatorSettings
 
 logger = logging.getLogger(__name__)
+
+KINDS = ("candidate", "gate-decision")
+"""Of the audit lines that a candidate has."""
 
 FOLDER_VARIABLE = "WARDROUND_COORDINATOR_FOLDER"
 
@@ -59,29 +65,58 @@ def run_campaign(
     flower_run: int | None = None,
     clock: Clock | None = None,
 ) -> Candidate | None:
-    """Run a created campaign to its candidate, and say in the registry how it ended.
+    """Run a created or interrupted campaign, and say in the registry how it ended.
 
-    None where the campaign was only to ask the sites what it would cost them.
+    None where the campaign was only to ask the sites what it would cost them, or was paused.
+
+    A campaign that was interrupted goes on from its newest checkpoint; so does one whose
+    ServerApp was killed before it could say so. Where this one ends without the campaign's being
+    over, the campaign is interrupted, and the next one goes on.
 
     Raises
     ------
+    RoundFailed
+        With code ``campaign-state``, if it cannot be driven, or ``campaign-driven``, if another
+        process on this machine drives it.
     WardroundError
         What made it fail; the registry says it, too.
     """
     registry = Registry.open(settings)
+    folder = campaign_folder(settings, identifier)
     try:
-        campaign = registry.start_campaign(identifier, flower_run=flower_run)
-        try:
-            candidate = _run(grid, settings, registry, campaign.id, clock or SystemClock())
-        except BaseException as error:  # an interrupted campaign must not look as if it ran on
-            reason = error.line() if isinstance(error, WardroundError) else type(error).__name__
-            logger.error("campaign-failed campaign=%s reason=%s", identifier, reason)
-            registry.fail_campaign(identifier, reason)
-            raise
-        registry.finish_campaign(identifier)
-        return candidate
+        registry.campaign(identifier)
+        with driving(folder):
+            registry.moves.interrupt(identifier, "Its ServerApp was killed.", code="driver-gone")
+            registry.start_campaign(identifier, flower_run=flower_run)
+            return _drive(grid, settings, registry, identifier, clock or SystemClock())
     finally:
         registry.close()
+
+
+def _drive(
+    grid: Grid, settings: CoordinatorSettings, registry: Registry, identifier: str, clock: Clock
+) -> Candidate | None:
+    moves, folder = registry.moves, campaign_folder(settings, identifier)
+    try:
+        candidate = _run(grid, settings, registry, identifier, clock)
+        moves.finish(identifier)
+    except CampaignPaused:
+        moves.settle(identifier)
+        return None
+    except BaseException as error:  # a campaign that nobody drives must not look as if it ran on
+        reason = error.line() if isinstance(error, WardroundError) else type(error).__name__
+        code = error.code if isinstance(error, WardroundError) else "unexpected"
+        logger.error("campaign-ended campaign=%s reason=%s", identifier, reason)
+        if code == "campaign-lost":
+            raise
+        if isinstance(error, RoundFailed | NotFound | ConfigurationError):
+            moves.fail(identifier, reason, code=code)
+            remove_answers(folder)
+        else:
+            moves.interrupt(identifier, reason, code=code)
+        raise
+    remove_answers(folder)
+    return candidate
 
 
 def _run(
@@ -98,9 +133,15 @@ def _run(
         settings=campaign.settings,
         plan_seconds=settings.plan_seconds,
     )
-    preflight(link, campaign)
+    done = registry.candidates(campaign=identifier)
+    if done:  # killed after its last deed
+        if not any(f'"{done[0].id}"' in line.body for line in registry.audit.lines(kinds=KINDS)):
+            note_candidate(registry.audit, done[0])
+        return done[0]
+    if not registry.rounds(identifier):
+        preflight(link, campaign)
     if campaign.settings.only_preflight:
         return None
     models = ModelStore(settings.models)
-    checkpoints = Checkpoints(models, settings.data / "campaigns" / campaign.id, clock)
+    checkpoints = Checkpoints(models, campaign_folder(settings, identifier))
     return CampaignRun(campaign, link=link, models=models, checkpoints=checkpoints).run()

@@ -19,6 +19,7 @@ from common.release import ReleaseManifest
 from common.wire import content_of
 from server.registry.records import Candidate
 from server.release_gate import failures
+from server.rounds.kept_answers import AnswerHeader
 
 
 def note_plan(log: AuditLog, site: str, plan: RoundPlan, signed: SignedPlan) -> None:
@@ -55,6 +56,24 @@ def note_taken(
             update_digest=reply.update.digest if reply.update is not None else None,
             bytes=content.bytes,
             sha256=content.sha256,
+        )
+    )
+
+
+def note_kept(log: AuditLog, answer: AnswerHeader, plan: RoundPlan) -> None:
+    """Write down a reply that passed all checks before a crash, unless that was done."""
+    for line in log.lines(kinds=("reply-taken",)):
+        if f'"{plan.nonce}"' in line.body:
+            return
+    log.append(
+        ReplyTaken(
+            site=answer.site,
+            campaign=plan.campaign,
+            round=plan.round,
+            nonce=plan.nonce,
+            update_digest=answer.receipt.update_digest,
+            bytes=answer.bytes,
+            sha256=answer.sha256,
         )
     )
 

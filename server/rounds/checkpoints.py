@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from common.errors import StoreError
 from common.update import Tensors
 from server.model_store import ModelStore, read_tensors, write_tensors
-from server.rounds.clock import Clock
 
 KEPT = 2
-INTERVAL_SECONDS = 60.0
 _NAME = re.compile(r"(\d{6})-([0-9a-f]{64})\.safetensors")
 
 
@@ -32,8 +30,8 @@ class Checkpoints:
     """The newest two checkpoints of a campaign.
 
     The weights are written before the state that names them, so that a crash in between leaves
-    the previous checkpoint whole. Writing is skipped when the last one is under a minute old:
-    a checkpoint of a large network can take longer than a round of a small one.
+    the previous checkpoint whole. Both are on disk before `save` returns, and a round is marked
+    as finished only then: every finished round can be gone on from.
 
     Parameters
     ----------
@@ -41,23 +39,11 @@ class Checkpoints:
         Holds the weights.
     folder : Path
         Holds the states, ``<round>-<digest>.safetensors``.
-    clock : Clock
-        For the interval.
     """
 
-    def __init__(
-        self,
-        models: ModelStore,
-        folder: Path,
-        clock: Clock,
-        *,
-        interval_seconds: float = INTERVAL_SECONDS,
-    ) -> None:
+    def __init__(self, models: ModelStore, folder: Path) -> None:
         self._models = models
         self._folder = folder
-        self._clock = clock
-        self._interval = interval_seconds
-        self._due = clock.monotonic() + interval_seconds
         self._protected: set[str] = set()
 
     @property
@@ -69,21 +55,17 @@ class Checkpoints:
         """Never remove these weights: something else refers to them."""
         self._protected.add(digest)
 
-    def save(self, number: int, digest: str, weights: Tensors, state: Tensors) -> bool:
-        """Write a checkpoint if one is due; return whether it was.
+    def save(self, number: int, digest: str, weights: Tensors, state: Tensors) -> None:
+        """Write a checkpoint.
 
         Raises
         ------
         StoreError
             If the disk failed.
         """
-        if self._clock.monotonic() < self._due:
-            return False
         self._models.save(weights, digest=digest)
         write_tensors(self._folder / f"{number:06d}-{digest}.safetensors", dict(state))
         self._prune(KEPT)
-        self._due = self._clock.monotonic() + self._interval
-        return True
 
     def newest(self) -> Checkpoint | None:
         """Return the newest checkpoint that can be read; None when there is none."""

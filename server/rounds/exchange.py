@@ -1,10 +1,11 @@
 """One exchange with the sites: requests out, replies in, and who failed and why.
 
-No wait is endless: sites have a time to connect in, an attempt has a deadline, and attempts are
-counted. Within a round, attempts add up: a site whose answer was accepted is not asked again
-(its privacy is spent), one that is still at work is given more time, and only one that failed
-is sent a new plan. A refusal or a bad update stands for the round. While a quorum is out of
-reach nobody is asked to train, since that would spend privacy for nothing.
+No wait is endless: sites have a time to connect in, each has a deadline after its own pace
+(`server.rounds.site_pace`), and attempts are counted. Within a round, attempts add up: a site
+whose answer was accepted is not asked again (its privacy is spent), one that is still at work is
+given more time, and only one that failed is sent a new plan. A refusal or a bad update stands for
+the round. While a quorum is out of reach nobody is asked to train, since that would spend privacy
+for nothing.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from common.errors import UpdateRefused
 from common.plan import sign_plan
 from common.records import Receipt, SiteReply
 from common.signing import SigningKey
-from common.wire import records_to_reply, request_to_records
-from server.audit import note_plan, note_refused, note_taken
+from common.wire import Content, content_of, records_to_reply, request_to_records
+from server.audit import note_kept, note_plan, note_refused, note_taken
 from server.registry.records import CampaignSettings, Contribution, Outcome
 from server.registry.registry import Registry
 from server.rounds.clock import Backoff, Clock
 from server.rounds.exchange_records import Collected, Request
+from server.rounds.kept_answers import AnswerHeader
 from server.rounds.site_directory import SiteDirectory
+from server.rounds.site_pace import SitePace
 from server.rounds.update_checks import Expected, check_reply
 
 logger = logging.getLogger(__name__)
@@ -48,8 +51,9 @@ FLOWER_ERRORS = {
 }
 """Flower's `ErrorCode`, whose numbers are all that is taken from an error reply: never its text."""
 
-Take = Callable[[SiteReply, Receipt, Expected], float | None]
-"""Checks and takes in a reply; returns its update's norm, or raises UpdateRefused."""
+Take = Callable[[SiteReply, Receipt, Expected, Content], float | None]
+"""Checks and takes in a reply, so that it is not lost; returns its update's norm, or raises
+UpdateRefused."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,11 @@ class _Open:
     sent: float
     expected: Expected
 
+    @property
+    def site(self) -> str:
+        """Who was asked."""
+        return self.expected.site
+
 
 class Exchange:
     """One round's requests and replies.
@@ -95,17 +104,25 @@ class Exchange:
         self._collected = Collected(request.quorum)
         self._open: dict[str, _Open] = {}
         self._settled: set[str] = set()
+        registry, campaign = link.registry, request.plan.campaign
+        told = registry.contributions(campaign)
+        self._pace = SitePace(told, maximum=link.settings.round_deadline_seconds)
+        before = [c for c in told if c.round == request.number]
+        self._earlier = max((c.attempt for c in before), default=0)
+        accepted = {c.site for c in before if c.outcome == "accepted"}
+        for header in request.kept:
+            self._use(header, known=header.site in accepted)
 
     def collect(self) -> Collected:
         """Ask all connected sites until a quorum succeeded, or attempts are used up."""
         attempts = self._link.settings.attempts
-        for attempt in range(1, attempts + 1):
-            self._ask(attempt)
-            self._receive()
+        for number in range(1, attempts + 1):
+            self._ask(self._earlier + number)
+            self._receive(number)
             if self._collected.met:
                 break
-            if attempt < attempts:
-                pause = PAUSE_SECONDS[min(attempt, len(PAUSE_SECONDS)) - 1]
+            if number < attempts:
+                pause = PAUSE_SECONDS[min(number, len(PAUSE_SECONDS)) - 1]
                 self._link.clock.sleep(pause)
         for opened in self._open.values():
             self._record(opened, "late", code="deadline")
@@ -159,9 +176,8 @@ class Exchange:
         else:
             self._record(opened, "failed", code="not-delivered")
 
-    def _receive(self) -> None:
-        clock = self._link.clock
-        deadline = clock.monotonic() + self._link.settings.round_deadline_seconds
+    def _receive(self, number: int) -> None:
+        clock, begin = self._link.clock, self._link.clock.monotonic()
         backoff = Backoff()
         while self._open:
             for message in self._pull():
@@ -172,7 +188,8 @@ class Exchange:
                 backoff.reset()
                 if self._settle(opened, message) != "failed":
                     self._settled.add(opened.expected.site)
-            remaining = deadline - clock.monotonic()
+            allowed = (self._pace.allowed(o.site, number) for o in self._open.values())
+            remaining = begin + max(allowed, default=0.0) - clock.monotonic()
             if not self._open or remaining <= 0:
                 return
             clock.sleep(backoff.interval(remaining))
@@ -196,7 +213,7 @@ class Exchange:
                 note_refused(log, site, plan, reply.refusal.code, message.content)
                 return self._refused(opened, reply, reply.refusal.code)
             receipt = check_reply(reply, opened.expected)
-            norm = self._take(reply, receipt, opened.expected)
+            norm = self._take(reply, receipt, opened.expected, content_of(message.content))
         except UpdateRefused as error:
             note_refused(log, site, plan, error.code, message.content)
             return self._record(opened, "rejected", code=error.code)
@@ -213,6 +230,20 @@ class Exchange:
         tensors = reply.update.tensors if reply.update is not None else {}
         size = sum(array.nbytes for array in tensors.values())
         return self._record(opened, "accepted", receipt=receipt, norm=norm, size=size)
+
+    def _use(self, header: AnswerHeader, *, known: bool) -> None:
+        """Count an answer that was kept, and complete the record where a crash cut it off."""
+        site, receipt, plan = header.site, header.receipt, self._request.plan
+        self._settled.add(site)
+        self._collected.accepted[site] = receipt
+        if header.evaluation is not None:
+            self._collected.evaluations[site] = header.evaluation
+        if known:
+            return
+        own = plan.model_copy(update={"nonce": receipt.nonce})
+        note_kept(self._link.registry.audit, header, own)
+        opened = _Open(0, self._earlier + 1, self._link.clock.monotonic(), Expected(site, own, {}))
+        self._record(opened, "accepted", receipt=receipt, norm=header.norm, size=header.bytes)
 
     def _refused(self, opened: _Open, reply: SiteReply, code: str) -> Outcome:
         # A site that may not train any more can still say how the model does. One that cannot

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord
 from common.evaluation import SiteEvaluation
 from common.plan import RoundPlan
 from common.records import Receipt
+from server.rounds.kept_answers import AnswerHeader
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Request:
         Of the trainable tensors, exactly those that an update must have.
     quorum : int
         Successes that are needed.
+    kept : tuple of AnswerHeader
+        What sites answered before the round was interrupted: they are not asked again.
     """
 
     number: int
@@ -35,6 +38,7 @@ class Request:
     tensors: ArrayRecord
     shapes: Mapping[str, tuple[int, ...]]
     quorum: int
+    kept: tuple[AnswerHeader, ...] = ()
 
 
 @dataclass

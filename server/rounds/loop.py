@@ -8,7 +8,6 @@ final one.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from common.plan import PrivacyRequest, RoundPlan
 from common.recipe import Recipe
 from common.records import Receipt, SiteReply
 from common.update import Tensors, tensors_digest
-from common.wire import pack_tensors
+from common.wire import Content, pack_tensors
 from server.candidates import record_candidate
 from server.evaluation import BySite, pooled_metrics
 from server.model_store import ModelStore
@@ -30,6 +29,8 @@ from server.rounds.checkpoints import Checkpoints
 from server.rounds.descent_memory import DescentMemory
 from server.rounds.exchange import Exchange, Link, Take
 from server.rounds.exchange_records import Collected, Request
+from server.rounds.kept_answers import AnswerHeader, KeptAnswers, remove_answers
+from server.rounds.loop_state import LoopState, Scored
 from server.rounds.update_checks import Expected, NormHistory, check_update
 from server.strategy.averaging import WeightAverage
 from server.strategy.optimizers import choose_optimizer
@@ -42,17 +43,12 @@ CHAMPION_ROUND = 0
 _NO_NONCE = "0" * 64
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """A model that the sites scored."""
-
-    digest: str
-    evaluations: BySite
-    macro_auroc: float
+class CampaignPaused(Exception):
+    """The campaign was to pause, and the round in progress is over."""
 
 
 class CampaignRun:
-    """One run of a campaign that the registry holds as running.
+    """One run of a campaign that the registry holds as running, from wherever it stands.
 
     Parameters
     ----------
@@ -82,37 +78,64 @@ class CampaignRun:
         self._descent = DescentMemory(checkpoints.folder)
         self._weights: dict[str, NDArray[np.generic]] = {}
         self._phase: TrainablePhase | None = None
-        self._champion: BySite | None = None
-        self._best: _Scored | None = None
-        self._stale = 0
+        self._state = LoopState()
 
     def run(self) -> Candidate:
-        """Run all rounds, judge the result and record the candidate.
+        """Run all rounds that are left, judge the result and record the candidate.
 
         Raises
         ------
+        CampaignPaused
+            After a round, if somebody asked for it meanwhile.
         RoundFailed
             With code ``quorum`` (the text says who is missing, and why), or
-            ``aggregate-not-finite``.
+            ``aggregate-not-finite``; with ``campaign-lost``, if another one drives it now.
         StoreError
             If the registry or the disk failed.
         """
-        self._weights = self._models.load(self._campaign.initial_digest)
-        self._checkpoints.protect(self._campaign.initial_digest)
-        self._score_other_champion()
         try:
-            return self._finish(self._all_rounds())
+            # From the newest checkpoint, or the campaign's first model and the champion's scores.
+            self._begin()
+            # Round by round: ask the sites, aggregate, step, checkpoint.
+            while not self._over():
+                self._train(self._state.done + 1)
+                self._pause_if_asked()
+            # Score the last model, judge it, and record it as the candidate.
+            return self._finish()
         finally:
             self._descent.forget()
 
-    def _all_rounds(self) -> int:
-        """Train until the last round or an early stop; return the last round's number."""
-        for number in range(1, self._campaign.settings.rounds + 1):
-            self._train(number)
-            if self._stopped_early():
-                logger.info("stopped-early campaign=%s round=%d", self._campaign.id, number)
-                return number
-        return self._campaign.settings.rounds
+    def _begin(self) -> None:
+        self._checkpoints.protect(self._campaign.initial_digest)
+        newest = self._checkpoints.newest()
+        if newest is None:
+            self._weights = self._models.load(self._campaign.initial_digest)
+            self._score_other_champion()
+            self._checkpoint()
+            return
+        self._weights = self._models.load(newest.digest)
+        self._optimizer.restore(newest.state)
+        self._average.restore(newest.state)
+        self._state = LoopState.unpack(newest.state)
+        self._norms.restore(self._state.norms)
+        self._phase = self._campaign.settings.phase(self._state.done)
+        if self._state.best is not None:
+            self._checkpoints.protect(self._state.best.digest)
+        if self._state.done:
+            self._end_round(newest.digest)
+        logger.info("resumed campaign=%s round=%d", self._campaign.id, self._state.done)
+
+    def _over(self) -> bool:
+        """Tell whether the last round, or an early stop, is reached."""
+        patience = self._campaign.settings.early_stopping_rounds
+        if 0 < patience <= self._state.stale:
+            logger.info("stopped-early campaign=%s round=%d", self._campaign.id, self._state.done)
+            return True
+        return self._state.done >= self._campaign.settings.rounds
+
+    def _pause_if_asked(self) -> None:
+        if self._registry.campaign(self._campaign.id).state == "pausing":
+            raise CampaignPaused
 
     def _train(self, number: int) -> None:
         """Run one training round: collect, aggregate, step, checkpoint."""
@@ -124,7 +147,7 @@ class CampaignRun:
         base_digest = tensors_digest(self._weights)
         shapes = {name: self._weights[name].shape for name in phase.names}
         with UpdateSpool(self._checkpoints.folder, shapes) as spool:
-            collected, refused = self._collect_updates(number, spool)
+            collected, refused = self._collect_updates(number, spool, base_digest)
             found = pooled_metrics(collected.evaluations, self._campaign.recipe.classes)
             if not collected.met:
                 self._registry.end_round(self._campaign.id, number, state="failed", metrics=found)
@@ -133,10 +156,26 @@ class CampaignRun:
             aggregated = self._aggregate(spool, refused)
         self._registry.note_deviations(self._campaign.id, number, aggregated.deviations)
         self._weights = self._step(aggregated, number)
+        self._state.done, self._state.metrics = number, found
+        self._end_round(self._checkpoint())
+
+    def _checkpoint(self) -> str:
+        """Make what is known so far durable; return the digest of the weights."""
         digest = tensors_digest(self._weights)
-        state = self._optimizer.state() | self._average.state()
-        self._checkpoints.save(number, digest, self._weights, state)
-        self._registry.end_round(self._campaign.id, number, aggregate_digest=digest, metrics=found)
+        self._state.norms = self._norms.norms
+        memory = self._optimizer.state() | self._average.state() | self._state.pack()
+        self._checkpoints.save(self._state.done, digest, self._weights, memory)
+        return digest
+
+    def _end_round(self, digest: str) -> None:
+        """Mark the newest round as finished, if it is not; sites' updates go with it."""
+        number, campaign = self._state.done, self._campaign.id
+        found = [r for r in self._registry.rounds(campaign) if r.number == number]
+        if [r.state for r in found] != ["finished"]:
+            self._registry.end_round(
+                campaign, number, aggregate_digest=digest, metrics=self._state.metrics
+            )
+        remove_answers(self._checkpoints.folder, through=number)
 
     def _aggregate(self, spool: UpdateSpool, refused: int) -> Aggregate:
         spec, climbing = self._campaign.aggregation, None
@@ -144,21 +183,41 @@ class CampaignRun:
             climbing = self._descent.judge(spool, self._weights, norm_multiple=spec.norm_multiple)
         return aggregate(spool, spec, refused=refused, climbing=climbing)
 
-    def _collect_updates(self, number: int, spool: UpdateSpool) -> tuple[Collected, int]:
+    def _collect_updates(
+        self, number: int, spool: UpdateSpool, base_digest: str
+    ) -> tuple[Collected, int]:
         """Ask the sites to train; what is accepted goes to disk, what is not is counted."""
         refused: set[str] = set()
+        answers = KeptAnswers(self._checkpoints.folder, number)
+        kept: list[AnswerHeader] = []
+        for answer in answers.read(base_digest):
+            told = answer.header
+            spool.add(told.site, answer.delta, weight=told.receipt.public_patients, norm=told.norm)
+            self._norms.add(told.norm)
+            kept.append(told)
 
-        def take(reply: SiteReply, receipt: Receipt, expected: Expected) -> float:
+        def take(reply: SiteReply, receipt: Receipt, expected: Expected, came: Content) -> float:
             refused.add(expected.site)
             norm = check_update(reply.update, receipt, expected, self._norms)
             if reply.update is None:  # check_update refuses that; this is for the type checker
                 raise UpdateRefused("A reply has no update.", code="update-missing")
             tensors = reply.update.tensors
+            told = AnswerHeader(
+                site=expected.site,
+                norm=norm,
+                receipt=receipt,
+                evaluation=reply.evaluation,
+                digest=reply.update.digest,
+                bytes=came.bytes,
+                sha256=came.sha256,
+            )
+            answers.keep(told, tensors)
             spool.add(expected.site, tensors, weight=receipt.public_patients, norm=norm)
             refused.remove(expected.site)
             return norm
 
-        collected = self._exchange(number, "train", self._campaign.recipe, self._weights, take)
+        recipe, weights = self._campaign.recipe, self._weights
+        collected = self._exchange(number, "train", recipe, weights, take, kept=tuple(kept))
         return collected, len(refused)
 
     def _step(self, aggregated: Aggregate, number: int) -> dict[str, NDArray[np.generic]]:
@@ -179,22 +238,21 @@ class CampaignRun:
     ) -> None:
         """Remember the champion's scores, and the best model for early stopping."""
         if number == 1 and self._campaign.base_release is not None:
-            self._champion = evaluations
+            self._state.champion = evaluations
         if self._campaign.settings.early_stopping_rounds == 0 or macro_auroc is None:
             return
         if number == 1:  # the model that the campaign started from is not a result of it
             return
-        if self._best is not None and macro_auroc <= self._best.macro_auroc:
-            self._stale += 1
+        best = self._state.best
+        if best is not None and macro_auroc <= best.macro_auroc:
+            self._state.stale += 1
             return
-        self._stale = 0
-        self._best = _Scored(digest, evaluations, macro_auroc)
+        self._state.stale = 0
+        self._state.best = Scored(
+            digest=digest, evaluations=dict(evaluations), macro_auroc=macro_auroc
+        )
         self._models.save(self._weights, digest=digest)
         self._checkpoints.protect(digest)
-
-    def _stopped_early(self) -> bool:
-        patience = self._campaign.settings.early_stopping_rounds
-        return 0 < patience <= self._stale
 
     def _score_other_champion(self) -> None:
         """Score a current release that this campaign does not start from, for the gate."""
@@ -202,10 +260,10 @@ class CampaignRun:
         if champion is None or self._campaign.base_release is not None:
             return
         recipe = champion.manifest.recipe
-        self._champion = {}  # a champion that cannot be compared keeps the gate shut
+        self._state.champion = {}  # a champion that cannot be compared keeps the gate shut
         if recipe.classes == self._campaign.recipe.classes:
             tensors = self._models.load(champion.model_digest)
-            self._champion = self._evaluate(CHAMPION_ROUND, recipe, tensors)
+            self._state.champion = self._evaluate(CHAMPION_ROUND, recipe, tensors)
 
     def _evaluate(self, number: int, recipe: Recipe, tensors: Tensors) -> BySite:
         """Have a model scored; fewer sites than wished are the gate's business."""
@@ -218,7 +276,14 @@ class CampaignRun:
         return collected.evaluations
 
     def _exchange(
-        self, number: int, purpose: Purpose, recipe: Recipe, tensors: Tensors, take: Take
+        self,
+        number: int,
+        purpose: Purpose,
+        recipe: Recipe,
+        tensors: Tensors,
+        take: Take,
+        *,
+        kept: tuple[AnswerHeader, ...] = (),
     ) -> Collected:
         settings, training = self._campaign.settings, self._campaign.training
         phase = settings.phase(number)
@@ -248,24 +313,25 @@ class CampaignRun:
         shapes = {name: tensors[name].shape for name in phase.names} if train else {}
         quorum = settings.quorum if train else max(settings.quorum, recipe.release.minimum_sites)
         self._registry.start_round(self._campaign.id, number, purpose=purpose, base_digest=digest)
-        request = Request(number, plan, pack_tensors(tensors), shapes, quorum)
+        request = Request(number, plan, pack_tensors(tensors), shapes, quorum, kept)
         return Exchange(self._link, request, take).collect()
 
     def _quorum_missed(self, number: int, collected: Collected) -> RoundFailed:
         return RoundFailed(
             f"Round {number} of campaign {self._campaign.id}: {collected.why_not()}",
             meaning="Nothing was released, and the model of the round before is kept.",
-            action="See to the sites that are named, and start a new campaign.",
+            action="See to the sites that are named, then resume the campaign.",
             code="quorum",
         )
 
-    def _finish(self, done: int) -> Candidate:
+    def _finish(self) -> Candidate:
+        best = self._state.best
         weights = self._average.weights(self._weights)
         final = self._campaign.settings.rounds + 1
         evaluations = self._evaluate(final, self._campaign.recipe, weights)
         found = pooled_metrics(evaluations, self._campaign.recipe.classes).macro_auroc
-        if self._best is not None and (found is None or found < self._best.macro_auroc):
-            weights, evaluations = self._models.load(self._best.digest), self._best.evaluations
+        if best is not None and (found is None or found < best.macro_auroc):
+            weights, evaluations = self._models.load(best.digest), best.evaluations
         digest = self._models.save(weights)
         self._checkpoints.protect(digest)
         contributions = self._registry.contributions(self._campaign.id)
@@ -274,13 +340,13 @@ class CampaignRun:
             epsilon=self._campaign.settings.epsilon,
             tensors=weights,
             candidate=evaluations,
-            champion=self._champion,
+            champion=self._state.champion,
             accepted=tuple(
                 c for c in contributions if c.outcome == "accepted" and 0 < c.round < final
             ),
         )
         candidate = record_candidate(
-            self._registry, self._campaign, evidence, model_digest=digest, rounds=done
+            self._registry, self._campaign, evidence, model_digest=digest, rounds=self._state.done
         )
         self._checkpoints.clear()
         return candidate

@@ -63,6 +63,15 @@ class NormHistory:
         """Remember an accepted update's norm; the newest 64 count."""
         self._norms = [*self._norms[-63:], norm]
 
+    @property
+    def norms(self) -> tuple[float, ...]:
+        """What a checkpoint must hold."""
+        return tuple(self._norms)
+
+    def restore(self, norms: tuple[float, ...]) -> None:
+        """Go on from `norms`."""
+        self._norms = list(norms)
+
     def forget(self) -> None:
         """Start afresh, as when other parameters begin to move."""
         self._norms = []

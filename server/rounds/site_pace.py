@@ -1,0 +1,60 @@
+"""How long each site may take: as it has taken before, and some more, not the longest wait for all.
+
+A site's seconds, from plan to answer, hold its training and its link. One that is slow is waited
+for as it is slow; one that hangs, and used to be quick, is not waited for until the campaign's
+own deadline.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from server.registry.records import Contribution
+
+FLOOR_SECONDS = 30.0
+"""A quick site's allowance: garbage collection, a page fault or a busy disk must not cut it off."""
+MULTIPLE = 4.0
+"""Times the longest of a site's last answers."""
+REMEMBERED = 5
+"""Answers of a site that count."""
+
+
+class SitePace:
+    """Deadlines by site, from what is in the registry of a campaign's training rounds.
+
+    Parameters
+    ----------
+    contributions : iterable of Contribution
+        The campaign's, in order.
+    maximum : float
+        The campaign's ``round_deadline_seconds``.
+    """
+
+    def __init__(self, contributions: Iterable[Contribution], *, maximum: float) -> None:
+        self._maximum = maximum
+        seconds: dict[str, list[float]] = defaultdict(list)
+        self._silent: set[str] = set()
+        for c in contributions:
+            if c.round < 1:
+                continue
+            if c.outcome == "accepted":
+                self._silent.discard(c.site)
+                if c.seconds > 0:
+                    seconds[c.site].append(c.seconds)
+            elif c.outcome == "late":
+                self._silent.add(c.site)
+        self._longest = {site: max(found[-REMEMBERED:]) for site, found in seconds.items()}
+
+    def allowed(self, site: str, attempt: int) -> float:
+        """Return the seconds that a site may take from now on.
+
+        One of which nothing is known gets the campaign's maximum, but for one that was silent
+        in its last round: it gets what the slowest of the others would. Later attempts give more.
+        """
+        known = self._longest.get(site)
+        if known is None and site in self._silent and self._longest:
+            known = max(self._longest.values())
+        if known is None:
+            return self._maximum
+        return min(self._maximum, max(FLOOR_SECONDS, MULTIPLE * known) * attempt)
