@@ -18,6 +18,7 @@ from deploy.commands import (
     preflight,
     provision,
     registry,
+    report,
     simulate,
     site_budget,
     site_import,
@@ -59,6 +60,7 @@ releases = typer.Typer(no_args_is_help=True, help="List and show released models
 coordinator.add_typer(releases, name="release")
 releases.command("list")(registry.list_releases)
 releases.command("show")(registry.show_release)
+releases.command("report")(report.report)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from server.publishing.keys import refuse_readable_by_others
 from server.publishing.publisher import ReleasePublisher
 from server.publishing.service import background_tasks
 from server.registry.registry import Registry
+from server.reports.store import report_task
 from server.settings import CoordinatorSettings
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def compose(settings: CoordinatorSettings) -> CoordinatorServices:
     tasks = background_tasks(
         publisher, registry, settings.models, timestamp_seconds=settings.timestamp_seconds
     )
+    tasks = (*tasks, report_task(settings, registry))
     return CoordinatorServices(settings, publisher, registry, tasks)
 
 

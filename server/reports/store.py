@@ -19,6 +19,7 @@ from common.folders import write_public
 from server.registry.registry import Registry
 from server.reports.content import ReleaseReport, release_report
 from server.settings import CoordinatorSettings
+from server.supervision import SupervisedTask
 
 logger = logging.getLogger(__name__)
 
@@ -122,3 +123,13 @@ class ReportKeeper:
         self._failed.pop(version, None)
         logger.info("report-made version=%d", version)
         return True
+
+
+def report_task(settings: CoordinatorSettings, registry: Registry) -> SupervisedTask:
+    """Return the coordinator's task that keeps the reports, not yet started."""
+    keeper = ReportKeeper(settings, registry)
+
+    def keep() -> None:
+        keeper.keep()
+
+    return SupervisedTask("reports", keep, every_seconds=LOOK_SECONDS)
