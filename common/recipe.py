@@ -16,6 +16,7 @@ from typing import Annotated, Literal, TypeAlias
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from common.compression import Compression
 from common.errors import RecipeError
 
 _COORDINATORS_CHOICE = (
@@ -175,6 +176,10 @@ class FederationSpec(_Part):
     ``evaluations`` is how many of the rounds, spread evenly, also score the model on the holdouts
     (the first always does, and the final model is scored in any case); 0 is every round. Where
     rounds are many and short, scoring each would cost more than training.
+
+    ``compression`` says how updates travel up, and the model's steps down
+    (`common.compression`, ``docs/wire.md``); ``top-k`` keeps ``top_k_fraction`` of each
+    tensor's values.
     """
 
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 5
@@ -183,6 +188,8 @@ class FederationSpec(_Part):
     evaluations: Annotated[int, Field(ge=0)] = 0
     early_stopping_rounds: Annotated[int, Field(ge=0)] = 0
     unfreeze_after: Fraction = 0.0
+    compression: Compression = "none"
+    top_k_fraction: Annotated[float, Field(gt=0, le=1)] = 0.03
     aggregation: AggregationSpec = AggregationSpec()
     server: ServerOptimizer = ServerOptimizer()
     server_with_privacy: ServerOptimizer = ServerOptimizer()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.compression import Packed
 from common.errors import UpdateRefused
 
 Tensors: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -53,11 +54,15 @@ class ModelUpdate:
     binding : UpdateBinding
         What it answers.
     tensors : mapping of str to ndarray, float32
-        Shapes as in the base model; in the model's own units.
+        Shapes as in the base model; in the model's own units. Where the update travels
+        compressed, what its reader will decode, so that digest and norm are of that.
+    packed : Packed, optional
+        The compressed form of ``tensors``; without it they travel as they are.
     """
 
     binding: UpdateBinding
     tensors: Mapping[str, NDArray[np.float32]]
+    packed: Packed | None = field(default=None, compare=False)
 
     @property
     def digest(self) -> str:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_blob
 from safetensors.numpy import save as save_blob
 
+from common.compression import Compression, Packed, Shapes, apparent_shapes, decode
 from common.errors import PlanRefused, UpdateRefused
 from common.evaluation import SiteEvaluation
 from common.plan import MAXIMUM_PLAN_BYTES, Hex64, Identifier, SignedPlan
@@ -33,7 +34,10 @@ from common.update import ModelUpdate, Tensors, UpdateBinding
 MAXIMUM_HEADER_BYTES = 16 * 1024 * 1024
 MAXIMUM_TENSOR_BYTES = 2 * 1024**3
 MAXIMUM_TENSORS = 20_000
-TENSOR_DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "bool")
+TENSOR_DTYPES = (
+    *("float32", "float64", "float16", "int64", "int32", "uint32", "int8", "uint8"),
+    "bool",
+)
 
 _HEADER = "wardround.header"
 _TENSORS = "wardround.tensors"
@@ -82,6 +86,7 @@ class _Reply(BaseModel):
     refusal: Refusal | None = None
     receipt: Receipt | None = None
     binding: _Binding | None = None
+    compression: Compression = "none"
     evaluation: SiteEvaluation | None = None
     forecast: Forecast | None = None
 
@@ -96,6 +101,8 @@ class _Reply(BaseModel):
             if self.binding is not None:
                 raise ValueError("only a receipt carries an update")
             return self
+        if self.binding is None and self.compression != "none":
+            raise ValueError("nothing is compressed")
         if self.receipt.site != self.site:
             raise ValueError("the receipt is another site's")
         if (self.receipt.update_digest is None) != (self.binding is None):
@@ -180,26 +187,46 @@ def records_to_request(
 def reply_to_records(reply: SiteReply) -> RecordDict:
     """Pack a site's reply."""
     update = reply.update
+    packed = update.packed if update is not None else None
     header = _Reply(
         site=reply.site,
         refusal=reply.refusal,
         receipt=reply.receipt,
         binding=_binding_of(update.binding) if update is not None else None,
+        compression=packed.kind if packed is not None else "none",
         evaluation=reply.evaluation,
         forecast=reply.forecast,
     )
+    if packed is not None:
+        return _pack(header, packed.arrays)
     return _pack(header, update.tensors if update is not None else None)
 
 
-def records_to_reply(records: RecordDict) -> SiteReply:
+def records_to_reply(
+    records: RecordDict,
+    *,
+    shapes: Shapes | None = None,
+    compression: Compression | None = None,
+) -> SiteReply:
     """Unpack a reply at the coordinator, and hold it against its own receipt.
 
     Whether it answers the request that was sent is `server.rounds.update_checks`'s to say.
 
+    Parameters
+    ----------
+    records : RecordDict
+        As it came.
+    shapes : mapping of str to tuple of int, optional
+        Of the update's tensors, as the reader knows them: they bound what a compressed update
+        is decoded to. Without them, the arrays' own shapes do, and ``top-k`` cannot be read.
+    compression : str, optional
+        What the plan asked for. An update that is not compressed is read in any case.
+
     Raises
     ------
     UpdateRefused
-        Code ``reply-malformed``, ``reply-too-large`` or ``update-digest``.
+        Code ``reply-malformed``, ``reply-too-large``, ``update-compression`` or
+        ``update-digest``.
     """
     header = _header(records, _Reply, UpdateRefused, "reply")
     update = None
@@ -207,7 +234,11 @@ def records_to_reply(records: RecordDict) -> SiteReply:
         if _TENSORS in records:
             raise _malformed(UpdateRefused, "reply")
     else:
-        update = _update(records, header.binding)
+        if header.compression not in ("none", compression or header.compression):
+            raise UpdateRefused(
+                "An update is compressed otherwise than asked.", code="update-compression"
+            )
+        update = _update(records, header.binding, header.compression, shapes)
         if header.receipt is None or header.receipt.update_digest != update.digest:
             raise UpdateRefused(
                 "An update differs from the one on its receipt.", code="update-digest"
@@ -245,13 +276,19 @@ def content_of(records: RecordDict) -> Content:
     return Content(total, digest.hexdigest())
 
 
-def _update(records: RecordDict, binding: _Binding) -> ModelUpdate:
+def _update(
+    records: RecordDict, binding: _Binding, kind: Compression, shapes: Shapes | None
+) -> ModelUpdate:
+    arrays = _tensors(records, UpdateRefused, "reply")
+    bound = UpdateBinding(binding.campaign, binding.round, binding.nonce, binding.base_digest)
+    if kind != "none":
+        own = apparent_shapes(arrays) if shapes is None else shapes
+        return ModelUpdate(bound, decode(Packed(kind, arrays), own))
     tensors: dict[str, NDArray[np.float32]] = {}
-    for name, array in _tensors(records, UpdateRefused, "reply").items():
+    for name, array in arrays.items():
         if array.dtype != np.float32:
             raise _malformed(UpdateRefused, "reply")
         tensors[name] = array.astype(np.float32, copy=False)
-    bound = UpdateBinding(binding.campaign, binding.round, binding.nonce, binding.base_digest)
     return ModelUpdate(bound, tensors)
 
 

@@ -1,0 +1,1 @@
+"""Other frameworks' own applications, written as their documentation shows, to measure against."""
