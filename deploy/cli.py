@@ -24,6 +24,7 @@ from deploy.commands import (
     site_import,
     site_outbox,
     site_withdraw,
+    trigger,
 )
 from deploy.console import EXIT_INTERRUPTED, EXIT_USAGE, exit_code, report_error
 
@@ -61,6 +62,7 @@ coordinator.add_typer(releases, name="release")
 releases.command("list")(registry.list_releases)
 releases.command("show")(registry.show_release)
 releases.command("report")(report.report)
+coordinator.add_typer(trigger.commands, name="trigger")
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""When a task is trained again: schedules, new confirmed cases, drift, and by hand."""
