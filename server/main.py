@@ -26,6 +26,7 @@ from server.publishing.service import background_tasks
 from server.registry.registry import Registry
 from server.reports.store import report_task
 from server.settings import CoordinatorSettings
+from server.triggers.creation import trigger_task
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def compose(settings: CoordinatorSettings) -> CoordinatorServices:
     tasks = background_tasks(
         publisher, registry, settings.models, timestamp_seconds=settings.timestamp_seconds
     )
-    tasks = (*tasks, report_task(settings, registry))
+    tasks = (*tasks, report_task(settings, registry), trigger_task(settings))
     return CoordinatorServices(settings, publisher, registry, tasks)
 
 
