@@ -54,6 +54,7 @@ def record_candidate(
         draft,
         evaluation=merged(evidence.candidate),
         approve=campaign.settings.auto_approve,
+        by_site=evidence.candidate,
     )
     note_candidate(registry.audit, candidate)
     logger.info(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from sqlalchemy import select
 
 from common.audit import AuditLog
@@ -14,7 +17,7 @@ from server.registry.campaign_moves import Fence
 from server.registry.records import Candidate, Release
 from server.registry.rollouts import Ring, Rollouts
 from server.registry.sessions import Sessions, utc_now
-from server.registry.tables import CandidateRow, ReleaseRow
+from server.registry.tables import CandidateRow, ReleaseRow, SiteEvaluationRow
 
 
 class ReleaseRecords:
@@ -42,6 +45,7 @@ class ReleaseRecords:
         *,
         evaluation: SiteEvaluation | None,
         approve: bool,
+        by_site: Mapping[str, SiteEvaluation] = MappingProxyType({}),
     ) -> Candidate:
         """Record a candidate with the gate's verdicts, which stand in its draft.
 
@@ -64,7 +68,20 @@ class ReleaseRecords:
         with self._sessions.writing() as session:
             self.fence.check(session, row.campaign)
             session.add(row)
+            session.flush()
+            for site, counts in by_site.items():
+                session.add(
+                    SiteEvaluationRow(
+                        candidate=identifier, site=site, evaluation=counts.model_dump_json()
+                    )
+                )
         return rows.candidate(row)
+
+    def site_evaluations(self, candidate: str) -> dict[str, SiteEvaluation]:
+        """Return each site's holdout counts of a candidate, by name; none on old candidates."""
+        query = select(SiteEvaluationRow).where(SiteEvaluationRow.candidate == candidate)
+        found = self._sessions.all(query.order_by(SiteEvaluationRow.site))
+        return {row.site: SiteEvaluation.model_validate_json(row.evaluation) for row in found}
 
     def candidate(self, identifier: str) -> Candidate:
         """Return a candidate.

@@ -165,6 +165,16 @@ class CandidateRow(Base):
     reason: Mapped[str | None] = mapped_column(Text)
 
 
+class SiteEvaluationRow(Base):
+    """One site's holdout counts of a candidate."""
+
+    __tablename__ = "site_evaluations"
+
+    candidate: Mapped[str] = mapped_column(ForeignKey("candidates.id"), primary_key=True)
+    site: Mapped[str] = mapped_column(String(63), primary_key=True)
+    evaluation: Mapped[str] = mapped_column(Text)
+
+
 class ReleaseRow(Base):
     """A published release. ``sites`` is the JSON list of its ring, NULL for every site."""
 

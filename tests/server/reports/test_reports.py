@@ -237,3 +237,12 @@ def test_reports_are_kept_for_every_release_and_a_failure_holds_up_no_other(
     assert keeper.keep() == (1,)
     assert report_paths(coordinator.settings, 1).made
     assert keeper.keep() == ()
+
+
+def test_each_sites_counts_are_kept_and_add_up(run: Run) -> None:
+    coordinator, candidate = run
+    told = coordinator.registry.site_evaluations(candidate.id)
+    assert set(told) == set(SITES)
+    assert candidate.evaluation is not None
+    assert sum(counts.cases for counts in told.values()) == candidate.evaluation.cases
+    assert coordinator.registry.site_evaluations("none") == {}
