@@ -9,7 +9,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test attacks check bench format clean
+.PHONY: help setup demo test attacks soak check bench format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ test: $(SETUP) ## all tests (PostgreSQL and Chromium ones skip, and say so, wher
 
 attacks: $(SETUP) ## attack every guarantee, print what happened; fails if one attack was not stopped
 	$(BIN)/python -m tests.attacks
+
+soak: $(SETUP) ## 6 rounds on 4 sites while 20 processes are killed with -9; prints the seed
+	$(BIN)/python -m tests.soak $(SEED)
 
 check: $(SETUP) ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -1,24 +1,30 @@
-"""Launching a campaign on a running federation, and watching it to its end."""
+"""A campaign on a running federation: create, start, watch, pause, resume, cancel."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
 
 from common.errors import ProcessError, RoundFailed
 from common.recipe import Recipe
 from deploy import flower_run
+from deploy.keeper import keeper_lock
+from server.registry.campaign_states import DRIVEN
 from server.registry.records import Campaign, Contribution, Round
 from server.registry.registry import Registry
+from server.rounds.driver import campaign_folder, is_driven
+from server.rounds.kept_answers import remove_answers
 from server.settings import CoordinatorSettings
 
 POLL_SECONDS = 0.25
-RUN_CHECK_SECONDS = 20.0
-"""Between looks at Flower's own state of the run: each costs a process."""
-UNANSWERED_CHECKS = 5
-"""Looks in a row that may fail before the watch ends: a busy machine answers late."""
+ALONE_SECONDS = 120.0
+"""For which nobody need drive a campaign: the keeper may have to start more than one Flower run."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +45,7 @@ OnProgress = Callable[[Progress], None]
 
 
 def launch_campaign(
-    settings: CoordinatorSettings,
-    recipe: Recipe,
-    *,
-    rounds: int | None = None,
-    epsilon: float | None = None,
-    private: bool = True,
-    quorum: int | None = None,
-    weights: Path | None = None,
-    only_preflight: bool = False,
+    settings: CoordinatorSettings, recipe: Recipe, *, weights: Path | None = None, **chosen: Any
 ) -> str:
     """Create a campaign in the registry and start the Flower run that carries it.
 
@@ -57,17 +55,11 @@ def launch_campaign(
         Of a coordinator whose SuperLink runs on this machine.
     recipe : Recipe
         What is trained.
-    rounds, quorum : int, optional
-        The recipe's own by default.
-    epsilon : float, optional
-        Asked of each site for the whole campaign; the recipe's own by default.
-    private : bool, default True
-        False asks for a study without privacy, which a site's policy may refuse.
     weights : Path, optional
         A safetensors file to start from, in place of random weights. Where it holds BatchNorm
         statistics (timm's published weights do), they are kept, frozen.
-    only_preflight : bool, default False
-        Only ask the sites what the campaign would cost them.
+    **chosen
+        What is not to be as the recipe says; see `server.campaigns.create_campaign`.
 
     Returns
     -------
@@ -79,32 +71,111 @@ def launch_campaign(
     ProcessError
         If the SuperLink does not take the run; the campaign is marked as failed.
     """
+    identifier = prepare_campaign(settings, recipe, weights=weights, **chosen)
+    try:
+        start_campaign(settings, identifier)
+    except BaseException:
+        with opened(settings) as registry:
+            registry.fail_campaign(identifier, "The SuperLink did not take the run.")
+        raise
+    return identifier
+
+
+def prepare_campaign(
+    settings: CoordinatorSettings, recipe: Recipe, *, weights: Path | None = None, **chosen: Any
+) -> str:
+    """Create a campaign and start nothing; see `launch_campaign`."""
     from common.model_files import holds_batch_norm  # these import torch
     from server.campaigns import create_campaign
 
     if weights is not None and holds_batch_norm(weights):
         recipe = recipe.with_changes(normalisation="frozen")
-    registry = Registry.open(settings)
-    try:
-        identifier = create_campaign(
-            settings,
-            registry,
-            recipe,
-            rounds=rounds,
-            epsilon=epsilon,
-            private=private,
-            quorum=quorum,
-            weights=weights,
-            only_preflight=only_preflight,
-        )
+    with opened(settings) as registry:
+        return create_campaign(settings, registry, recipe, weights=weights, **chosen)
+
+
+def start_campaign(settings: CoordinatorSettings, identifier: str) -> Campaign:
+    """Start a Flower run for a campaign that was created.
+
+    Raises
+    ------
+    RoundFailed
+        With code ``campaign-state``, if it was started before.
+    ProcessError
+        If the SuperLink does not take the run.
+    """
+    with opened(settings) as registry:
+        campaign = registry.campaign(identifier)
+        if campaign.state != "created" or campaign.launches:
+            raise RoundFailed(
+                f"Campaign {identifier} was started before; it is {campaign.state}.",
+                action="`wardround coordinator campaign resume` lets a paused one go on.",
+                code="campaign-state",
+            )
+        flower_run.start_run(settings, identifier)
+        return registry.moves.note_launch(identifier)
+
+
+def resume_campaign(settings: CoordinatorSettings, identifier: str) -> Campaign:
+    """Let a paused, interrupted or failed campaign go on, at once where no keeper runs.
+
+    Raises
+    ------
+    RoundFailed
+        With code ``campaign-state``, if it cannot be resumed.
+    ProcessError
+        If no keeper runs, and the SuperLink does not take the run.
+    """
+    with opened(settings) as registry:
+        found = registry.campaign(identifier)
+        if found.state in DRIVEN and not is_driven(campaign_folder(settings, identifier)):
+            registry.moves.interrupt(identifier, "Its ServerApp was killed.", code="driver-gone")
+        resumed = registry.moves.resume(identifier)
+        if resumed.state != "interrupted":
+            return resumed  # a pause was taken back
+        lock = keeper_lock(settings)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return resumed  # the keeper starts it within a second
         try:
             flower_run.start_run(settings, identifier)
-        except BaseException:
-            registry.fail_campaign(identifier, "The SuperLink did not take the run.")
-            raise
+        finally:
+            lock.release()
+        return registry.moves.note_launch(identifier)
+
+
+def cancel_campaign(settings: CoordinatorSettings, identifier: str) -> Campaign:
+    """End a campaign for ever; what single sites sent for it is removed at once.
+
+    Raises
+    ------
+    RoundFailed
+        With code ``campaign-state``, if it is over.
+    """
+    with opened(settings) as registry:
+        cancelled = registry.moves.cancel(identifier)
+    remove_answers(campaign_folder(settings, identifier))
+    if cancelled.flower_run is not None:
+        with suppress(ProcessError):  # its next write is refused anyway
+            flower_run.stop_run(settings, int(cancelled.flower_run))
+    return cancelled
+
+
+def pause_campaign(settings: CoordinatorSettings, identifier: str) -> Campaign:
+    """Let a campaign rest when the round in progress is over; raises as `cancel_campaign`."""
+    with opened(settings) as registry:
+        return registry.moves.pause(identifier)
+
+
+@contextmanager
+def opened(settings: CoordinatorSettings) -> Iterator[Registry]:
+    """Open a coordinator's registry until the block ends."""
+    registry = Registry.open(settings)
+    try:
+        yield registry
     finally:
         registry.close()
-    return identifier
 
 
 def watch_campaign(
@@ -116,7 +187,7 @@ def watch_campaign(
     timeout: float | None = None,
     failing: bool = True,
 ) -> Campaign:
-    """Wait for a campaign's end.
+    """Wait until a campaign is over, or paused.
 
     Parameters
     ----------
@@ -136,40 +207,48 @@ def watch_campaign(
     Raises
     ------
     RoundFailed
-        If the campaign fails, its run dies (code ``run-died``) or the time is over
-        (``campaign-timeout``).
+        If the campaign fails, if nobody drives it for two minutes (code ``run-died``: no keeper
+        runs) or the time is over (``campaign-timeout``).
     """
-    registry = Registry.open(settings)
-    begin = last_run_check = time.monotonic()
+    begin = alone_since = time.monotonic()
+    folder = campaign_folder(settings, identifier)
     seen: Progress | None = None
-    unanswered = 0
-    try:
+    with opened(settings) as registry:
         while True:
             check()
             progress = _progress(registry, identifier)
             if on_progress is not None and progress != seen:
                 on_progress(progress)
             seen = progress
-            campaign = progress.campaign
-            if campaign.state == "finished" or (campaign.state == "failed" and not failing):
+            campaign, now = progress.campaign, time.monotonic()
+            if campaign.state in ("finished", "cancelled", "paused"):
                 return campaign
             if campaign.state == "failed":
+                return _failed(campaign, failing=failing)
+            if is_driven(folder):
+                alone_since = now
+            elif now - alone_since > ALONE_SECONDS:
                 raise RoundFailed(
-                    f"Campaign {identifier} failed: {campaign.failure or 'no reason given'}",
-                    action=f"`wardround coordinator campaign show {identifier}` lists its rounds.",
+                    f"Nobody drives campaign {identifier}, which is {campaign.state}.",
+                    action="Is its keeper running? `wardround coordinator campaign resume` "
+                    "starts it, too.",
+                    code="run-died",
                 )
-            now = time.monotonic()
-            if now - last_run_check > RUN_CHECK_SECONDS:
-                last_run_check = now
-                unanswered = _check_run(settings, registry, campaign, unanswered)
             if timeout is not None and now - begin > timeout:
                 raise RoundFailed(
                     f"Campaign {identifier} was not done within {timeout:.0f} s.",
                     code="campaign-timeout",
                 )
             time.sleep(POLL_SECONDS)
-    finally:
-        registry.close()
+
+
+def _failed(campaign: Campaign, *, failing: bool) -> Campaign:
+    if not failing:
+        return campaign
+    raise RoundFailed(
+        f"Campaign {campaign.id} failed: {campaign.failure or 'no reason given'}",
+        action=f"`wardround coordinator campaign show {campaign.id}` lists its rounds.",
+    )
 
 
 def _progress(registry: Registry, identifier: str) -> Progress:
@@ -178,30 +257,3 @@ def _progress(registry: Registry, identifier: str) -> Progress:
         rounds=registry.rounds(identifier),
         contributions=registry.contributions(identifier),
     )
-
-
-def _check_run(
-    settings: CoordinatorSettings, registry: Registry, campaign: Campaign, unanswered: int
-) -> int:
-    """Fail a campaign whose ServerApp is gone: nothing else would ever say so.
-
-    Returns how many looks in a row were not answered.
-    """
-    if campaign.flower_run is None:
-        return 0
-    try:
-        state = flower_run.run_state(settings, int(campaign.flower_run))
-    except ProcessError:
-        if unanswered + 1 >= UNANSWERED_CHECKS:
-            raise
-        return unanswered + 1
-    if state in ("failed", "stopped") or (
-        state == "completed" and registry.campaign(campaign.id).state == "running"
-    ):
-        registry.fail_campaign(campaign.id, f"Its Flower run is {state}.")
-        raise RoundFailed(
-            f"Campaign {campaign.id} lost its Flower run ({state}).",
-            action="Read logs/superexec.log and logs/superlink.log, then start a new campaign.",
-            code="run-died",
-        )
-    return 0

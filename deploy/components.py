@@ -6,6 +6,7 @@ process        where                           what it does
 superlink      coordinator                     Flower's hub: nodes, messages, runs
 gateway        coordinator                     nginx: all that a site can reach of the others
 superexec      coordinator                     starts a ServerApp process for each run
+keeper         coordinator                     lets campaigns go on whose ServerApp died
 coordinator    coordinator                     publishes releases, serves them over HTTPS
 <site>-node    site                            SuperNode: the one outbound connection
 <site>-runner  site                            runs the messages with the site's own code
@@ -116,6 +117,16 @@ def coordinator_service(settings: CoordinatorSettings, logs: Path) -> ProcessSpe
         environment=environment(settings.data / "flower-service"),
         log=logs / "coordinator.log",
         ready=_answers(f"https://127.0.0.1:{settings.port}/health/live", settings.keys / "ca.crt"),
+    )
+
+
+def keeper(settings: CoordinatorSettings, logs: Path) -> ProcessSpec:
+    """Describe the keeper, which lets campaigns go on whose ServerApp died."""
+    return ProcessSpec(
+        name="keeper",
+        command=[sys.executable, "-m", "deploy.keeper", "--folder", str(settings.folder)],
+        environment=environment(settings.data / "flower-keeper"),
+        log=logs / "keeper.log",
     )
 
 

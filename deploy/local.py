@@ -18,6 +18,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -180,20 +181,27 @@ class LocalFederation:
     def wait_ready(self, timeout: float = READY_SECONDS) -> None:
         """Wait until every process is ready and every node connected.
 
+        From then on a process that ends by itself is started again, until it ends too often.
+
         Raises
         ------
         ProcessError
             If one ends or the time is over; it names the log.
         """
         self._supervisor.wait_ready(timeout=timeout)
+        self._supervisor.keep_alive()
 
     def states(self) -> dict[str, State]:
         """Return the state of every process by name."""
         return self._supervisor.states()
 
     def check(self) -> None:
-        """Raise ProcessError if a process ended by itself."""
+        """Raise ProcessError if a process ended by itself and is not started again."""
         self._supervisor.check()
+
+    def pid(self, name: str) -> int:
+        """Return the process id of a process; for tests of failure."""
+        return self._supervisor.pid(name)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Kill a process by its name (see `deploy.components`); for tests of failure."""
@@ -211,6 +219,7 @@ class LocalFederation:
         epsilon: float | None = None,
         private: bool = True,
         quorum: int | None = None,
+        **further: Any,
     ) -> str:
         """Create a campaign, start its Flower run, and return the campaign's id.
 
@@ -225,6 +234,7 @@ class LocalFederation:
             quorum=quorum
             if quorum is not None
             else min(recipe.federation.quorum, len(self._names)),
+            **further,
         )
 
     def wait_campaign(
@@ -241,7 +251,7 @@ class LocalFederation:
     def stop(self) -> None:
         """Stop everything in order, within about ten seconds; may be called twice."""
         sites = [f"{name}-{part}" for name in self._names for part in ("service", "node", "runner")]
-        self._supervisor.stop([["superexec"], sites])
+        self._supervisor.stop([["keeper"], ["superexec"], sites])
         self._lock.release()
 
     @property
@@ -260,6 +270,7 @@ class LocalFederation:
         start(components.superlink(coordinator, self.logs))
         start(components.superexec(coordinator, self.logs))
         start(components.coordinator_service(coordinator, self.logs))
+        start(components.keeper(coordinator, self.logs))
         if self._gateway:
             configuration.render(coordinator)
             configuration.check(coordinator)

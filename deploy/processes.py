@@ -2,7 +2,8 @@
 
 Each process leads a group of its own, so that a terminal's Ctrl-C reaches the supervisor alone
 and the supervisor stops the others in order. A process is killed by the kernel when the
-supervisor dies, however it dies (`deploy.guard`).
+supervisor dies, however it dies (`deploy.guard`). After `Supervisor.keep_alive`, one that ends
+without being told to is started again, unless it does so again and again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ POLL_SECONDS = 0.05
 LOG_TAIL_LINES = 3
 LOG_TAIL_BYTES = 8192
 
-State = Literal["running", "stopped", "failed"]
+State = Literal["running", "stopped", "failed", "restarting"]
+
+RESTARTS = 5
+"""Of one process within `RESTARTS_SECONDS`; one that ends more often is left as failed."""
+RESTARTS_SECONDS = 120.0
+FIRST_RESTART_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class _Process:
         self.spec = spec
         self.popen = popen
         self.stopping = False
+        self.noticed: float | None = None
         self._lock = threading.Lock()
 
     def ended(self) -> int | None:
@@ -109,6 +116,9 @@ class Supervisor:
         # as long as the supervisor, starts every process.
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
         self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._keeper: threading.Thread | None = None
+        self._restarts: dict[str, list[float]] = {}
 
     def __enter__(self) -> Supervisor:
         return self
@@ -161,11 +171,47 @@ class Supervisor:
             if waiting:
                 time.sleep(POLL_SECONDS)
 
+    def keep_alive(self) -> None:
+        """From now on, start processes again that end by themselves; a second call does nothing."""
+        if self._keeper is None:
+            self._keeper = threading.Thread(target=self._keep, name="keep-alive", daemon=True)
+            self._keeper.start()
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(4 * POLL_SECONDS):
+            for name, process in list(self._processes.items()):
+                if process.ended() is not None and self._may_restart(process):
+                    self._restart_later(name, process)
+
+    def _restart_later(self, name: str, process: _Process) -> None:
+        now, times = time.monotonic(), self._restarts.setdefault(name, [])
+        times[:] = [moment for moment in times if now - moment < RESTARTS_SECONDS]
+        pause = FIRST_RESTART_SECONDS * 2 ** len(times)
+        if process.noticed is None:
+            process.noticed = now
+        if now - process.noticed < pause or self._stopping.is_set():
+            return
+        times.append(now)
+        with contextlib.suppress(ProcessError):  # tried again while it may
+            self.start(process.spec)
+
+    def _may_restart(self, process: _Process) -> bool:
+        if self._keeper is None or process.stopping or self._stopping.is_set():
+            return False
+        times, now = self._restarts.get(process.spec.name, []), time.monotonic()
+        return sum(now - moment < RESTARTS_SECONDS for moment in times) < RESTARTS
+
     def check(self) -> None:
-        """Raise ProcessError (code ``process-died``) if a process ended without being asked to."""
+        """Raise ProcessError if a process ended by itself and is not started again.
+
+        Raises
+        ------
+        ProcessError
+            With code ``process-died``.
+        """
         for process in list(self._processes.values()):
             code = process.ended()
-            if code is not None and not process.stopping:
+            if code is not None and not process.stopping and not self._may_restart(process):
                 raise ProcessError(
                     f"The process {process.spec.name} ended ({_describe(code)}).",
                     action=f"Read {process.spec.log}. {_tail(process.spec.log)}",
@@ -176,8 +222,12 @@ class Supervisor:
         """Return the state of every process, in the order in which they were started."""
         states: dict[str, State] = {}
         for name, process in self._processes.items():
-            ended = process.ended() is not None
-            states[name] = ("stopped" if process.stopping else "failed") if ended else "running"
+            if process.ended() is None:
+                states[name] = "running"
+            elif process.stopping:
+                states[name] = "stopped"
+            else:
+                states[name] = "restarting" if self._may_restart(process) else "failed"
         return states
 
     def pid(self, name: str) -> int:
@@ -206,6 +256,9 @@ class Supervisor:
         Each group is asked with SIGTERM and killed after ``grace`` seconds. A second call, or
         one with nothing left to stop, returns at once.
         """
+        self._stopping.set()
+        if self._keeper is not None and self._keeper is not threading.current_thread():
+            self._keeper.join()
         for group in groups:
             self._stop([self._processes[n] for n in group if n in self._processes], grace)
         self._stop(list(self._processes.values()), grace)

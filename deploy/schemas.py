@@ -17,7 +17,7 @@ from client.withdrawal import Withdrawal
 from common.release import ReleaseManifest
 from deploy.audit_report import AuditReport
 from deploy.commands.audit import Exported
-from deploy.commands.campaign import StartedCampaign
+from deploy.commands.campaign import CampaignStanding, StartedCampaign
 from deploy.commands.gateway import RenderedGateway
 from deploy.commands.preflight import PreflightDocument
 from deploy.commands.site_budget import BudgetDocument
@@ -40,7 +40,12 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("site-budget", BudgetDocument),
     ("site-outbox", OutboxDocument),
     ("site-withdraw", Withdrawal),
+    ("coordinator-campaign-create", StartedCampaign),
     ("coordinator-campaign-start", StartedCampaign),
+    ("coordinator-campaign-watch", CampaignStanding),
+    ("coordinator-campaign-pause", CampaignStanding),
+    ("coordinator-campaign-resume", CampaignStanding),
+    ("coordinator-campaign-cancel", CampaignStanding),
     ("coordinator-campaign-preflight", PreflightDocument),
     ("coordinator-campaign-list", Campaigns),
     ("coordinator-campaign-show", CampaignDocument),

@@ -43,6 +43,7 @@ def create_campaign(
     only_preflight: bool = False,
     site_wait_seconds: float | None = None,
     round_deadline_seconds: float | None = None,
+    attempts: int | None = None,
 ) -> str:
     """Record a new campaign, and put the model that it starts from into the model store.
 
@@ -60,6 +61,8 @@ def create_campaign(
         The task; what is not given here is taken from it.
     rounds, quorum, round_deadline_seconds : optional
         In place of the recipe's.
+    attempts : int, optional
+        How often a round is asked for while it lacks its quorum; 3 by default.
     epsilon : float, optional
         Asked of each site for the whole campaign; the recipe's by default.
     private : bool, default True
@@ -103,6 +106,7 @@ def create_campaign(
         only_preflight=only_preflight,
         site_wait_seconds=site_wait_seconds,
         round_deadline_seconds=round_deadline_seconds,
+        attempts=attempts,
     )
     model = build_model(recipe, weights=weights, seed=secrets.randbits(31))
     store = ModelStore(settings.models)

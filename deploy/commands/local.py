@@ -17,6 +17,7 @@ from deploy.console import progress_console
 
 if TYPE_CHECKING:
     from deploy.local import LocalFederation
+    from deploy.processes import State
 
 commands = typer.Typer(no_args_is_help=True, help="A whole federation on this machine.")
 
@@ -61,15 +62,19 @@ def up(
 
 
 def _watch(federation: LocalFederation) -> None:
-    """Wait for ever, and say once when a process ends; the others go on without it."""
-    reported: set[str] = set()
+    """Wait for ever, and say when a process ends; it is started again, or the others go on."""
+    reported: dict[str, State] = {}
     while True:
         time.sleep(WATCH_SECONDS)
-        failed = {name for name, state in federation.states().items() if state == "failed"}
-        for name in sorted(failed - reported):
+        for name, state in federation.states().items():
+            if state == reported.get(name, "running"):
+                continue
+            reported[name] = state
             log = federation.logs / f"{name}.log"
-            progress_console.print(f"[bold red]{name}[/] ended by itself; read {log}.")
-        reported |= failed
+            if state == "restarting":
+                progress_console.print(f"[bold]{name}[/] ended; it is started again. See {log}.")
+            elif state == "failed":
+                progress_console.print(f"[bold red]{name}[/] ended too often; read {log}.")
 
 
 def _show(federation: LocalFederation, console: Console) -> None:

@@ -102,7 +102,11 @@ class CampaignMoves:
         """Say that whoever drove it is gone; does nothing where nobody did."""
         if self._campaign(identifier).state not in DRIVEN:
             return self._campaign(identifier)
-        return self._move(identifier, "interrupt", _because(reason), code=code)
+
+        def change(row: CampaignRow) -> None:
+            row.failure, row.launched_at = reason, None
+
+        return self._move(identifier, "interrupt", change, code=code)
 
     def pause(self, identifier: str) -> Campaign:
         """Let the round in progress be the last one for now."""

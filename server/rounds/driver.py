@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 from common.errors import RoundFailed
 from server.settings import CoordinatorSettings
 
+PATIENCE_SECONDS = 5.0
+
 
 def campaign_folder(settings: CoordinatorSettings, campaign: str) -> Path:
     """Return the folder of a campaign's checkpoints and kept answers."""
@@ -33,7 +35,7 @@ def driving(folder: Path) -> Iterator[None]:
     """
     lock = _lock(folder)
     try:
-        lock.acquire()
+        lock.acquire(timeout=PATIENCE_SECONDS)  # who only looks holds it for an instant
     except Timeout as error:
         raise RoundFailed(
             f"Another ServerApp drives campaign {folder.name}.",

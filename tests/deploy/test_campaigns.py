@@ -4,26 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ProcessError, RoundFailed
+from common.errors import ConfigurationError, RoundFailed
 from deploy import campaigns, flower_run
+from deploy.campaign_file import read_campaign
+from deploy.keeper import keeper_lock
+from server.rounds.driver import campaign_folder
 from tests.fakes import FakeSite
 from tests.server.campaigns import Coordinator
-
-
-class Answers:
-    """What looks at Flower's run bring: a state, or no answer at all."""
-
-    def __init__(self, coordinator: Coordinator, campaign: str, *states: str | None) -> None:
-        self.states = list(states)
-        self.coordinator, self.campaign = coordinator, campaign
-
-    def __call__(self, *_: object) -> str:
-        state = self.states.pop(0) if self.states else "done"
-        if state is None:
-            raise ProcessError("`flwr list` did not answer.")
-        if state == "done":
-            self.coordinator.registry.finish_campaign(self.campaign)
-        return "running"
 
 
 @pytest.fixture
@@ -31,27 +18,70 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Coordinator, 
     coordinator = Coordinator(tmp_path, [FakeSite("north")])
     campaign = coordinator.create().id
     coordinator.registry.start_campaign(campaign, flower_run=7)
-    monkeypatch.setattr(campaigns, "RUN_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("server.rounds.driver.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(flower_run, "stop_run", lambda *_: None)
     monkeypatch.setattr(campaigns, "POLL_SECONDS", 0.001)
     return coordinator, campaign
 
 
-def test_a_late_answer_ends_no_campaign(
+def test_a_watch_ends_where_nobody_drives_the_campaign(
     made: tuple[Coordinator, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coordinator, campaign = made
-    answers = Answers(coordinator, campaign, None, None, None, None, "running", None, None)
-    monkeypatch.setattr(flower_run, "run_state", answers)
-    assert campaigns.watch_campaign(coordinator.settings, campaign).state == "finished"
-
-
-def test_a_superlink_that_is_gone_does(
-    made: tuple[Coordinator, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    coordinator, campaign = made
-    monkeypatch.setattr(flower_run, "run_state", Answers(coordinator, campaign, *[None] * 9))
-    with pytest.raises(ProcessError):
+    monkeypatch.setattr(campaigns, "ALONE_SECONDS", 0.05)
+    with pytest.raises(RoundFailed) as caught:
         campaigns.watch_campaign(coordinator.settings, campaign)
+    assert caught.value.code == "run-died"
+    assert "resume" in caught.value.action
+
+
+def test_a_watch_ends_when_the_campaign_is_paused(made: tuple[Coordinator, str]) -> None:
+    coordinator, campaign = made
+    campaigns.pause_campaign(coordinator.settings, campaign)
+    coordinator.registry.moves.interrupt(campaign, "killed")
+    assert campaigns.watch_campaign(coordinator.settings, campaign).state == "paused"
+
+
+def test_resume_starts_a_run_only_where_no_keeper_does(
+    made: tuple[Coordinator, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator, campaign = made
+    started: list[str] = []
+    monkeypatch.setattr(flower_run, "start_run", lambda _, c: started.append(c))
+    with keeper_lock(coordinator.settings):
+        assert campaigns.resume_campaign(coordinator.settings, campaign).state == "interrupted"
+    assert started == []
+    assert campaigns.resume_campaign(coordinator.settings, campaign).launches == 1
+    assert started == [campaign]
+
+
+def test_cancel_removes_what_single_sites_sent(made: tuple[Coordinator, str]) -> None:
+    coordinator, campaign = made
+    folder = campaign_folder(coordinator.settings, campaign)
+    (folder / "answers-000001").mkdir(parents=True)
+    coordinator.registry.moves.interrupt(campaign, "killed")
+    coordinator.registry.moves.resume(campaign)
+    assert campaigns.cancel_campaign(coordinator.settings, campaign).state == "cancelled"
+    assert list(folder.glob("answers-*")) == []
+    with pytest.raises(RoundFailed, match="is cancelled"):
+        campaigns.resume_campaign(coordinator.settings, campaign)
+
+
+def test_a_campaign_file_and_flags(tmp_path: Path) -> None:
+    path = tmp_path / "campaign.toml"
+    path.write_text('recipe = "dermoscopy"\nrounds = 5\nsites = ["north", "south"]\nquorum = 2\n')
+    read = read_campaign(path, rounds=7, epsilon=None)
+    assert (read.recipe, read.rounds, read.sites, read.quorum) == (
+        *("dermoscopy", 7),
+        ("north", "south"),
+        2,
+    )
+    path.write_text('recipe = "dermoscopy"\nround = 5\n')
+    with pytest.raises(ConfigurationError) as caught:
+        read_campaign(path)
+    assert (caught.value.code, "round" in caught.value.what) == ("campaign-file", True)
+    with pytest.raises(ConfigurationError):
+        read_campaign(None, rounds=3)
 
 
 def test_a_failed_campaign_raises_or_is_returned(made: tuple[Coordinator, str]) -> None:

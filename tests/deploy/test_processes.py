@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from common.errors import ProcessError
+from deploy import processes
 from deploy.processes import ProcessSpec, Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,3 +169,40 @@ def test_nothing_survives_its_launcher(tmp_path: Path, number: signal.Signals) -
     launcher.send_signal(number)
     launcher.wait(timeout=20)
     assert all(wait_dead(pid) for pid in pids)
+
+
+def test_what_is_kept_alive_is_started_again_until_it_ends_too_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "FIRST_RESTART_SECONDS", 0.01)
+    monkeypatch.setattr(processes, "RESTARTS", 3)
+    with Supervisor() as supervisor:
+        sleeper = ProcessSpec("p", ["sleep", "60"], ENVIRONMENT, tmp_path / "p.log")
+        first = supervisor.start(sleeper)
+        supervisor.keep_alive()
+        for _ in range(3):
+            pid = supervisor.pid("p")
+            os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + 30
+            while supervisor.pid("p") == pid and time.monotonic() < deadline:
+                time.sleep(0.02)
+            supervisor.check()
+            assert supervisor.states()["p"] == "running"
+        assert supervisor.pid("p") != first
+        os.kill(supervisor.pid("p"), signal.SIGKILL)
+        time.sleep(0.5)
+        assert supervisor.states()["p"] == "failed"
+        with pytest.raises(ProcessError):
+            supervisor.check()
+
+
+def test_what_was_told_to_stop_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "FIRST_RESTART_SECONDS", 0.01)
+    with Supervisor() as supervisor:
+        supervisor.start(ProcessSpec("p", ["sleep", "60"], ENVIRONMENT, tmp_path / "p.log"))
+        supervisor.keep_alive()
+        supervisor.kill("p")
+        time.sleep(0.5)
+        assert supervisor.states()["p"] == "stopped"

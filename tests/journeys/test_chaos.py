@@ -1,0 +1,37 @@
+"""A campaign whose coordinator is killed with -9 while sites train; the long one is `make soak`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server.registry.registry import Registry
+from tests.soak.chaos import SERVERAPP, federation, run
+
+pytestmark = pytest.mark.journey
+
+SITES = ("north", "south")
+KILLED = (SERVERAPP, "superlink", "superexec", "coordinator")
+
+
+def test_a_campaign_goes_on_whatever_is_killed_at_the_coordinator(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    seed = 20_261_121
+    with federation(tmp_path / "here", SITES) as made:
+        made.start()
+        made.wait_ready()
+        outcome = run(made, rounds=3, kills=4, seed=seed, targets=KILLED, pause=(3.0, 7.0))
+        registry = Registry.open(made.coordinator)
+        told = {f.site: f.forecast for f in registry.forecasts(outcome.campaign)}
+        registry.close()
+    record_property("kills", outcome.kills)
+    record_property("seconds", round(outcome.seconds, 1))
+    assert outcome.faults == [], outcome
+    assert outcome.kills, "the campaign was over before anything was killed"
+    for site, spent in outcome.epsilon.items():
+        forecast = told[site]
+        assert forecast is not None
+        assert spent == pytest.approx(forecast.epsilon_campaign, rel=1e-3)

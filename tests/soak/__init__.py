@@ -1,0 +1,1 @@
+"""Campaigns under kill -9 at random moments."""
