@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -25,7 +25,15 @@ from sqlalchemy.orm import Session
 
 from client.audit import note_policy, site_audit
 from client.cases.tables import PlanRow
-from client.outbox_checks import Grounds, Memory, Shapes, check_refusal, check_reply, withheld
+from client.outbox_checks import (
+    Grounds,
+    Memory,
+    Shapes,
+    check_refusal,
+    check_reply,
+    reserved,
+    withheld,
+)
 from client.plan_keys import read_plan_keys
 from client.policy import SitePolicy
 from client.privacy.ledger import PrivacyLedger
@@ -183,18 +191,30 @@ class Outbox:
         except (PlanRefused, PrivacyRefused) as error:
             raise withheld(f"policy: {error.code}") from error
         self._ledger.verify_chain()
+        lines = self._ledger.entries()
         grounds = Grounds(
             site=self._settings.name,
             plan=plan,
             policy=policy,
             memory=self._memory(plan.nonce),
-            lines=self._ledger.entries(),
+            lines=lines,
             lines_before=request.lines,
             elapsed=time.monotonic() - request.begun,
             trainable=_trainable(plan, request.shapes or {}) if plan.purpose == "train" else {},
+            left_before=self._left_before(lines, plan) if plan.purpose == "train" else None,
         )
         check_reply(reply, grounds)
         return reply_to_records(reply)
+
+    def _left_before(self, lines: Sequence[LedgerLine], plan: RoundPlan) -> str | None:
+        own = reserved(lines, plan)
+        if not own or own[0].nonce == plan.nonce:
+            return None
+        for line in self._log.lines(kinds=("left",)):
+            entry = line.entry()
+            if isinstance(entry, Left) and entry.nonce == own[0].nonce and entry.update_digest:
+                return entry.update_digest
+        return None
 
     def _memory(self, nonce: str) -> Memory | None:
         with Session(self._ledger.engine) as session:

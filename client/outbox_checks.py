@@ -8,7 +8,9 @@ but the policy and the ledger's lines: a mistake there must not become a leak.
    and that the site remembers having accepted.
 3. An update is the trainable float32 tensors of the plan's scope: no more, no fewer, no buffer,
    each of the base's shape and finite, bound to the plan, with a receipt that names its digest;
-   and the ledger has a reservation for it that was trained on.
+   and the ledger has a reservation for it that was trained on. Where the round was asked for
+   before, under another nonce, it is the very update that was trained then, and that left if one
+   did: one reservation, one update.
 4. A receipt says what policy and ledger say; its epsilons are not below the ledger's.
 5. Holdout counts leave only if the policy releases them, only for a plan that was accepted for
    scoring, of the recipe's classes, no cell but 0 below the policy's minimum.
@@ -18,7 +20,7 @@ but the policy and the ledger's lines: a mistake there must not become a leak.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +55,8 @@ class Grounds:
     """On what a reply is judged.
 
     ``lines`` are the ledger's now, ``lines_before`` as the request came, ``elapsed`` seconds ago;
-    ``trainable`` are the shapes of the tensors that the plan lets move.
+    ``trainable`` are the shapes of the tensors that the plan lets move; ``left_before`` is the
+    digest of the update that left in answer to the request that the round was trained for.
     """
 
     site: str
@@ -65,6 +68,7 @@ class Grounds:
     trainable: Shapes
     elapsed: float
 
+    left_before: str | None = None
 
 def check_refusal(reply: SiteReply) -> None:
     """Hold a refusal against rule 1; raises as `check_reply`."""
@@ -110,7 +114,10 @@ def _check_update(update: ModelUpdate, grounds: Grounds) -> LedgerLine:
         _hold(array.dtype == np.float32, "update-dtype")
         _hold(array.shape == grounds.trainable[name], "update-shape")
         _hold(_finite(array), "update-not-finite")
-    own = [line for line in grounds.lines if line.nonce == plan.nonce]
+    own = reserved(grounds.lines, plan)
+    if grounds.left_before is not None and own and own[0].nonce != plan.nonce:
+        first = ModelUpdate(replace(bound, nonce=own[0].nonce), update.tensors)
+        _hold(first.digest == grounds.left_before, "update-repeated")
     _hold([line.kind for line in own] == ["reserve", "outcome"], "update-unreserved")
     _hold(own[1].outcome == "trained", "update-untrained")
     _hold((own[0].campaign, own[0].round) == (plan.campaign, plan.round), "update-unreserved")
@@ -119,6 +126,13 @@ def _check_update(update: ModelUpdate, grounds: Grounds) -> LedgerLine:
 
 
 def _check_receipt(reply: SiteReply, grounds: Grounds, own: LedgerLine | None) -> None:
+def reserved(lines: Sequence[LedgerLine], plan: RoundPlan) -> list[LedgerLine]:
+    """Return the lines of a plan's own nonce, or else of the one its round was trained for."""
+    own = [line for line in lines if line.nonce == plan.nonce]
+    asked = (plan.campaign, plan.round)
+    return own or [line for line in lines if (line.campaign, line.round) == asked]
+
+
     plan, receipt = grounds.plan, reply.receipt
     if receipt is None:
         raise withheld("receipt-missing")

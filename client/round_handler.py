@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 
+from client.kept_reply import keep_reply, kept_reply
 from client.plan_keys import read_plan_keys
 from client.plan_memory import Limits
 from client.policy import SitePolicy
@@ -97,14 +98,20 @@ class RoundHandler:
             if plan.purpose == "preflight":
                 forecast = forecast_plan(records.ledger, plan, policy, site=self._settings.name)
                 return SiteReply(site=self._settings.name, forecast=forecast)
+            scores = accepted.scores and policy.release_evaluation
+            again = kept_reply(self._settings, plan, scores=scores)
+            if again is not None:
+                return again
             task = prepare_task(self._settings, plan, policy, base, records.ledger)
             evaluation = _evaluate(task) if accepted.scores else None
             update = self._train(task) if plan.purpose == "train" else None
             seconds = time.perf_counter() - started
             receipt = round_receipt(task, update, site=self._settings.name, seconds=seconds)
-        return SiteReply(
+        reply = SiteReply(
             site=self._settings.name, receipt=receipt, update=update, evaluation=evaluation
         )
+        keep_reply(self._settings, plan, reply)
+        return reply
 
     def _train(self, task: RoundTask) -> ModelUpdate:
         if not task.training.patients:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from client.audit import open_site_audit
 from client.cases.case import PatientHistory
 from client.cases.store import CaseStore
+from client.kept_reply import forget_reply
 from client.plan_memory import TrainingRound
 from client.privacy.accounting import epsilon
 from client.privacy.ledger_lines import LedgerLine
@@ -96,6 +97,7 @@ def _withdraw(
 ) -> Withdrawal:
     with closing(CaseStore.open(settings)) as store:
         history, cases = act(store)
+    forget_reply(settings)  # the patient may be in it
     with open_site_audit(settings) as audit:
         audit.append(PatientWithdrawn(cases=cases))
     for task in history.confirmed:

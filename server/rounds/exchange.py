@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
@@ -109,7 +109,11 @@ class Exchange:
         self._pace = SitePace(told, maximum=link.settings.round_deadline_seconds)
         before = [c for c in told if c.round == request.number]
         self._earlier = max((c.attempt for c in before), default=0)
-        accepted = {c.site for c in before if c.outcome == "accepted"}
+        accepted = {c.site: c for c in before if c.outcome == "accepted"}
+        for site in accepted.keys() - {header.site for header in request.kept}:
+            # What a failed campaign had was removed; the site sends it again, and counts once.
+            dropped = replace(accepted[site], outcome="failed", code="answer-dropped")
+            registry.record_contribution(dropped)
         for header in request.kept:
             self._use(header, known=header.site in accepted)
 
@@ -161,7 +165,7 @@ class Exchange:
         signed = sign_plan(opened.expected.plan, self._link.key)
         train = opened.expected.plan.purpose == "train"
         message = Message(
-            request_to_records(signed, self._request.tensors),
+            request_to_records(signed, step or self._request.tensors),
             node,
             MessageType.TRAIN if train else MessageType.EVALUATE,
             ttl=float(self._link.plan_seconds),

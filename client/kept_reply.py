@@ -1,0 +1,105 @@
+"""The newest trained reply, kept at the site until the next: for a coordinator that lost it.
+
+A round is trained once, and its privacy is spent then, whether or not the answer arrives. Where
+the same round is asked for again, under a new nonce, the same update is sent again: what was
+released before says nothing new the second time, so it costs no privacy (post-processing, Dwork
+and Roth 2014, proposition 2.1). Without it, a coordinator that was killed at the wrong moment
+could not go on with that round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from client.settings import SiteSettings
+from common.evaluation import SiteEvaluation
+from common.folders import write_private
+from common.plan import RoundPlan
+from common.records import Receipt, SiteReply
+from common.update import ModelUpdate, UpdateBinding
+
+logger = logging.getLogger(__name__)
+
+_KEY = "reply"
+_OF_ONE_REQUEST = {"nonce", "issued_at", "expires_at"}
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    asked: str
+    receipt: Receipt
+    evaluation: SiteEvaluation | None
+
+
+def keep_reply(settings: SiteSettings, plan: RoundPlan, reply: SiteReply) -> None:
+    """Keep a trained reply in place of the one before; a full disk only costs the repetition."""
+    if reply.update is None or reply.receipt is None:
+        return
+    header = _Header(asked=_asked(plan), receipt=reply.receipt, evaluation=reply.evaluation)
+    tensors = {name: np.array(array, order="C") for name, array in reply.update.tensors.items()}
+    try:
+        write_private(_path(settings), save(tensors, metadata={_KEY: header.model_dump_json()}))
+    except Exception as error:  # the reply itself must leave all the same
+        logger.warning("reply-not-kept error=%s", type(error).__name__)
+
+
+def kept_reply(settings: SiteSettings, plan: RoundPlan, *, scores: bool) -> SiteReply | None:
+    """Return the reply to an earlier request for the same, bound to this one; None without one.
+
+    Parameters
+    ----------
+    plan : RoundPlan
+        Verified and accepted. All but its nonce and its times must be as they were.
+    scores : bool
+        Whether holdout counts may leave with it.
+    """
+    found = _read(_path(settings))
+    if found is None or plan.purpose != "train" or found[0].asked != _asked(plan):
+        return None
+    header, tensors = found
+    bound = UpdateBinding(plan.campaign, plan.round, plan.nonce, plan.base_digest)
+    first = replace(bound, nonce=header.receipt.nonce)
+    if ModelUpdate(first, tensors).digest != header.receipt.update_digest:
+        logger.warning("kept-reply-damaged")
+        return None
+    update = ModelUpdate(bound, tensors)
+    changes = {"nonce": plan.nonce, "update_digest": update.digest, "seconds": 0.0}
+    receipt = header.receipt.model_copy(update=changes)
+    evaluation = header.evaluation if scores else None
+    logger.info("reply-repeated campaign=%s round=%d", plan.campaign, plan.round)
+    return SiteReply(settings.name, receipt=receipt, update=update, evaluation=evaluation)
+
+
+def forget_reply(settings: SiteSettings) -> None:
+    """Remove it, as when a patient who may be in it withdraws."""
+    _path(settings).unlink(missing_ok=True)
+
+
+def _path(settings: SiteSettings) -> Path:
+    return settings.data / "newest-reply.safetensors"
+
+
+def _asked(plan: RoundPlan) -> str:
+    return hashlib.sha256(plan.model_dump_json(exclude=_OF_ONE_REQUEST).encode()).hexdigest()
+
+
+def _read(path: Path) -> tuple[_Header, Mapping[str, NDArray[np.float32]]] | None:
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            told = (file.metadata() or {}).get(_KEY, "")
+            tensors = {n: np.asarray(file.get_tensor(n)) for n in file.keys()}  # noqa: SIM118
+        return _Header.model_validate_json(told), tensors
+    except (OSError, SafetensorError, ValidationError):
+        return None
