@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import PlanRefused, PrivacyRefused
+from common.evaluation_counts import Statistic
 from common.plan import RoundPlan
 from common.recipe import Recipe
 
@@ -55,6 +56,10 @@ class SitePolicy(BaseModel):
         Whether counts over holdout patients may leave. They are not noised.
     minimum_cell : int
         The smallest count over holdout patients that may leave.
+    release_statistics : tuple of str
+        What may leave beside the counts by class: ``decision`` (scores of the positive classes,
+        for the operating threshold), ``calibration`` (confidence of right and of wrong answers),
+        ``subgroups`` (the counts by age band and by sex).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +79,7 @@ class SitePolicy(BaseModel):
     min_noise_multiplier: Annotated[float, Field(ge=0.3, le=100)] = 0.5
     release_evaluation: bool = False
     minimum_cell: Annotated[int, Field(ge=1)] = 10
+    release_statistics: tuple[Statistic, ...] = ("decision", "calibration")
 
     @classmethod
     def read(cls, path: Path) -> SitePolicy:

@@ -25,10 +25,10 @@ from client.settings import SiteSettings
 from client.site_recipes import own_recipe
 from client.site_records import SiteRecords
 from client.training import PrivateStep, Trained, train_plain, train_private
-from client.training.evaluation import predict
+from client.training.evaluation import count_holdout, predict
 from common.audit_entries import PlanAccepted
 from common.errors import CaseRefused, PlanRefused, WardroundError
-from common.evaluation import SiteEvaluation, evaluate_predictions
+from common.evaluation import SiteEvaluation
 from common.plan import RoundPlan, SignedPlan, verify_plan
 from common.records import Refusal, SiteReply
 from common.refusals import INTERNAL_ERROR, OUT_OF_MEMORY, outward_code
@@ -155,12 +155,7 @@ def _evaluate(task: RoundTask) -> SiteEvaluation | None:
         device=task.job.device,
         memory_megabytes=task.job.memory_megabytes,
     )
-    return evaluate_predictions(
-        probabilities,
-        task.holdout.labels,
-        task.plan.recipe.classes,
-        minimum_cell=task.policy.minimum_cell,
-    )
+    return count_holdout(probabilities, task.holdout, task.plan.recipe, task.policy)
 
 
 def _reserve(ledger: PrivacyLedger, task: RoundTask) -> LedgerLine:

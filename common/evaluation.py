@@ -1,8 +1,10 @@
 """Holdout evaluation as counts that can be summed over sites, small cells suppressed.
 
 A site reports, for each class, where its cases' one-vs-rest scores fall on a fixed grid of
-log-odds, and a confusion matrix. Both add up exactly over sites, so that pooled metrics need no
-score and no case to travel.
+log-odds, and a confusion matrix. Where its policy lists them, also: where the summed probability
+of the positive classes falls (for the operating threshold), where the highest probability falls
+for right and for wrong answers (for calibration), and the score histograms of age bands and sexes.
+All of it adds up exactly over sites, so that pooled metrics need no score and no case to travel.
 
 Suppression, with ``m = minimum_cell`` (a count of 1 to m - 1 never leaves, nor follows from the
 totals that do):
@@ -14,92 +16,64 @@ totals that do):
   evenly in the run. (Putting them at its middle would flatter the AUROC.)
 - Small off-diagonal cells of a confusion row are pooled into ``unresolved`` errors. When fewer
   than m, they are raised to m at the expense of correct answers: with suppression, accuracy and
-  sensitivity are lower bounds.
+  sensitivity are lower bounds. Calibration counts tell those as wrong, too (the ones of lowest
+  confidence).
+- A class is left out of a subgroup that holds fewer than m cases of it, and of further subgroups
+  until those outside all that are told are none or m. Subgroups tell no right and wrong answers
+  (all are ``unresolved``), which could be held against the whole's; their histograms have at most
+  `SUBGROUP_RANGES` ranges.
 
-These counts are not noised, so they lie outside the differential privacy guarantee.
+These counts are not noised, so they lie outside the differential privacy guarantee. A case is
+what the caller says it is: `client.training.evaluation` gives one for each patient and label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict
 
 from common.errors import InputRefused, ModelError
+from common.evaluation_counts import (
+    GROUPS,
+    CalibrationCounts,
+    Counts,
+    DecisionCounts,
+    SiteEvaluation,
+    Statistic,
+    Subgroup,
+    merge,
+)
+from common.evaluation_suppression import IntArray, group_cells, suppress_row, told_right
 from common.score_histogram import ScoreHistogram, area_under_curve, bin_scores
 
-Count = Annotated[int, Field(ge=0, le=10**9)]
-Counts = NDArray[np.int64]
+__all__ = [
+    "CaseGroups",
+    "Counts",
+    "Metrics",
+    "SiteEvaluation",
+    "evaluate_predictions",
+    "merge",
+    "metrics",
+]
+
+SUBGROUP_RANGES = 64
+Scores = NDArray[np.float64]
 
 
-class SiteEvaluation(BaseModel):
-    """One site's counts, or the sum over several sites. See the module for suppression.
+@dataclass(frozen=True)
+class CaseGroups:
+    """What subgroup each case is in: for each axis its index in `GROUPS`, -1 where unknown.
 
-    Attributes
-    ----------
-    classes : tuple of str
-        In the recipe's order; everything below is in that order.
-    minimum_cell : int
-        No count between 0 and this one occurs. 1 means that nothing was suppressed.
-    positives, negatives : tuple of ScoreHistogram
-        Scores of the class among cases that are and are not of it.
-    confusion : tuple of tuple of int
-        Rows are true classes, columns the class with the highest probability.
-    unresolved : tuple of int
-        Errors of each row whose cells are too small to be told.
+    ``age`` and ``sex`` are int64 (N,).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    classes: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=64)], ...],
-        Field(min_length=2, max_length=1000),
-    ]
-    minimum_cell: Annotated[int, Field(ge=1, le=10**6)]
-    positives: Annotated[tuple[ScoreHistogram, ...], Field(max_length=1000)]
-    negatives: Annotated[tuple[ScoreHistogram, ...], Field(max_length=1000)]
-    confusion: Annotated[
-        tuple[Annotated[tuple[Count, ...], Field(max_length=1000)], ...], Field(max_length=1000)
-    ]
-    unresolved: Annotated[tuple[Count, ...], Field(max_length=1000)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SiteEvaluation:
-        size = len(self.classes)
-        columns = (self.positives, self.negatives, self.confusion, self.unresolved)
-        if any(len(column) != size for column in columns):
-            raise ValueError("one entry a class is needed")
-        if any(len(row) != size for row in self.confusion):
-            raise ValueError("the confusion matrix is not square")
-        if len(set(self.classes)) != size:
-            raise ValueError("a class is named twice")
-        self._check_totals()
-        self._check_cells()
-        return self
-
-    def _check_totals(self) -> None:
-        cases = self.cases
-        for index, positive in enumerate(self.positives):
-            if positive.total != sum(self.confusion[index]) + self.unresolved[index]:
-                raise ValueError("a confusion row and its histogram differ in total")
-            if self.negatives[index].total != cases - positive.total:
-                raise ValueError("positives and negatives do not add up to the cases")
-
-    def _check_cells(self) -> None:
-        cells = [count for row in self.confusion for count in row]
-        cells += self.unresolved
-        for histogram in (*self.positives, *self.negatives):
-            cells += histogram.counts
-        if any(0 < count < self.minimum_cell for count in cells):
-            raise ValueError("a count is below the minimum cell")
-
-    @property
-    def cases(self) -> int:
-        """Number of cases reported."""
-        return sum(histogram.total for histogram in self.positives)
+    age: IntArray
+    sex: IntArray
 
 
 class Metrics(BaseModel):
@@ -128,6 +102,9 @@ def evaluate_predictions(
     classes: Sequence[str],
     *,
     minimum_cell: int,
+    positive_classes: Collection[str] = (),
+    statistics: Collection[Statistic] = (),
+    groups: CaseGroups | None = None,
 ) -> SiteEvaluation:
     """Count a site's holdout predictions.
 
@@ -141,6 +118,12 @@ def evaluate_predictions(
         K names.
     minimum_cell : int
         The smallest count that may leave; 0 and 1 suppress nothing.
+    positive_classes : collection of str
+        Those whose summed probability is the decision's score.
+    statistics : collection of str
+        What is counted beside the classes; nothing by default.
+    groups : CaseGroups, optional
+        Needed for ``subgroups``.
 
     Raises
     ------
@@ -151,7 +134,19 @@ def evaluate_predictions(
     """
     scores = np.asarray(probabilities, dtype=np.float64)
     truth = np.asarray(labels, dtype=np.int64)
-    size = len(classes)
+    _check_predictions(scores, truth, len(classes))
+    minimum = max(1, minimum_cell)
+    kept = (np.bincount(truth, minlength=len(classes)) >= minimum)[truth]
+    counting = _Counting(tuple(classes), frozenset(positive_classes), frozenset(statistics))
+    whole = counting.count(scores[kept], truth[kept], minimum)
+    subgroups: tuple[Subgroup, ...] = ()
+    if groups is not None and "subgroups" in statistics:
+        inside = CaseGroups(age=groups.age[kept], sex=groups.sex[kept])
+        subgroups = counting.count_subgroups(scores[kept], truth[kept], inside, minimum)
+    return SiteEvaluation(**dict(whole), subgroups=subgroups)
+
+
+def _check_predictions(scores: Scores, truth: IntArray, size: int) -> None:
     if scores.ndim != 2 or scores.shape[1] != size or truth.shape != scores.shape[:1]:
         raise InputRefused("Predictions and labels differ in shape.", code="evaluation-shape")
     if truth.size and (truth.min() < 0 or truth.max() >= size):
@@ -162,35 +157,9 @@ def evaluate_predictions(
             meaning="Training has diverged.",
             code="evaluation-not-finite",
         )
-    minimum = max(1, minimum_cell)
-    frequent = np.bincount(truth, minlength=size) >= minimum
-    kept = frequent[truth]
-    return _count(scores[kept], truth[kept], tuple(classes), minimum)
 
 
-def merge(evaluations: Sequence[SiteEvaluation]) -> SiteEvaluation:
-    """Sum evaluations of the same classes, exactly.
-
-    Raises
-    ------
-    InputRefused
-        If there is none, or the classes differ.
-    """
-    if not evaluations or any(e.classes != evaluations[0].classes for e in evaluations):
-        raise InputRefused("There are no evaluations of the same classes.", code="evaluation-merge")
-    confusion = np.sum([np.array(e.confusion, dtype=np.int64) for e in evaluations], axis=0)
-    unresolved = np.sum([np.array(e.unresolved, dtype=np.int64) for e in evaluations], axis=0)
-    return SiteEvaluation(
-        classes=evaluations[0].classes,
-        minimum_cell=min(e.minimum_cell for e in evaluations),
-        positives=_sum([e.positives for e in evaluations]),
-        negatives=_sum([e.negatives for e in evaluations]),
-        confusion=_rows(confusion),
-        unresolved=tuple(unresolved.tolist()),
-    )
-
-
-def metrics(evaluation: SiteEvaluation) -> Metrics:
+def metrics(evaluation: Counts) -> Metrics:
     """Compute the metrics of an evaluation.
 
     The AUROC is the Mann-Whitney statistic over bins, ties counting one half.
@@ -215,49 +184,99 @@ def metrics(evaluation: SiteEvaluation) -> Metrics:
     )
 
 
-def _count(
-    scores: NDArray[np.float64], truth: Counts, classes: tuple[str, ...], minimum: int
-) -> SiteEvaluation:
-    size = len(classes)
-    confusion = np.zeros((size, size), dtype=np.int64)
-    np.add.at(confusion, (truth, scores.argmax(axis=1)), 1)
-    suppressed = [_suppress_row(row, index, minimum) for index, row in enumerate(confusion)]
-    bins = bin_scores(scores)
-    return SiteEvaluation(
-        classes=classes,
-        minimum_cell=minimum,
-        positives=tuple(ScoreHistogram.count(bins[truth == k, k], minimum) for k in range(size)),
-        negatives=tuple(ScoreHistogram.count(bins[truth != k, k], minimum) for k in range(size)),
-        confusion=tuple(tuple(row.tolist()) for row, _ in suppressed),
-        unresolved=tuple(rest for _, rest in suppressed),
-    )
+@dataclass(frozen=True)
+class _Counting:
+    """What is counted, of predictions that were checked already."""
 
+    classes: tuple[str, ...]
+    positive: frozenset[str]
+    statistics: frozenset[Statistic]
 
-def _suppress_row(row: Counts, truth: int, minimum: int) -> tuple[Counts, int]:
-    """Return the row without small cells, and its pooled errors; their sum is the row's."""
-    result = row.copy()
-    small = (row > 0) & (row < minimum)
-    result[small] = 0
-    rest = int(row[small].sum())
-    while 0 < rest < minimum:
-        # Too few even together: take from the correct answers, else from the largest cell.
-        donor = truth if result[truth] > 0 else int(result.argmax())
-        taken = minimum - rest
-        if result[donor] - taken < minimum:
-            taken = int(result[donor])
-        result[donor] -= taken
-        rest += taken
-    return result, rest
+    def count(self, scores: Scores, truth: IntArray, minimum: int) -> Counts:
+        size = len(self.classes)
+        answers = scores.argmax(axis=1)
+        confusion = np.zeros((size, size), dtype=np.int64)
+        np.add.at(confusion, (truth, answers), 1)
+        rows = [suppress_row(row, index, minimum) for index, row in enumerate(confusion)]
+        positives, negatives = self._by_class(scores, truth, minimum)
+        return Counts(
+            classes=self.classes,
+            minimum_cell=minimum,
+            positives=positives,
+            negatives=negatives,
+            confusion=tuple(tuple(row.tolist()) for row, _ in rows),
+            unresolved=tuple(rest for _, rest in rows),
+            decision=self._decision(scores, truth, minimum),
+            calibration=self._calibration(
+                scores, truth, [int(row[k]) for k, (row, _) in enumerate(rows)], minimum
+            ),
+        )
+
+    def count_subgroups(
+        self, scores: Scores, truth: IntArray, groups: CaseGroups, minimum: int
+    ) -> tuple[Subgroup, ...]:
+        found = []
+        for axis, member in (("age", groups.age), ("sex", groups.sex)):
+            names = GROUPS[axis]
+            told = group_cells(member, truth, (len(names), len(self.classes)), minimum)
+            for index, name in enumerate(names):
+                inside = (member == index) & (told[index][truth] == 1)
+                if inside.any():
+                    counts = self._count_group(scores[inside], truth[inside], minimum)
+                    part = {"axis": axis, "group": name, "counts": counts}
+                    found.append(Subgroup.model_validate(part))
+        return tuple(found)
+
+    def _count_group(self, scores: Scores, truth: IntArray, minimum: int) -> Counts:
+        size = len(self.classes)
+        coarse = max(minimum, math.ceil(len(truth) / SUBGROUP_RANGES))
+        positives, negatives = self._by_class(scores, truth, coarse)
+        return Counts(
+            classes=self.classes,
+            minimum_cell=minimum,
+            positives=positives,
+            negatives=negatives,
+            confusion=((0,) * size,) * size,
+            unresolved=tuple(histogram.total for histogram in positives),
+            decision=self._decision(scores, truth, coarse),
+        )
+
+    def _by_class(
+        self, scores: Scores, truth: IntArray, minimum: int
+    ) -> tuple[tuple[ScoreHistogram, ...], tuple[ScoreHistogram, ...]]:
+        size, bins = len(self.classes), bin_scores(scores)
+        return (
+            tuple(ScoreHistogram.count(bins[truth == k, k], minimum) for k in range(size)),
+            tuple(ScoreHistogram.count(bins[truth != k, k], minimum) for k in range(size)),
+        )
+
+    def _decision(self, scores: Scores, truth: IntArray, minimum: int) -> DecisionCounts | None:
+        if "decision" not in self.statistics:
+            return None
+        chosen = np.array([name in self.positive for name in self.classes])
+        bins = bin_scores(np.clip(scores[:, chosen].sum(axis=1), 0.0, 1.0))
+        positive = chosen[truth]
+        return DecisionCounts(
+            positives=ScoreHistogram.count(bins[positive], minimum),
+            negatives=ScoreHistogram.count(bins[~positive], minimum),
+        )
+
+    def _calibration(
+        self, scores: Scores, truth: IntArray, right_of: list[int], minimum: int
+    ) -> CalibrationCounts | None:
+        if "calibration" not in self.statistics:
+            return None
+        confidence, right = scores.max(axis=1, initial=0.0), scores.argmax(axis=1) == truth
+        told = np.zeros(len(truth), dtype=np.bool_)
+        for k, keep in enumerate(right_of):
+            told[told_right(right & (truth == k), confidence, keep)] = True
+        bins = bin_scores(np.clip(confidence, 0.0, 1.0))
+        return CalibrationCounts(
+            right=ScoreHistogram.count(bins[told], minimum),
+            wrong=ScoreHistogram.count(bins[~told], minimum),
+        )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None
-
-
-def _rows(matrix: Counts) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(row) for row in matrix.tolist())
-
-
-def _sum(columns: Sequence[tuple[ScoreHistogram, ...]]) -> tuple[ScoreHistogram, ...]:
-    return tuple(ScoreHistogram.merge(column) for column in zip(*columns, strict=True))

@@ -29,6 +29,8 @@ class PatientImages:
         For each patient the indices (0 to N - 1) of his or her images.
     features : ndarray of float32, shape (M, D), or None
         What a frozen backbone makes of each row of ``pixels``, where it was computed.
+    age_bands, sexes : tuple of str or None
+        Of each image's case (`client.cases.case`); empty where nobody asks.
     """
 
     pixels: NDArray[np.uint8]
@@ -36,6 +38,8 @@ class PatientImages:
     labels: NDArray[np.int64]
     patients: tuple[NDArray[np.int64], ...]
     features: NDArray[np.float32] | None = None
+    age_bands: tuple[str | None, ...] = ()
+    sexes: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -69,4 +73,6 @@ def patient_images(
         rows=np.array([cached.row_of[c.digest] for c in usable], dtype=np.int64),
         labels=np.array([class_of[c.label or ""] for c in usable], dtype=np.int64),
         patients=tuple(np.array(group, dtype=np.int64) for group in groups.values()),
+        age_bands=tuple(c.age_band for c in usable),
+        sexes=tuple(c.sex for c in usable),
     )

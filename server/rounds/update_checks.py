@@ -20,6 +20,7 @@ from common.plan import RoundPlan
 from common.recipe import LocalTraining
 from common.records import Receipt, SiteReply
 from common.update import ModelUpdate, UpdateBinding
+from server.rounds.evaluation_checks import check_evaluation
 
 RELATIVE_LIMIT = 10.0
 MINIMUM_HISTORY = 3
@@ -101,8 +102,8 @@ def check_reply(reply: SiteReply, expected: Expected) -> Receipt:
     if b != expected.binding:
         raise UpdateRefused("A receipt is for another request.", code="reply-binding")
     evaluation = reply.evaluation
-    if evaluation is not None and evaluation.classes != expected.plan.recipe.classes:
-        raise UpdateRefused("An evaluation has other classes.", code="reply-evaluation")
+    if evaluation is not None:
+        check_evaluation(evaluation, expected.plan.recipe)
     if expected.plan.purpose == "evaluate":
         if reply.update is not None:
             raise UpdateRefused("An update came unasked.", code="reply-receipt")

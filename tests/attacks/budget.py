@@ -14,6 +14,7 @@ from client.privacy import ledger as ledger_module
 from client.privacy.accounting import Budget, Spend
 from client.privacy.forecast import round_request
 from client.privacy.ledger_lines import LedgerLine, RoundRequest, spends
+from client.training import evaluation as holdout_evaluation
 from common.evaluation import SiteEvaluation, evaluate_predictions
 from common.plan import RoundPlan
 from common.recipe import LossSpec
@@ -146,7 +147,7 @@ def release_small_cells(patch: pytest.MonkeyPatch) -> None:
     def all_counts(*arguments: object, **_: object) -> SiteEvaluation:
         return evaluate_predictions(*arguments, minimum_cell=1)  # type: ignore[arg-type]
 
-    patch.setattr(round_handler, "evaluate_predictions", all_counts)
+    patch.setattr(holdout_evaluation, "evaluate_predictions", all_counts)
     without_outbox(patch)
 
 
