@@ -13,7 +13,8 @@ but the policy and the ledger's lines: a mistake there must not become a leak.
    did: one reservation, one update.
 4. A receipt says what policy and ledger say; its epsilons are not below the ledger's.
 5. Holdout counts leave only if the policy releases them, only for a plan that was accepted for
-   scoring, of the recipe's classes, no cell but 0 below the policy's minimum.
+   scoring, of the recipe's classes, no cell but 0 below the policy's minimum, nor the rest of a
+   class outside its subgroups; of other statistics only those that the policy lists.
 6. A forecast answers a preflight, and never tells less than has been spent already.
 """
 
@@ -30,7 +31,7 @@ from client.policy import SitePolicy
 from client.privacy.accounting import epsilon, public_patients
 from client.privacy.ledger_lines import LedgerLine, rounds_without_privacy, spends
 from common.errors import PrivacyRefused
-from common.evaluation import SiteEvaluation
+from common.evaluation import Counts, SiteEvaluation
 from common.plan import RoundPlan
 from common.records import Forecast, Receipt, SiteReply
 from common.refusals import SITE_REFUSALS
@@ -125,6 +126,7 @@ def _check_update(update: ModelUpdate, grounds: Grounds) -> LedgerLine:
     return own[0]
 
 
+def _check_receipt(reply: SiteReply, grounds: Grounds, own: LedgerLine | None) -> None:
 def reserved(lines: Sequence[LedgerLine], plan: RoundPlan) -> list[LedgerLine]:
     """Return the lines of a plan's own nonce, or else of the one its round was trained for."""
     own = [line for line in lines if line.nonce == plan.nonce]
@@ -132,7 +134,6 @@ def reserved(lines: Sequence[LedgerLine], plan: RoundPlan) -> list[LedgerLine]:
     return own or [line for line in lines if (line.campaign, line.round) == asked]
 
 
-def _check_receipt(reply: SiteReply, grounds: Grounds, own: LedgerLine | None) -> None:
     plan, receipt = grounds.plan, reply.receipt
     if receipt is None:
         raise withheld("receipt-missing")
@@ -193,10 +194,40 @@ def _check_evaluation(evaluation: SiteEvaluation, grounds: Grounds) -> None:
     _hold(policy.release_evaluation, "evaluation-not-released")
     _hold(evaluation.classes == grounds.plan.recipe.classes, "evaluation-classes")
     _hold(evaluation.minimum_cell >= policy.minimum_cell, "evaluation-cell")
-    cells = [*evaluation.unresolved, *(c for row in evaluation.confusion for c in row)]
-    for histogram in (*evaluation.positives, *evaluation.negatives):
+    released = policy.release_statistics
+    _hold(evaluation.decision is None or "decision" in released, "evaluation-statistic")
+    _hold(evaluation.calibration is None or "calibration" in released, "evaluation-statistic")
+    _hold(not evaluation.subgroups or "subgroups" in released, "evaluation-statistic")
+    _check_cells(evaluation, policy.minimum_cell)
+    for part in evaluation.subgroups:
+        counts = part.counts
+        _hold(counts.classes == evaluation.classes, "evaluation-classes")
+        _hold(counts.decision is None or "decision" in released, "evaluation-statistic")
+        # Right and wrong answers of a subgroup could be held against those of the whole.
+        _hold(counts.calibration is None, "evaluation-statistic")
+        _hold(not any(count for row in counts.confusion for count in row), "evaluation-cell")
+        _check_cells(counts, policy.minimum_cell)
+    _check_rest(evaluation, policy.minimum_cell)
+
+
+def _check_cells(counts: Counts, minimum: int) -> None:
+    cells = [*counts.unresolved, *(c for row in counts.confusion for c in row)]
+    histograms = [*counts.positives, *counts.negatives]
+    if counts.decision is not None:
+        histograms += [counts.decision.positives, counts.decision.negatives]
+    if counts.calibration is not None:
+        histograms += [counts.calibration.right, counts.calibration.wrong]
+    for histogram in histograms:
         cells += histogram.counts
-    _hold(all(c == 0 or c >= policy.minimum_cell for c in cells), "evaluation-cell")
+    _hold(all(c == 0 or c >= minimum for c in cells), "evaluation-cell")
+
+
+def _check_rest(evaluation: SiteEvaluation, minimum: int) -> None:
+    for axis in {part.axis for part in evaluation.subgroups}:
+        parts = [part.counts for part in evaluation.subgroups if part.axis == axis]
+        for index, whole in enumerate(evaluation.positives):
+            rest = whole.total - sum(part.positives[index].total for part in parts)
+            _hold(rest == 0 or rest >= minimum, "evaluation-rest")
 
 
 def _check_forecast(forecast: Forecast, grounds: Grounds) -> None:
