@@ -68,8 +68,8 @@ class Grounds:
     lines_before: Sequence[LedgerLine]
     trainable: Shapes
     elapsed: float
-
     left_before: str | None = None
+
 
 def check_refusal(reply: SiteReply) -> None:
     """Hold a refusal against rule 1; raises as `check_reply`."""
@@ -126,7 +126,6 @@ def _check_update(update: ModelUpdate, grounds: Grounds) -> LedgerLine:
     return own[0]
 
 
-def _check_receipt(reply: SiteReply, grounds: Grounds, own: LedgerLine | None) -> None:
 def reserved(lines: Sequence[LedgerLine], plan: RoundPlan) -> list[LedgerLine]:
     """Return the lines of a plan's own nonce, or else of the one its round was trained for."""
     own = [line for line in lines if line.nonce == plan.nonce]
@@ -134,6 +133,7 @@ def reserved(lines: Sequence[LedgerLine], plan: RoundPlan) -> list[LedgerLine]:
     return own or [line for line in lines if (line.campaign, line.round) == asked]
 
 
+def _check_receipt(reply: SiteReply, grounds: Grounds, own: LedgerLine | None) -> None:
     plan, receipt = grounds.plan, reply.receipt
     if receipt is None:
         raise withheld("receipt-missing")
