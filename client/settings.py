@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from client.dicom.settings import DicomSettings
 from common.database import sqlite_url
 from common.folder_settings import FolderSettings
 from common.plan import Identifier
@@ -35,6 +36,7 @@ class SiteSettings(FolderSettings):
     coordinator's ``host:port`` for rounds; ``runtime_port`` joins the site's SuperNode and its
     runner, on loopback. ``release_poll_seconds`` is the time between two pulls of releases,
     ``release_watch_seconds`` that between two looks at whether there is anything to pull before.
+    ``dicom`` is the ``[dicom]`` table, see `client.dicom.settings`.
     ``proxy`` is the HTTP proxy through which the site goes out, if any.
     """
 
@@ -61,6 +63,7 @@ class SiteSettings(FolderSettings):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     allow_plain_http: bool = False
+    dicom: DicomSettings = DicomSettings()
 
     @property
     def data(self) -> Path:

@@ -111,6 +111,10 @@ class Pseudonyms:
         """Return a number in [0, 1), uniform over patients and fixed for each."""
         return int(self._hex("split", patient)[:13], 16) / 2**52
 
+    def subkey(self, purpose: str) -> bytes:
+        """Return 32 secret bytes for another purpose; they do not show this key or each other."""
+        return bytes.fromhex(self._hex("subkey", purpose))
+
     def key_check(self) -> str:
         """Return 64 hex digits by which the key is recognised, and that do not show it."""
         return self._hex("key-check", "")

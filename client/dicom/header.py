@@ -45,7 +45,7 @@ _CONTEXT = (
     *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"),
     *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
-    *("StudyDescription", "SpecificCharacterSet", "Rows", "Columns", "NumberOfFrames"),
+    *("StudyDescription", "Modality", "Rows", "Columns"),
 )
 
 

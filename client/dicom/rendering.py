@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
-from pydicom.pixels.processing import apply_voi
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import JPEGExtended12Bit
 
 from client.dicom.refusals import refused, unreadable
@@ -175,14 +175,18 @@ def _windowed(x: Values, dataset: Dataset, centre: float, width: float) -> Value
     """Apply a window (PS3.3 C.11.2.1.2 and C.11.2.1.3); None if its width is not allowed."""
     function = str(dataset.get("VOILUTFunction", "LINEAR")).strip().upper()
     if function == "SIGMOID" and width > 0:
-        return np.float32(1) / (1 + np.exp(-4 * (x - centre) / width))
+        return _unit(1 / (1 + np.exp(-4 * (x - centre) / width)))
     if function == "LINEAR_EXACT" and width > 0:
-        return np.clip((x - centre) / width + np.float32(0.5), 0, 1)
+        return _unit((x - centre) / width + 0.5)
     if width < 1:
         return None
     if width == 1:
-        return (x > centre - 0.5).astype(np.float32)
-    return np.clip((x - (centre - 0.5)) / (width - 1) + np.float32(0.5), 0, 1)
+        return _unit(x > centre - 0.5)
+    return _unit((x - (centre - 0.5)) / (width - 1) + 0.5)
+
+
+def _unit(values: Samples) -> Values:
+    return np.clip(values, 0, 1).astype(np.float32)
 
 
 def _first(dataset: Dataset, keyword: str) -> float | None:

@@ -1,0 +1,209 @@
+"""From a received image to a report in the PACS: predict, write, send; again until it is there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+from pydantic import ValidationError
+
+from client.cases.store import CaseStore
+from client.dicom.outbox import Pending, ReportOutbox
+from client.dicom.report import Answer, write_report
+from client.dicom.settings import DicomSettings
+from common.errors import NotFound, ProcessError, WardroundError
+
+log = logging.getLogger(__name__)
+
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 300.0
+_TIMEOUT = 60.0
+_DAY = 86_400.0
+
+
+class Predicts(Protocol):
+    """Asks a model; `ServicePredictor` does, and a fake."""
+
+    def __call__(self, image: bytes) -> Answer | None:
+        """Return the answer; None if the image is refused for good; raise to be asked again."""
+
+
+class Archive(Protocol):
+    """Takes reports; `StowArchive` does, and a fake."""
+
+    def __call__(self, report: bytes) -> None:
+        """Return once the report is kept; raise `ProcessError` to be asked again."""
+
+
+class ServicePredictor:
+    """Asks the site's inference service."""
+
+    def __init__(self, url: str, ca: Path | None) -> None:
+        self._url = url.rstrip("/") + "/predict"
+        self._client = httpx.Client(timeout=_TIMEOUT, verify=str(ca) if ca else True)
+
+    def __call__(self, image: bytes) -> Answer | None:
+        """Send the image; see `Predicts`."""
+        try:
+            answer = self._client.post(self._url, files={"image": ("image", image)})
+            if answer.status_code in (413, 415, 422):
+                return None
+            answer.raise_for_status()
+            return Answer.model_validate_json(answer.content)
+        except (httpx.HTTPError, ValidationError) as error:
+            raise ProcessError(
+                f"The inference service did not answer ({type(error).__name__}).",
+                code="dicom-service-away",
+            ) from error
+
+
+class StowArchive:
+    """Sends reports by STOW-RS (PS3.18, 10.5) to a PACS."""
+
+    def __init__(self, settings: DicomSettings, password: str | None) -> None:
+        assert settings.stow_url is not None
+        self._url = settings.stow_url.rstrip("/") + "/studies"
+        user = settings.stow_user
+        auth = None if user is None else httpx.BasicAuth(user, password or "")
+        verify = str(settings.stow_ca) if settings.stow_ca else True
+        self._client = httpx.Client(timeout=_TIMEOUT, verify=verify, auth=auth)
+
+    def __call__(self, report: bytes) -> None:
+        """Send a report; see `Archive`."""
+        boundary = uuid.uuid4().hex
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+        try:
+            answer = self._client.post(
+                self._url,
+                content=head + report + f"\r\n--{boundary}--\r\n".encode(),
+                headers={"content-type": kind, "accept": "application/dicom+json"},
+            )
+        except httpx.HTTPError as error:
+            raise _undelivered(type(error).__name__) from error
+        # 202: kept in part, and there is but one part. Orthanc sends an empty sequence with 200.
+        if answer.status_code != 200 or _failed(answer):
+            raise _undelivered(f"status {answer.status_code}")
+
+
+class Delivery:
+    """Works off the outbox in a thread of its own.
+
+    Parameters
+    ----------
+    outbox : ReportOutbox
+    store : CaseStore
+    predict : Predicts
+    archive : Archive
+    site : str
+    keep_days : float
+        After so many days a report is given up, with an error in the log.
+    """
+
+    def __init__(
+        self,
+        outbox: ReportOutbox,
+        store: CaseStore,
+        predict: Predicts,
+        archive: Archive,
+        *,
+        site: str,
+        keep_days: float,
+    ) -> None:
+        self._outbox, self._store, self._site = outbox, store, site
+        self._predict, self._archive = predict, archive
+        self._keep_seconds = keep_days * _DAY
+        self._waits: dict[str, tuple[float, float]] = {}
+        self._woken, self._stopped = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dicom-delivery", daemon=True)
+
+    def start(self) -> None:
+        """Start with what an earlier process left."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that there is something new."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Finish the report in hand, and stop."""
+        self._stopped.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def work(self) -> int:
+        """Try all that is due, once; return how many reports were delivered."""
+        delivered = 0
+        for identifier in self._outbox.pending():
+            if self._stopped.is_set():
+                break
+            due, wait = self._waits.get(identifier, (0.0, _FIRST_WAIT))
+            if time.monotonic() < due:
+                continue
+            try:
+                delivered += self._advance(identifier)
+                self._waits.pop(identifier, None)
+            except WardroundError as error:
+                self._waits[identifier] = (time.monotonic() + wait, min(2 * wait, _LONGEST_WAIT))
+                log.warning("event=dicom-report-waits id=%s code=%s", identifier, error.code)
+        return delivered
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._woken.clear()
+            try:
+                self.work()
+            except Exception as error:  # the thread must live; texts may quote a patient
+                log.error("event=dicom-delivery-failed %s", type(error).__name__)
+            self._woken.wait(_FIRST_WAIT)
+
+    def _advance(self, identifier: str) -> bool:
+        pending = self._outbox.read(identifier)
+        if pending is None:
+            return False
+        if time.time() - pending.created > self._keep_seconds:
+            return self._give_up(pending, "too-old")
+        if pending.report is None:
+            image = self._image(pending)
+            if image is None:
+                return self._give_up(pending, "withdrawn")
+            answer = self._predict(image)
+            if answer is None:
+                return self._give_up(pending, "refused")
+            report = write_report(answer, pending.context, site=self._site)
+            pending = Pending(pending.id, pending.case_id, pending.created, pending.context, report)
+            self._outbox.keep(pending)
+        assert pending.report is not None
+        self._archive(pending.report)
+        self._outbox.remove(identifier)
+        log.info("event=dicom-report-delivered id=%s case=%s", identifier, pending.case_id)
+        return True
+
+    def _image(self, pending: Pending) -> bytes | None:
+        try:
+            case = self._store.get(pending.case_id)
+        except NotFound:
+            return None
+        return None if case.status == "withdrawn" else self._store.image_bytes(case)
+
+    def _give_up(self, pending: Pending, why: str) -> bool:
+        log.error("event=dicom-report-given-up id=%s case=%s %s", pending.id, pending.case_id, why)
+        self._outbox.remove(pending.id)
+        return False
+
+
+def _failed(answer: httpx.Response) -> bool:
+    """Tell whether FailedSOPSequence (0008,1198) names an instance (PS3.18, I.2.2)."""
+    try:
+        return bool(answer.json().get("00081198", {}).get("Value"))
+    except (ValueError, AttributeError):  # no JSON, which is allowed; the status says enough
+        return False
+
+
+def _undelivered(how: str) -> ProcessError:
+    return ProcessError(f"The PACS did not take the report ({how}).", code="dicom-pacs-away")

@@ -1,0 +1,164 @@
+"""A prediction as a DICOM structured report: TID 1500, Comprehensive 3D SR, UNVERIFIED."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import Literal
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodedConcept,
+    Comprehensive3DSR,
+    DeviceObserverIdentifyingAttributes,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    QualitativeEvaluation,
+    SourceImageForMeasurementGroup,
+    TrackingIdentifier,
+)
+from pydantic import BaseModel, ConfigDict
+from pydicom import Dataset, dcmwrite
+from pydicom.sr.codedict import codes
+
+from client.dicom.picture import DicomContext
+
+MANUFACTURER = "Wardround"
+SCHEME = "99WARDROUND"
+_SERIES_NUMBER = 9001
+_PATIENT_AND_STUDY = (
+    *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"),
+    *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
+    *("StudyDescription", "Modality"),
+)
+
+
+class Answer(BaseModel):
+    """What a report says: the fields of the service's answer to ``POST /predict``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    request_id: str
+    task: str
+    model_version: int
+    model_digest: str
+    probabilities: dict[str, float]
+    positive_classes: tuple[str, ...]
+    positive_probability: float
+    threshold: float
+    verdict: Literal["positive", "negative"]
+
+
+def write_report(answer: Answer, context: DicomContext, *, site: str) -> bytes:
+    """Write a report of one answer on one image, as a Part 10 file with a preamble.
+
+    Its SOP Instance UID follows from the image and the model: a report that is sent again after
+    a crash is the same instance, and a PACS keeps one. It is filed in the image's study, under the
+    patient as the image names them, and marked UNVERIFIED and PARTIAL: no person has read it.
+
+    Parameters
+    ----------
+    answer : Answer
+    context : DicomContext
+        The image's.
+    site : str
+        The site's name; the reporting device's UID follows from it.
+    """
+    image = _evidence(context)
+    content = MeasurementReport(
+        observation_context=ObservationContext(observer_device_context=_observer(answer, site)),
+        procedure_reported=_code("INFERENCE", "Classification of an image by a model"),
+        imaging_measurements=[_group(answer, image)],
+        title=codes.DCM.ImagingMeasurementReport,
+        referenced_images=[image],
+    )
+    source = (image.SOPInstanceUID, answer.model_digest)
+    report = Comprehensive3DSR(
+        evidence=[image],
+        content=content,
+        series_instance_uid=_uid("series", *source),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=_uid("report", *source),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        is_complete=False,
+        is_final=False,
+        is_verified=False,
+        manufacturer_model_name=f"Wardround {answer.task}"[:64],
+        software_versions=str(answer.model_version),
+        device_serial_number=answer.model_digest[:64],
+        series_description="Model result, not verified",
+    )
+    report.preamble = bytes(128)  # without it Orthanc gives back a file that cannot be read
+    target = io.BytesIO()
+    dcmwrite(target, report, enforce_file_format=True)
+    return target.getvalue()
+
+
+def _observer(answer: Answer, site: str) -> ObserverContext:
+    return ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
+            uid=_uid("device", site),
+            name=f"Wardround at {site}",
+            manufacturer_name=MANUFACTURER,
+            model_name=f"Wardround {answer.task}",
+            serial_number=answer.model_digest,
+        ),
+    )
+
+
+def _group(answer: Answer, image: Dataset) -> MeasurementsAndQualitativeEvaluations:
+    measurements = [
+        _measurement(f"P:{name}", f"Probability of {name}", probability)
+        for name, probability in answer.probabilities.items()
+    ]
+    positive = ", ".join(answer.positive_classes)
+    measurements.append(
+        _measurement("P-POSITIVE", f"Sum over {positive}", answer.positive_probability)
+    )
+    measurements.append(_measurement("THRESHOLD", "Decision threshold", answer.threshold))
+    verdict = _code(answer.verdict.upper(), f"{answer.verdict.capitalize()} at the threshold")
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            uid=_uid("tracking", image.SOPInstanceUID, answer.model_digest),
+            identifier=f"request {answer.request_id}",
+        ),
+        algorithm_id=AlgorithmIdentification(
+            name=f"Wardround {answer.task}",
+            version=f"{answer.model_version} sha256:{answer.model_digest}",
+            parameters=[f"threshold {answer.threshold:.6g}"],
+        ),
+        measurements=measurements,
+        qualitative_evaluations=[
+            QualitativeEvaluation(_code("VERDICT", "Threshold verdict, not verified"), verdict)
+        ],
+        source_images=[SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
+    )
+
+
+def _measurement(value: str, meaning: str, number: float) -> Measurement:
+    return Measurement(name=_code(value, meaning), value=round(number, 6), unit=codes.UCUM.NoUnits)
+
+
+def _code(value: str, meaning: str) -> CodedConcept:
+    return CodedConcept(value[:16], SCHEME, meaning[:64])
+
+
+def _evidence(context: DicomContext) -> Dataset:
+    image = Dataset()
+    image.SpecificCharacterSet = "ISO_IR 192"  # values are decoded text by now
+    for name in _PATIENT_AND_STUDY:
+        setattr(image, name, context.values.get(name) or None)
+    image.Rows, image.Columns = (int(context.values[name]) for name in ("Rows", "Columns"))
+    return image
+
+
+def _uid(*parts: str) -> str:
+    """Return a UID that follows from its parts (PS3.5 B.2: 2.25. and a 128-bit number)."""
+    digest = hashlib.sha256("\0".join(("wardround", *parts)).encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
