@@ -16,11 +16,12 @@ from pathlib import Path
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.base_models import BaseModels
 from client.outbox import Opened, Outbox
 from client.round_handler import RoundHandler, refusal_code
 from client.settings import SiteSettings
 from common.errors import ConfigurationError, WardroundError
-from common.wire import records_to_query, records_to_request
+from common.wire import records_to_query, records_to_request, records_to_step
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +95,13 @@ def _answer(
 def _round(settings: SiteSettings, outbox: Outbox, records: RecordDict) -> RecordDict:
     request = Opened.now()
     try:
-        signed, base = records_to_request(records)
+        signed, arrived = records_to_request(records)
+        models = BaseModels(settings)
+        base = models.resolve(signed, arrived, records_to_step(records))
         request = outbox.opened(signed, base)
         reply = RoundHandler(settings).handle(signed, base)
+        if reply.receipt is not None and request.valid:  # the handler has checked the digest
+            models.keep(reply.receipt.base_digest, base)
     except Exception as error:
         return _refuse(outbox, error, request)
     return outbox.send(reply, request)

@@ -30,7 +30,8 @@ from pydantic import BaseModel, ValidationError
 from client.policy import SitePolicy
 from client.privacy.accounting import epsilon, public_patients
 from client.privacy.ledger_lines import LedgerLine, rounds_without_privacy, spends
-from common.errors import PrivacyRefused
+from common.compression import decode
+from common.errors import PrivacyRefused, UpdateRefused
 from common.evaluation import Counts, SiteEvaluation
 from common.plan import RoundPlan
 from common.records import Forecast, Receipt, SiteReply
@@ -115,6 +116,7 @@ def _check_update(update: ModelUpdate, grounds: Grounds) -> LedgerLine:
         _hold(array.dtype == np.float32, "update-dtype")
         _hold(array.shape == grounds.trainable[name], "update-shape")
         _hold(_finite(array), "update-not-finite")
+    _check_packed(update, grounds)
     own = reserved(grounds.lines, plan)
     if grounds.left_before is not None and own and own[0].nonce != plan.nonce:
         first = ModelUpdate(replace(bound, nonce=own[0].nonce), update.tensors)
@@ -124,6 +126,19 @@ def _check_update(update: ModelUpdate, grounds: Grounds) -> LedgerLine:
     _hold((own[0].campaign, own[0].round) == (plan.campaign, plan.round), "update-unreserved")
     _hold((own[0].spend is not None) == (plan.privacy.epsilon is not None), "update-unnoised")
     return own[0]
+
+
+def _check_packed(update: ModelUpdate, grounds: Grounds) -> None:
+    """What leaves compressed says what the update says, in the form that the plan asks for."""
+    if update.packed is None:
+        return
+    _hold(update.packed.kind == grounds.plan.recipe.federation.compression, "update-compression")
+    try:
+        said = decode(update.packed, grounds.trainable)
+    except UpdateRefused as error:
+        raise withheld("update-compression") from error
+    same = all(np.array_equal(said[name], array) for name, array in update.tensors.items())
+    _hold(same, "update-compression")
 
 
 def reserved(lines: Sequence[LedgerLine], plan: RoundPlan) -> list[LedgerLine]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from common.compression import COMPRESSIONS, Compression
 from common.errors import PlanRefused, PrivacyRefused
 from common.evaluation_counts import Statistic
 from common.plan import RoundPlan
@@ -56,6 +57,8 @@ class SitePolicy(BaseModel):
         Whether counts over holdout patients may leave. They are not noised.
     minimum_cell : int
         The smallest count over holdout patients that may leave.
+    allowed_compression : tuple of str
+        In which forms an update may leave: ``none``, ``fp16``, ``int8``, ``top-k``.
     release_statistics : tuple of str
         What may leave beside the counts by class: ``decision`` (scores of the positive classes,
         for the operating threshold), ``calibration`` (confidence of right and of wrong answers),
@@ -79,6 +82,7 @@ class SitePolicy(BaseModel):
     min_noise_multiplier: Annotated[float, Field(ge=0.3, le=100)] = 0.5
     release_evaluation: bool = False
     minimum_cell: Annotated[int, Field(ge=1)] = 10
+    allowed_compression: tuple[Compression, ...] = COMPRESSIONS
     release_statistics: tuple[Statistic, ...] = ("decision", "calibration")
 
     @classmethod
@@ -188,6 +192,12 @@ class SitePolicy(BaseModel):
             )
 
     def _check_training(self, plan: RoundPlan) -> None:
+        if plan.recipe.federation.compression not in self.allowed_compression:
+            raise PlanRefused(
+                "The plan asks for an update in a form that the policy does not allow.",
+                action="Add it to allowed_compression in policy.toml.",
+                code="compression-not-allowed",
+            )
         if plan.privacy.epsilon is None:
             if not self.allow_without_privacy:
                 raise PrivacyRefused(

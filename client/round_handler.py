@@ -26,6 +26,7 @@ from client.site_recipes import own_recipe
 from client.site_records import SiteRecords
 from client.training import PrivateStep, Trained, train_plain, train_private
 from client.training.evaluation import count_holdout, predict
+from client.update_feedback import compress_update
 from common.audit_entries import PlanAccepted
 from common.errors import CaseRefused, PlanRefused, WardroundError
 from common.evaluation import SiteEvaluation
@@ -125,6 +126,7 @@ class RoundHandler:
         try:
             trained = _run(task, reservation)
             update = difference(trained.tensors, task.base, binding=_binding(plan))
+            update = compress_update(self._settings, plan, update)
         except BaseException as error:
             ledger.outcome(reservation, refusal_code(error))
             raise

@@ -24,6 +24,7 @@ from client.privacy.accounting import epsilon
 from client.privacy.ledger_lines import LedgerLine
 from client.releases.cache import ReleaseCache
 from client.settings import SiteSettings
+from client.update_feedback import forget_feedback
 from client.site_records import SiteRecords
 from client.training.pixel_cache import forget_prepared
 from common.audit_entries import PatientWithdrawn
@@ -98,6 +99,7 @@ def _withdraw(
     with closing(CaseStore.open(settings)) as store:
         history, cases = act(store)
     forget_reply(settings)  # the patient may be in it
+    forget_feedback(settings)  # and in what compression left over
     with open_site_audit(settings) as audit:
         audit.append(PatientWithdrawn(cases=cases))
     for task in history.confirmed:

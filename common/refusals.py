@@ -22,6 +22,7 @@ _PLAN = {
     "plan-not-yet-valid": "The plan is from the site's future: a clock is wrong.",
     "plan-replayed": "The site answered this plan, or this round, before.",
     "plan-out-of-order": "The site has accepted a later round of this campaign.",
+    "base-unknown": "The site does not hold the model that a step starts from: send it whole.",
     "plan-base-mismatch": "The model that came is not the one that the plan names.",
 }
 _POLICY = {
@@ -30,6 +31,7 @@ _POLICY = {
     "rounds-used-up": "The site accepts no more training rounds today.",
     "evaluations-used-up": "The site scores its holdout no more today.",
     "recipe-not-allowed": "The site's policy does not name this recipe.",
+    "compression-not-allowed": "The site's policy does not allow this compression of updates.",
     "recipe-changed": "The recipe differs from the site's own copy of it: agree on one.",
     "privacy-required": "The site wants differential privacy: give the campaign an epsilon.",
     "patients-undeclared": "The site has not declared a number of patients yet.",

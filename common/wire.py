@@ -62,12 +62,33 @@ class _Query(BaseModel):
     query: Literal["describe"] = "describe"
 
 
+class ModelStep(BaseModel):
+    """What a request's tensors are where they are no whole model: a step from another one.
+
+    ``base_digest`` is that of the model that the step starts from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_digest: Hex64
+    compression: Compression
+
+
+@dataclass(frozen=True)
+class PackedStep:
+    """A step with its compressed tensors, packed once for requests to many sites."""
+
+    header: ModelStep
+    tensors: ArrayRecord
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: Annotated[str, Field(max_length=2 * MAXIMUM_PLAN_BYTES)]
     signature: Annotated[str, Field(max_length=128)]
     key_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    step: ModelStep | None = None
 
 
 class _Binding(BaseModel):
@@ -151,17 +172,21 @@ def pack_tensors(tensors: Tensors) -> ArrayRecord:
     return ArrayRecord({_BLOB: Array(dtype="uint8", shape=(len(blob),), stype=_BLOB, data=blob)})
 
 
-def request_to_records(signed: SignedPlan, tensors: Tensors | ArrayRecord) -> RecordDict:
+def request_to_records(
+    signed: SignedPlan, tensors: Tensors | ArrayRecord | PackedStep
+) -> RecordDict:
     """Pack a round's request: plan bytes as they were signed, and the base model's tensors.
 
-    ``tensors`` may be packed already, by `pack_tensors`.
+    ``tensors`` may be packed already, by `pack_tensors`, or be the step that leads to the base.
     """
+    step = tensors if isinstance(tensors, PackedStep) else None
     header = _Request(
         plan=b64encode(signed.payload).decode(),
         signature=b64encode(signed.signature.value).decode(),
         key_id=signed.signature.key_id,
+        step=step.header if step is not None else None,
     )
-    return _pack(header, tensors)
+    return _pack(header, tensors.tensors if isinstance(tensors, PackedStep) else tensors)
 
 
 def records_to_request(
@@ -182,6 +207,11 @@ def records_to_request(
         raise _malformed(PlanRefused, "request") from error
     tensors = _tensors(records, PlanRefused, "request")
     return SignedPlan(payload, Signature(header.key_id, value)), tensors
+
+
+def records_to_step(records: RecordDict) -> ModelStep | None:
+    """Tell whether a request's tensors are a step, and from where; raises as the above."""
+    return _header(records, _Request, PlanRefused, "request").step
 
 
 def reply_to_records(reply: SiteReply) -> RecordDict:

@@ -51,6 +51,9 @@ FLOWER_ERRORS = {
 }
 """Flower's `ErrorCode`, whose numbers are all that is taken from an error reply: never its text."""
 
+STEP_REFUSALS = ("base-unknown", "plan-base-mismatch", "request-malformed")
+"""Answers to a step that mean: send the whole model."""
+
 Take = Callable[[SiteReply, Receipt, Expected, Content], float | None]
 """Checks and takes in a reply, so that it is not lost; returns its update's norm, or raises
 UpdateRefused."""
@@ -71,12 +74,16 @@ class Link:
 
 @dataclass(frozen=True)
 class _Open:
-    """A request that was sent and not answered yet; ``sent`` is in monotonic seconds."""
+    """A request that was sent and not answered yet; ``sent`` is in monotonic seconds.
+
+    ``stepped`` says that it carried a step, not the whole model.
+    """
 
     node: int
     attempt: int
     sent: float
     expected: Expected
+    stepped: bool = False
 
     @property
     def site(self) -> str:
@@ -107,6 +114,8 @@ class Exchange:
         registry, campaign = link.registry, request.plan.campaign
         told = registry.contributions(campaign)
         self._pace = SitePace(told, maximum=link.settings.round_deadline_seconds)
+        base = request.step.header.base_digest if request.step is not None else None
+        self._holders = {c.site for c in told if c.receipt and c.receipt.base_digest == base}
         before = [c for c in told if c.round == request.number]
         self._earlier = max((c.attempt for c in before), default=0)
         accepted = {c.site: c for c in before if c.outcome == "accepted"}
@@ -161,7 +170,8 @@ class Exchange:
         return _Open(node, attempt, self._link.clock.monotonic(), expected)
 
     def _send(self, site: str, node: int, attempt: int) -> None:
-        opened = self._opened(site, node, attempt)
+        step = self._request.step if site in self._holders else None
+        opened = replace(self._opened(site, node, attempt), stepped=step is not None)
         signed = sign_plan(opened.expected.plan, self._link.key)
         train = opened.expected.plan.purpose == "train"
         message = Message(
@@ -172,6 +182,11 @@ class Exchange:
             group_id=str(self._request.number),
         )
         note_plan(self._link.registry.audit, site, opened.expected.plan, signed)
+        logger.info(
+            "request campaign=%s round=%d site=%s step=%s bytes=%d",
+            *(opened.expected.plan.campaign, self._request.number, site, opened.stepped),
+            content_of(message.content).bytes,
+        )
         # One at a time: SuperLink limits a push's size, and says no more of an unknown node
         # than that an id is missing.
         identifiers = [i for i in self._link.grid.push_messages([message]) if i]
@@ -212,27 +227,34 @@ class Exchange:
         try:
             if message.metadata.src_node_id != opened.node:
                 raise UpdateRefused("Another node answers.", code="reply-node")
-            reply = records_to_reply(message.content)
+            reply = records_to_reply(
+                message.content,
+                shapes=opened.expected.shapes,
+                compression=plan.recipe.federation.compression,
+            )
             if reply.refusal is not None:
                 note_refused(log, site, plan, reply.refusal.code, message.content)
+                if opened.stepped and reply.refusal.code in STEP_REFUSALS:
+                    self._holders.discard(site)
+                    self._send(site, opened.node, opened.attempt)  # the same round, the whole model
+                    return "failed"
                 return self._refused(opened, reply, reply.refusal.code)
             receipt = check_reply(reply, opened.expected)
-            norm = self._take(reply, receipt, opened.expected, content_of(message.content))
+            came = content_of(message.content)
+            norm = self._take(reply, receipt, opened.expected, came)
         except UpdateRefused as error:
             note_refused(log, site, plan, error.code, message.content)
             return self._record(opened, "rejected", code=error.code)
         note_taken(log, site, plan, reply, message.content)
-        return self._accepted(opened, reply, receipt, norm)
+        return self._accepted(opened, reply, receipt, norm, came.bytes)
 
     def _accepted(
-        self, opened: _Open, reply: SiteReply, receipt: Receipt, norm: float | None
+        self, opened: _Open, reply: SiteReply, receipt: Receipt, norm: float | None, size: int
     ) -> Outcome:
         site = opened.expected.site
         self._collected.accepted[site] = receipt
         if reply.evaluation is not None:
             self._collected.evaluations[site] = reply.evaluation
-        tensors = reply.update.tensors if reply.update is not None else {}
-        size = sum(array.nbytes for array in tensors.values())
         return self._record(opened, "accepted", receipt=receipt, norm=norm, size=size)
 
     def _use(self, header: AnswerHeader, *, known: bool) -> None:

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord
 from common.evaluation import SiteEvaluation
 from common.plan import RoundPlan
 from common.records import Receipt
+from common.wire import PackedStep
 from server.rounds.kept_answers import AnswerHeader
 
 
@@ -29,6 +30,8 @@ class Request:
         Of the trainable tensors, exactly those that an update must have.
     quorum : int
         Successes that are needed.
+    step : PackedStep, optional
+        What leads to ``tensors``; for sites that answered about the model it starts from.
     kept : tuple of AnswerHeader
         What sites answered before the round was interrupted: they are not asked again.
     """
@@ -39,6 +42,7 @@ class Request:
     shapes: Mapping[str, tuple[int, ...]]
     quorum: int
     kept: tuple[AnswerHeader, ...] = ()
+    step: PackedStep | None = None
 
 
 @dataclass

@@ -27,6 +27,7 @@ from server.rounds.aggregation import Aggregate, aggregate
 from server.rounds.aggregation_spool import UpdateSpool
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.descent_memory import DescentMemory
+from server.rounds.downlink import DownLink
 from server.rounds.exchange import Exchange, Link, Take
 from server.rounds.exchange_records import Collected, Request
 from server.rounds.kept_answers import AnswerHeader, KeptAnswers, remove_answers
@@ -74,6 +75,7 @@ class CampaignRun:
         spec = campaign.server_optimizer
         self._optimizer = choose_optimizer(spec, campaign.training, rounds=rounds)
         self._average = WeightAverage(spec.ema_decay)
+        self._downlink = DownLink(campaign.recipe.federation.compression)
         self._norms = NormHistory()
         self._descent = DescentMemory(checkpoints.folder)
         self._weights: dict[str, NDArray[np.generic]] = {}
@@ -116,6 +118,7 @@ class CampaignRun:
         self._weights = self._models.load(newest.digest)
         self._optimizer.restore(newest.state)
         self._average.restore(newest.state)
+        self._downlink.restore(newest.state)
         self._state = LoopState.unpack(newest.state)
         self._norms.restore(self._state.norms)
         self._phase = self._campaign.settings.phase(self._state.done)
@@ -164,6 +167,7 @@ class CampaignRun:
         digest = tensors_digest(self._weights)
         self._state.norms = self._norms.norms
         memory = self._optimizer.state() | self._average.state() | self._state.pack()
+        memory |= self._downlink.state()
         self._checkpoints.save(self._state.done, digest, self._weights, memory)
         return digest
 
@@ -230,6 +234,7 @@ class CampaignRun:
                 action="Start a campaign with a lower learning rate.",
                 code="aggregate-not-finite",
             )
+        weights = self._downlink.advance(self._weights, weights, number=number)
         self._average.update(weights)
         return weights
 
@@ -313,7 +318,8 @@ class CampaignRun:
         shapes = {name: tensors[name].shape for name in phase.names} if train else {}
         quorum = settings.quorum if train else max(settings.quorum, recipe.release.minimum_sites)
         self._registry.start_round(self._campaign.id, number, purpose=purpose, base_digest=digest)
-        request = Request(number, plan, pack_tensors(tensors), shapes, quorum, kept)
+        step = self._downlink.step_to(digest)
+        request = Request(number, plan, pack_tensors(tensors), shapes, quorum, kept, step)
         return Exchange(self._link, request, take).collect()
 
     def _quorum_missed(self, number: int, collected: Collected) -> RoundFailed:

@@ -1,0 +1,127 @@
+"""Compressing an update at the site, with what rounding left over kept for the next round.
+
+The memory is what the last round's update was more than what was sent (error feedback, Karimireddy
+et al. 2019, arXiv:1901.09847, algorithm 2). It is made from the finished update alone. Under
+differential privacy that is the noised one, so memory and compression are post-processing (Dwork
+and Roth 2014, proposition 2.1) and cost no epsilon. Without privacy it says as much about patients
+as an update does, so it lies in the site's own folder, readable by its user alone.
+
+It belongs to one campaign, and to tensors of one shape; it goes with the campaign's last round,
+with another campaign's first, and when a patient withdraws. It is written before the reply
+leaves. So where a reply is lost, what was sent is lost, as without compression, and the memory
+still holds exactly what was not sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from client.settings import SiteSettings
+from common.compression import Compression, compress
+from common.folders import write_private
+from common.plan import RoundPlan
+from common.update import ModelUpdate
+
+logger = logging.getLogger(__name__)
+
+_KEY = "feedback"
+Floats = dict[str, NDArray[np.float32]]
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    campaign: str
+    round: int
+    compression: Compression
+
+
+def compress_update(settings: SiteSettings, plan: RoundPlan, update: ModelUpdate) -> ModelUpdate:
+    """Return the update as the coordinator will decode it, with its compressed form.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        Where the memory is kept.
+    plan : RoundPlan
+        Verified; its recipe names the compression. The nonce seeds stochastic rounding, which may
+        be public.
+    update : ModelUpdate
+        Finished: under privacy, noised.
+    """
+    spec = plan.recipe.federation
+    if spec.compression == "none":
+        return update
+    found = compress(
+        update.tensors,
+        spec.compression,
+        seed=bytes.fromhex(plan.nonce),
+        fraction=spec.top_k_fraction,
+        memory=_memory(settings, plan, update),
+    )
+    if plan.round < plan.rounds:
+        _keep(settings, plan, found.left)
+    else:
+        forget_feedback(settings)
+    return ModelUpdate(update.binding, found.decoded, found.packed)
+
+
+def forget_feedback(settings: SiteSettings) -> None:
+    """Remove the memory; harmless where there is none."""
+    _path(settings).unlink(missing_ok=True)
+
+
+def _path(settings: SiteSettings) -> Path:
+    return settings.data / "update-feedback.safetensors"
+
+
+def _keep(settings: SiteSettings, plan: RoundPlan, left: Floats) -> None:
+    header = _Header(
+        campaign=plan.campaign, round=plan.round, compression=plan.recipe.federation.compression
+    )
+    data = save(
+        {name: np.array(array, order="C") for name, array in left.items()},
+        metadata={_KEY: header.model_dump_json()},
+    )
+    try:
+        write_private(_path(settings), data)
+    except Exception as error:  # it only costs accuracy; an old memory would be counted twice
+        logger.warning("feedback-not-kept error=%s", type(error).__name__)
+        forget_feedback(settings)
+
+
+def _memory(settings: SiteSettings, plan: RoundPlan, update: ModelUpdate) -> Floats | None:
+    try:
+        with safe_open(os.fspath(_path(settings)), framework="numpy") as file:
+            header = _Header.model_validate_json((file.metadata() or {}).get(_KEY, ""))
+            left = {n: np.asarray(file.get_tensor(n)) for n in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, ValidationError):
+        logger.warning("feedback-damaged")
+        return None
+    compression = plan.recipe.federation.compression
+    if (header.campaign, header.compression) != (plan.campaign, compression):
+        return None
+    if header.round >= plan.round or not _fits(left, update):
+        return None
+    return left
+
+
+def _fits(left: Floats, update: ModelUpdate) -> bool:
+    if left.keys() != update.tensors.keys():
+        return False
+    return all(
+        left[name].shape == array.shape
+        and left[name].dtype == np.float32
+        and bool(np.isfinite(left[name]).all())
+        for name, array in update.tensors.items()
+    )
