@@ -1,7 +1,7 @@
 """The coordinator service: `python -m server.main --folder DIR`.
 
-Serves releases, health, campaigns and metrics over TLS, publishes approved candidates and keeps
-the release timestamp fresh. SIGTERM and SIGINT end it after the requests in progress.
+Serves releases, health, metrics and, to those who have an account, the coordinator's page over
+TLS, publishes what is approved and keeps the release timestamp fresh. SIGTERM and SIGINT end it after the requests in progress.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from server.publishing.keys import refuse_readable_by_others
 from server.publishing.publisher import ReleasePublisher
 from server.publishing.service import background_tasks
 from server.registry.registry import Registry
-from server.reports.store import report_task
+from server.reports.making import report_task
 from server.settings import CoordinatorSettings
 from server.triggers.creation import trigger_task
 
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WardroundError as error:
         logger.error("coordinator-not-started code=%s %s", error.code, error.line())
         return 2 if isinstance(error, ConfigurationError) else 1
-    _end_cleanly(server)
+    _end_cleanly(server, services)
     try:
         server.run()
     finally:
@@ -121,10 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if server.started else 1
 
 
-def _end_cleanly(server: uvicorn.Server) -> None:
+def _end_cleanly(server: uvicorn.Server, services: CoordinatorServices) -> None:
     # uvicorn raises the signal that ended it once more; without a handler of our own a clean
     # end would look like a kill to whoever supervises this process.
     def end(_number: int, _frame: FrameType | None) -> None:
+        services.ending.set()  # pages that listen for changes hold connections open
         server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):

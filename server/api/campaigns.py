@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict
 
 from common.evaluation import Metrics
 from common.recipe import AggregationSpec
 from common.release import GateCheck
+from server.api.authentication import signed_in
 from server.api.services import Services
 from server.registry.records import Campaign, Candidate, Contribution, Round
 
-router = APIRouter(prefix="/campaigns", tags=["campaigns"])
+router = APIRouter(
+    prefix="/campaigns", tags=["campaigns"], dependencies=[Depends(signed_in("viewer"))]
+)
 
 
 class _Document(BaseModel):

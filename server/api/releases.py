@@ -10,12 +10,13 @@ import stat
 from datetime import datetime
 from pathlib import Path
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict
 
 from common.errors import NotFound
 from common.release import ReleaseManifest
+from server.api.authentication import Viewer
 from server.api.services import Services
 
 router = APIRouter(prefix="/releases", tags=["releases"])
@@ -71,19 +72,21 @@ class Releases(BaseModel):
 
 
 @router.get("", summary="All releases, the newest first")
-def list_releases(services: Services) -> list[ReleaseDocument]:
+def list_releases(services: Services, _visitor: Viewer) -> list[ReleaseDocument]:
     """List releases as the signed repository has them."""
     return [ReleaseDocument.of(m) for m in reversed(services.publisher.releases())]
 
 
 @router.get("/metadata/{name}", summary="A TUF metadata file")
-def metadata(name: str, services: Services) -> Response:
+def metadata(name: str, request: Request, services: Services) -> Response:
     """Return a metadata file.
 
     It is read at once: the timestamp is replaced while the service runs, so that its size and
     its bytes must not be taken in two steps.
     """
     path = _existing(services.settings.releases / "metadata", name, METADATA_NAME)
+    said = request.headers
+    services.presence.note(said.get("wardround-site"), said.get("wardround-release"))
     caching = "no-cache" if name == "timestamp.json" else FOR_EVER
     return Response(path.read_bytes(), 200, {"Cache-Control": caching}, "application/json")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from server.accounts.throttle import Throttle
+from server.presence import Presence
 from server.publishing.publisher import ReleasePublisher
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
@@ -21,13 +24,16 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class CoordinatorServices:
-    """The coordinator's parts."""
+    """The coordinator's parts. ``ending`` is set when the service is about to stop."""
 
     settings: CoordinatorSettings
     publisher: ReleasePublisher
     registry: Registry
     tasks: tuple[SupervisedTask, ...] = ()
     clock: Callable[[], datetime] = _now
+    throttle: Throttle = field(default_factory=Throttle)
+    presence: Presence = field(default_factory=Presence)
+    ending: threading.Event = field(default_factory=threading.Event)
 
 
 def _services(request: Request) -> CoordinatorServices:

@@ -14,6 +14,7 @@ from common.release import ReleaseDraft, ReleaseManifest
 from server.audit import released
 from server.registry import rows
 from server.registry.campaign_moves import Fence
+from server.registry.changes import Changes
 from server.registry.records import Candidate, Release
 from server.registry.rollouts import Ring, Rollouts
 from server.registry.sessions import Sessions, utc_now
@@ -29,6 +30,8 @@ class ReleaseRecords:
         The coordinator's, in the same database. Releases are written into it here.
     rollouts : Rollouts
         Decisions on candidates and releases.
+    changes : Changes
+        Whether anything changed.
     """
 
     def __init__(self, sessions: Sessions, audit: AuditLog, *, first_ring: Ring = None) -> None:
@@ -37,6 +40,7 @@ class ReleaseRecords:
         self._first_ring = first_ring
         self.audit = audit
         self.rollouts = Rollouts(sessions, audit)
+        self.changes = Changes(sessions)
 
     def add_candidate(
         self,

@@ -25,6 +25,7 @@ from server.registry.records import Contribution, Site
 from server.registry.registry import Registry
 from server.supervision import SupervisedTask
 from tests.releases import Coordinator, approve, metrics, served
+from tests.server.signed_in import BASE, bearer
 
 
 @pytest.fixture
@@ -47,8 +48,9 @@ def services(coordinator: Coordinator, registry: Registry) -> CoordinatorService
 
 
 @pytest.fixture
-def client(services: CoordinatorServices) -> Iterator[TestClient]:
-    with TestClient(create_app(services), base_url="https://coordinator") as opened:
+def client(services: CoordinatorServices, registry: Registry) -> Iterator[TestClient]:
+    headers = bearer(registry)
+    with TestClient(create_app(services), base_url=BASE, headers=headers) as opened:
         yield opened
 
 
@@ -283,7 +285,9 @@ def test_a_lost_registry_is_not_ready_and_a_503(
     services: CoordinatorServices, registry: Registry
 ) -> None:
     lost = LostRegistry(registry._engine)
-    with TestClient(create_app(replaced(services, registry=lost))) as client:
+    headers = bearer(registry)
+    app = create_app(replaced(services, registry=lost))
+    with TestClient(app, base_url=BASE, headers=headers) as client:
         assert failing(client) == {"registry": "store"}
         answer = client.get("/campaigns")
         assert (answer.status_code, answer.json()["code"]) == (503, "store")
@@ -315,7 +319,8 @@ class ExplodingPublisher(ReleasePublisher):
 
 def test_a_bug_is_a_500_without_its_text(services: CoordinatorServices) -> None:
     exploding = ExplodingPublisher(services.settings)
-    with TestClient(create_app(replaced(services, publisher=exploding))) as client:
+    headers, app = bearer(services.registry), create_app(replaced(services, publisher=exploding))
+    with TestClient(app, base_url=BASE, headers=headers) as client:
         answer = client.get("/releases")
         assert (answer.status_code, answer.json()["code"]) == (500, "internal")
         assert "secret" not in answer.text

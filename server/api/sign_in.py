@@ -1,0 +1,132 @@
+"""Signing in and out with an account's name and password."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import RedirectResponse
+from starlette.responses import Response
+
+from common.errors import Busy
+from server.api.authentication import (
+    SESSION_COOKIE,
+    SIGN_IN_COOKIE,
+    FormToken,
+    NotAllowed,
+    Viewer,
+    address_of,
+    check_form,
+    check_request,
+    form_token,
+)
+from server.api.drawing import draw
+from server.api.services import Services
+
+router = APIRouter(include_in_schema=False)
+logger = logging.getLogger(__name__)
+
+Name = Annotated[str, Form(max_length=64)]
+Password = Annotated[str, Form(max_length=1024)]
+Target = Annotated[str, Form(alias="next", max_length=300)]
+
+
+@router.get("/sign-in")
+def form(request: Request, services: Services) -> Response:
+    """Show the form."""
+    check_request(request, services)
+    secret = request.cookies.get(SIGN_IN_COOKIE) or secrets.token_urlsafe(32)
+    return _form(request, services, secret, _safe(request.query_params.get("next", "")))
+
+
+@router.post("/sign-in")
+def sign_in(
+    request: Request,
+    services: Services,
+    name: Name,
+    password: Password,
+    token: FormToken,
+    target: Target = "",
+) -> Response:
+    """Open a session, or say that the name or the password is wrong, and not which."""
+    check_request(request, services)
+    secret = request.cookies.get(SIGN_IN_COOKIE, "")
+    if not secret or not hmac.compare_digest(form_token(secret).encode(), token.encode()):
+        raise NotAllowed(
+            "This form is too old.", action="Load the page and sign in again.", code="form-token"
+        )
+    where, address = _safe(target), address_of(request)
+    try:
+        services.throttle.attempt(name, address)
+    except Busy as error:
+        return _form(request, services, secret, where, trouble=error.line(), status=429)
+    account = services.registry.accounts.verify(name, password)
+    if account is None:
+        logger.warning("sign-in-refused address=%s", address)
+        trouble = "The name or the password is wrong."
+        return _form(request, services, secret, where, trouble=trouble, status=401)
+    services.throttle.succeeded(name, address)
+    _close(request, services)
+    life = timedelta(seconds=services.settings.session_seconds)
+    opened = services.registry.accounts.open_session(account.name, life=life)
+    response = RedirectResponse(where, 303)
+    response.delete_cookie(SIGN_IN_COOKIE, secure=True, httponly=True, samesite="strict")
+    _set(response, SESSION_COOKIE, opened)
+    return response
+
+
+@router.post("/sign-out")
+def sign_out(request: Request, services: Services, visitor: Viewer, token: FormToken) -> Response:
+    """End the session."""
+    check_form(visitor, token)
+    _close(request, services)
+    response = RedirectResponse("/sign-in", 303)
+    response.delete_cookie(SESSION_COOKIE, secure=True, httponly=True, samesite="strict")
+    return response
+
+
+def sign_in_address(request: Request) -> str:
+    """Return where somebody without a session is sent, to come back to this page."""
+    target = _safe(request.url.path if request.method == "GET" else "")
+    return f"/sign-in?next={quote(target, safe='')}"
+
+
+def _form(
+    request: Request,
+    services: Services,
+    secret: str,
+    target: str,
+    *,
+    trouble: str = "",
+    status: int = 200,
+) -> Response:
+    context = {
+        "token": form_token(secret),
+        "next": target,
+        "trouble": trouble,
+        "nobody": not services.registry.accounts.all(),
+    }
+    response = draw(request, "sign-in.html", None, context, status=status)
+    _set(response, SIGN_IN_COOKIE, secret)
+    return response
+
+
+def _close(request: Request, services: Services) -> None:
+    old = request.cookies.get(SESSION_COOKIE)
+    if old:
+        services.registry.accounts.close_session(old)
+
+
+def _set(response: Response, name: str, value: str) -> None:
+    response.set_cookie(name, value, path="/", secure=True, httponly=True, samesite="strict")
+
+
+def _safe(target: str) -> str:
+    """Return a page of ours to go on to; never another web site's."""
+    plain = target.startswith("/page/") and "//" not in target and "\\" not in target
+    return target if plain and target.isprintable() else "/page/sites"
