@@ -21,6 +21,7 @@ from deploy.commands import (
     report,
     simulate,
     site_budget,
+    site_dicom,
     site_import,
     site_outbox,
     site_withdraw,
@@ -47,6 +48,7 @@ app.add_typer(coordinator, name="coordinator")
 app.add_typer(audit.commands, name="audit")
 site.command("import")(site_import.import_command)
 site.command("budget")(site_budget.budget)
+site.command("dicom")(site_dicom.dicom)
 site.command("outbox")(site_outbox.outbox)
 site.command("withdraw")(site_withdraw.withdraw)
 app.add_typer(pki.commands, name="pki")
