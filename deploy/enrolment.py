@@ -69,13 +69,27 @@ def forget_cut_enrolment(coordinator: CoordinatorSettings) -> None:
 def enrol(coordinator: CoordinatorSettings, sites: Sequence[SiteSettings]) -> None:
     """Make every site's node known to the running SuperLink and to the registry.
 
-    A mark on the disk says that it is under way; see `forget_cut_enrolment`.
+    Raises
+    ------
+    ProcessError
+        If the SuperLink refuses a node.
+    """
+    _enrol(coordinator, {site.name: site.keys / "node.pub" for site in sites})
+
+
+def enrol_nodes(coordinator: CoordinatorSettings, names: Sequence[str]) -> None:
+    """As `enrol`, for sites whose kits need not be on this machine any more.
 
     Raises
     ------
     ProcessError
         If the SuperLink refuses a node.
     """
+    _enrol(coordinator, {name: coordinator.pki / "nodes" / f"{name}.pub" for name in names})
+
+
+def _enrol(coordinator: CoordinatorSettings, keys: Mapping[str, Path]) -> None:
+    """Register the public keys; a mark on the disk says meanwhile that it is under way."""
     registry = Registry.open(coordinator)
     try:
         remembered = {site.name: site.node_id for site in registry.sites()}
@@ -83,17 +97,17 @@ def enrol(coordinator: CoordinatorSettings, sites: Sequence[SiteSettings]) -> No
         mark = coordinator.data / MARK
         mark.touch()
         shut_out = book.revoked(coordinator)
-        missing = [site for site in sites if remembered.get(site.name) not in known]
-        new = [site for site in missing if site.name not in shut_out]
+        missing = [name for name in keys if remembered.get(name) not in known]
+        new = [name for name in missing if name not in shut_out]
 
-        def register(site: SiteSettings) -> int:
-            return flower_run.register_node(coordinator, site.keys / "node.pub", site.name)
+        def register(name: str) -> int:
+            return flower_run.register_node(coordinator, keys[name], name)
 
         with ThreadPoolExecutor(max_workers=REGISTRATIONS_AT_ONCE) as pool:
             identities = list(pool.map(register, new))
-        for site, node_id in zip(new, identities, strict=True):
-            public_key = (site.keys / "node.pub").read_text("utf-8")
-            registry.register_site(site.name, node_id=node_id, public_key=public_key)
+        for name, node_id in zip(new, identities, strict=True):
+            public_key = keys[name].read_text("utf-8")
+            registry.register_site(name, node_id=node_id, public_key=public_key)
         mark.unlink()
     finally:
         registry.close()

@@ -179,6 +179,7 @@ def _conflict(how: str) -> CaseRefused:
     return CaseRefused(
         f"The same image is stored {how}.",
         meaning="One of the two is wrong.",
-        action="Find out which, and correct it at its source.",
+        action="Find out which (`wardround site import --show-files` names the files), and correct "
+        "it at its source.",
         code="case-conflict",
     )

@@ -259,7 +259,11 @@ def _emit_started(settings: CoordinatorSettings, campaign: str, *, as_json: bool
 
     def show(console: Console) -> None:
         console.print(f"Campaign {campaign}: {found.state}.", highlight=False)
-        console.print(f"`wardround coordinator campaign show {campaign}` tells more.")
+        where = f"--folder {settings.folder}"
+        console.print(
+            f"`wardround coordinator campaign show {where} {campaign}` tells more.",
+            soft_wrap=True,
+        )
 
     emit(document, as_json=as_json, show=show)
 

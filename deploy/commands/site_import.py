@@ -28,6 +28,7 @@ class LayoutOption(StrEnum):
     csv = "csv"
     tree = "tree"
     npz = "npz"
+    dicom = "dicom"
 
 
 def import_command(
@@ -70,7 +71,7 @@ def import_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Import cases from a folder with a labels CSV, class folders, or a MedMNIST npz.
+    """Import cases from a folder with a labels CSV, class folders, a MedMNIST npz, or DICOM files.
 
     Nothing that names a patient is stored. Importing again adds nothing twice. Exit code 2 when
     no row could be stored.
@@ -158,9 +159,10 @@ def show_summary(summary: ImportSummary, console: Console) -> None:
         table.add_row(escape(line.label), str(line.train), str(line.holdout))
     console.print(table)
     if summary.majority_baseline is not None:
+        side = "holdout" if any(line.holdout for line in summary.class_balance) else "training set"
         console.print(
             f"Always answering {summary.majority_class!r} is right in "
-            f"{summary.majority_baseline:.1%}: an accuracy says something only above that.",
+            f"{summary.majority_baseline:.1%} of the {side}: an accuracy says something only above that.",
             highlight=False,
         )
     console.print(
@@ -170,7 +172,7 @@ def show_summary(summary: ImportSummary, console: Console) -> None:
     )
     console.print(
         f"{summary.training_patients} patients may be trained on. Private rounds need a public, "
-        "round number of them in policy.toml, such as "
+        "round number near that in policy.toml, such as "
         f"[bold]declared_patients = {summary.suggested_declaration}[/].",
         highlight=False,
     )

@@ -1,0 +1,109 @@
+"""`wardround coordinator up` and `wardround site up`: one command a machine."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from deploy.console import progress_console
+
+if TYPE_CHECKING:
+    from deploy.processes import State, Supervisor
+
+WATCH_SECONDS = 1.0
+ENROL_SECONDS = 10.0
+
+
+def coordinator_up(
+    folder: Annotated[Path, typer.Option(help="The federation's or the coordinator's folder.")],
+    gateway: Annotated[
+        bool,
+        typer.Option(
+            "--gateway/--no-gateway",
+            help="Run nginx before it, through which alone hospitals come in.",
+        ),
+    ] = True,
+) -> None:
+    """Run the coordinator's processes on this machine until Ctrl-C or SIGTERM.
+
+    Sites that `wardround provision` adds meanwhile are let in within ten seconds.
+    """
+    from deploy.services import CoordinatorProcesses, enrol_quietly, running
+    from server.settings import CoordinatorSettings
+
+    nested = folder / "coordinator"
+    settings = CoordinatorSettings.read(nested if nested.is_dir() else folder)
+    processes = CoordinatorProcesses(settings, gateway=gateway)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with progress_console.status("Starting the coordinator…") as status, running(processes):
+        status.stop()
+        console = Console()
+        console.print(f"The coordinator runs; its page is https://127.0.0.1:{settings.port}.")
+        if gateway:
+            console.print(f"Hospitals come in at port {settings.gateway_port} (gateway).")
+        console.print(f"Logs: {processes.logs}. Ctrl-C stops it.", soft_wrap=True)
+        watch, due = _Watch(processes.supervisor, processes.logs), time.monotonic()
+        while True:
+            watch.look()
+            if time.monotonic() >= due:
+                for name in enrol_quietly(processes):
+                    console.print(f"Site {name} is let in.")
+                due = time.monotonic() + ENROL_SECONDS
+            time.sleep(WATCH_SECONDS)
+
+
+def site_up(
+    site: Annotated[
+        Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
+    ] = Path(),
+) -> None:
+    """Run this hospital's processes until Ctrl-C or SIGTERM: rounds, model and page.
+
+    Everything else goes on while the coordinator cannot be reached.
+    """
+    from client.settings import SiteSettings
+    from deploy.components import site_url
+    from deploy.services import SiteProcesses, running
+
+    settings = SiteSettings.read(site)
+    processes = SiteProcesses(settings)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with progress_console.status("Starting the site…") as status, running(processes):
+        status.stop()
+        console = Console()
+        console.print(f"Site {settings.name} runs; its page is {site_url(settings)}.")
+        console.print(f"Logs: {processes.logs}. Ctrl-C stops it.", soft_wrap=True)
+        watch = _Watch(processes.supervisor, processes.logs)
+        while True:
+            watch.look()
+            time.sleep(WATCH_SECONDS)
+
+
+class _Watch:
+    """Says when a process ends; it is started again, or the others go on without it."""
+
+    def __init__(self, supervisor: Supervisor, logs: Path) -> None:
+        self._supervisor = supervisor
+        self._logs = logs
+        self._reported: dict[str, State] = {}
+
+    def look(self) -> None:
+        for name, state in self._supervisor.states().items():
+            if state == self._reported.get(name, "running"):
+                continue
+            self._reported[name] = state
+            log = self._logs / f"{name}.log"
+            if state == "restarting":
+                progress_console.print(f"{name} ended; it is started again. See {log}.")
+            elif state == "failed":
+                progress_console.print(f"{name} ended too often; read {log}.")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
