@@ -129,7 +129,7 @@ def _check_update(update: ModelUpdate, grounds: Grounds) -> LedgerLine:
 
 
 def _check_packed(update: ModelUpdate, grounds: Grounds) -> None:
-    """What leaves compressed says what the update says, in the form that the plan asks for."""
+    """Hold what leaves compressed against the update itself, and against the plan's wish."""
     if update.packed is None:
         return
     _hold(update.packed.kind == grounds.plan.recipe.federation.compression, "update-compression")
