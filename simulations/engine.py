@@ -270,6 +270,7 @@ def _create_site(
         epsilon_campaign=recipe.privacy.epsilon,
         release_evaluation=True,
         minimum_cell=1,  # a simulation on one machine may look at every case
+        release_statistics=("decision", "calibration", "subgroups"),
         rounds_per_day=SIMULATED_DAY,
         evaluations_per_day=SIMULATED_DAY,
     )

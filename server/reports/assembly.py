@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from server.reports import card_sections as card
+from server.reports import group_sections as groups
 from server.reports import performance_sections as performance
 from server.reports import provenance_sections as provenance
 from server.reports.content import ReleaseReport
@@ -17,9 +18,9 @@ def document(report: ReleaseReport) -> Document:
         card.data(report),
         performance.performance(report),
         performance.calibration(report),
-        card.threshold(report, performance.threshold_rates(report)),
-        performance.sites(report),
-        performance.subgroups(report),
+        performance.threshold(report),
+        groups.sites(report),
+        groups.subgroups(report),
         provenance.privacy(report),
         provenance.gate(report),
         provenance.lineage(report),

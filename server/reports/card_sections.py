@@ -7,7 +7,7 @@ from server.evaluation import macro_auroc_lower_bound
 from server.release_gate import failures
 from server.reports.content import ReleaseReport
 from server.reports.document import Paragraph, Part, Section, Table
-from server.reports.words import NOTHING, figure, listed, moment, percent, short
+from server.reports.words import NOTHING, figure, listed, moment, short
 
 
 def summary(report: ReleaseReport) -> Section:
@@ -142,17 +142,6 @@ def data(report: ReleaseReport) -> Section:
     parts: list[Part] = [Paragraph(text) for text in words]
     parts.append(Table("Training, by site", headings, rows))
     return Section("data", "Training and evaluation data", tuple(parts))
-
-
-def threshold(report: ReleaseReport, rates: tuple[Paragraph | Table, ...]) -> Section:
-    """Say at which probability the verdict changes; ``rates`` is what follows from it."""
-    recipe = report.recipe
-    words = (
-        f"A case is called positive when the probabilities of "
-        f"{listed(recipe.decision.positive_classes)} sum to {percent(report.draft.threshold)} or "
-        "more."
-    )
-    return Section("threshold", "Operating threshold", (Paragraph(words), *rates))
 
 
 def limits(report: ReleaseReport) -> Section:

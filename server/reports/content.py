@@ -53,6 +53,8 @@ class ReleaseReport:
         By name.
     evaluation : SiteEvaluation or None
         Holdout counts of the final model, summed over sites; None on old candidates.
+    by_site : tuple of (str, SiteEvaluation)
+        The same of each site that reported a case; empty on old candidates.
     """
 
     draft: ReleaseDraft
@@ -64,6 +66,7 @@ class ReleaseReport:
     rounds: tuple[Round, ...]
     sites: tuple[SitePart, ...]
     evaluation: SiteEvaluation | None
+    by_site: tuple[tuple[str, SiteEvaluation], ...] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -130,7 +133,17 @@ def _collect(
         rounds=registry.rounds(campaign),
         sites=_parts(registry.contributions(campaign), draft),
         evaluation=None if candidate is None else candidate.evaluation,
+        by_site=_by_site(registry, draft),
     )
+
+
+def _by_site(registry: Registry, draft: ReleaseDraft) -> tuple[tuple[str, SiteEvaluation], ...]:
+    """Return the counts of the candidate that was evaluated; a rollback goes back to it."""
+    for candidate in (draft.lineage.candidate, draft.lineage.campaign):
+        found = registry.site_evaluations(candidate)
+        if found:
+            return tuple((site, counts) for site, counts in found.items() if counts.cases)
+    return ()
 
 
 def _parts(contributions: tuple[Contribution, ...], draft: ReleaseDraft) -> tuple[SitePart, ...]:

@@ -8,21 +8,20 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from common.evaluation_figures import CALIBRATION_BINS
 from common.score_histogram import BINS, LOG_ODDS_LIMIT, ScoreHistogram
 
 Points: TypeAlias = tuple[tuple[float, float], ...]
 DRAWN = 120
 """Points of a drawn curve; a step of 1/60 of the unit square's two sides is finer than a line."""
 
-RELIABILITY_BINS = 10
-
 
 @dataclass(frozen=True)
 class Reliability:
     """One class's calibration: points (mean probability, observed share), and the ECE.
 
-    The expected calibration error is the mean distance of the two over ten equal-width bins of
-    probability, weighted by cases (Naeini et al. 2015, AAAI, p. 2901).
+    The expected calibration error is the mean distance of the two over bins of equal width,
+    weighted by cases (Naeini et al. 2015, AAAI, p. 2901).
     """
 
     points: Points
@@ -53,27 +52,13 @@ def reliability(positive: ScoreHistogram, negative: ScoreHistogram) -> Reliabili
         return None
     right, cases = positive.density(), positive.density() + negative.density()
     probability = _probabilities()
-    bins = np.minimum((probability * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
-    held = np.bincount(bins, cases, RELIABILITY_BINS)
+    bins = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    held = np.bincount(bins, cases, CALIBRATION_BINS)
     some = held > 1e-9
-    said = np.bincount(bins, cases * probability, RELIABILITY_BINS)[some] / held[some]
-    seen = np.bincount(bins, right, RELIABILITY_BINS)[some] / held[some]
+    said = np.bincount(bins, cases * probability, CALIBRATION_BINS)[some] / held[some]
+    seen = np.bincount(bins, right, CALIBRATION_BINS)[some] / held[some]
     error = float((held[some] * np.abs(said - seen)).sum() / held.sum())
     return Reliability(tuple(zip(said.tolist(), seen.tolist(), strict=True)), error)
-
-
-def rates_at(
-    threshold: float, positive: ScoreHistogram, negative: ScoreHistogram
-) -> tuple[float, float] | None:
-    """Return (sensitivity, specificity) of calling scores from ``threshold`` on; None if undefined.
-
-    As exact as the grid: cases of a joined range are taken to lie evenly in it.
-    """
-    if not positive.total or not negative.total:
-        return None
-    called = _probabilities() >= threshold
-    sensitivity = float(positive.density()[called].sum() / positive.total)
-    return sensitivity, 1 - float(negative.density()[called].sum() / negative.total)
 
 
 def _from_above(histogram: ScoreHistogram) -> NDArray[np.float64]:

@@ -1,21 +1,24 @@
-"""The sections of figures: discrimination, calibration, by site, by subgroup."""
+"""The sections of figures over all sites: discrimination, calibration, the operating threshold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from common.evaluation import Metrics, SiteEvaluation, metrics
+from common.evaluation_figures import calibration_bins
 from common.score_histogram import ScoreHistogram
-from server.evaluation import macro_auroc_lower_bound
+from server.evaluation_intervals import mean_estimate, proportion
 from server.reports.content import ReleaseReport
-from server.reports.curves import (
-    precision_recall_curve,
-    rates_at,
-    reliability,
-    roc_curve,
-)
+from server.reports.curves import precision_recall_curve, reliability, roc_curve
 from server.reports.document import Heatmap, LineChart, Paragraph, Part, Section, Series, Table
-from server.reports.words import figure, percent
+from server.reports.scores import (
+    ClassScores,
+    calibration_interval,
+    class_scores,
+    decision_rates,
+    with_interval,
+)
+from server.reports.words import figure, listed, percent
 
 HARDLY = 0.005
 """An accuracy that is higher by no more than this is no better."""
@@ -27,31 +30,46 @@ NO_COUNTS = (
 
 
 def performance(report: ReleaseReport) -> Section:
-    """Draw ROC, precision-recall and confusion, and say how sure the AUROC is."""
-    title, found = "Discrimination", report.draft.metrics.candidate
-    whole = Table(
-        "All sites together, beside what always answering the most frequent class scores",
-        ("", "model", "most frequent class"),
-        (
-            ("Macro AUROC", figure(found.macro_auroc), "0.500"),
-            ("Balanced accuracy", figure(found.balanced_accuracy), _chance(report)),
-            ("Accuracy", figure(found.accuracy), figure(found.majority_baseline)),
-            ("Holdout cases", str(found.count), str(found.count)),
-        ),
-        widths=(0.4, 0.3, 0.3),
-    )
-    parts: list[Part] = [whole, *_no_better_than_majority(found), *_against_champion(report)]
-    evaluation = report.evaluation
+    """Draw ROC, precision-recall and confusion, and say how sure the figures are."""
+    title, found, evaluation = "Discrimination", report.draft.metrics.candidate, report.evaluation
     if evaluation is None or not evaluation.cases:
-        return Section("performance", title, (*parts, Paragraph(NO_COUNTS, notable=True)))
+        parts: list[Part] = [_whole(found, ()), *_no_better_than_majority(found)]
+        parts += [*_against_champion(report), Paragraph(NO_COUNTS, notable=True)]
+        return Section("performance", title, tuple(parts))
+    scores = class_scores(evaluation)
+    parts = [_whole(found, scores), *_no_better_than_majority(found), *_against_champion(report)]
     parts += [
         _curves("ROC, each class against the rest", evaluation, roc=True),
         _curves("Precision-recall, each class against the rest", evaluation, roc=False),
-        _by_class(evaluation),
+        _by_class(evaluation, scores),
         _confusion(evaluation),
         Paragraph(_certainty(evaluation)),
     ]
     return Section("performance", title, tuple(parts))
+
+
+def _whole(found: Metrics, scores: tuple[ClassScores, ...]) -> Table:
+    area = mean_estimate(tuple(score.auroc for score in scores))
+    precision = mean_estimate(tuple(score.precision for score in scores))
+    accuracy = proportion((found.accuracy or 0.0) * found.count, found.count)
+    present = sum(value is not None for value in found.sensitivity)
+    rows = [
+        ("Macro AUROC", with_interval(area) if area else figure(found.macro_auroc), "0.500"),
+        ("Balanced accuracy", figure(found.balanced_accuracy),
+         figure(1 / present if present else None)),
+        ("Accuracy", with_interval(accuracy), figure(found.majority_baseline)),
+        ("Holdout cases", str(found.count), str(found.count)),
+    ]  # fmt: skip
+    if precision is not None:
+        shares = [score.cases / found.count for score in scores if score.precision is not None]
+        chance = figure(sum(shares) / len(shares))
+        rows.insert(1, ("Macro average precision", with_interval(precision), chance))
+    return Table(
+        "All sites together (95 % interval), beside always answering the most frequent class",
+        ("", "model", "most frequent class"),
+        tuple(rows),
+        widths=(0.34, 0.38, 0.28),
+    )
 
 
 def _no_better_than_majority(found: Metrics) -> list[Part]:
@@ -68,61 +86,46 @@ def _no_better_than_majority(found: Metrics) -> list[Part]:
     return [Paragraph(words, notable=True)]
 
 
-def _chance(report: ReleaseReport) -> str:
-    present = sum(v is not None for v in report.draft.metrics.candidate.sensitivity)
-    return figure(1 / present if present else None)
-
-
 def _against_champion(report: ReleaseReport) -> list[Part]:
     old = report.draft.metrics.champion
     if old is None:
         return [Paragraph("There was no earlier release to compare with.")]
-    new = report.draft.metrics.candidate
-    base = report.draft.lineage.base_release
+    new, base = report.draft.metrics.candidate, report.draft.lineage.base_release
+    pairs = (
+        ("Macro AUROC", new.macro_auroc, old.macro_auroc),
+        ("Balanced accuracy", new.balanced_accuracy, old.balanced_accuracy),
+        ("Accuracy", new.accuracy, old.accuracy),
+    )
+    rows = tuple((name, figure(ours), figure(theirs)) for name, ours, theirs in pairs)
     return [
         Table(
             "Beside the release that it replaces, on the sites that scored both",
             ("", "this model", "earlier" if base is None else f"earlier (v{base})"),
-            (
-                ("Macro AUROC", figure(new.macro_auroc), figure(old.macro_auroc)),
-                (
-                    "Balanced accuracy",
-                    figure(new.balanced_accuracy),
-                    figure(old.balanced_accuracy),
-                ),
-                ("Accuracy", figure(new.accuracy), figure(old.accuracy)),
-                ("Holdout cases", str(new.count), str(old.count)),
-            ),
+            (*rows, ("Holdout cases", str(new.count), str(old.count))),
             widths=(0.4, 0.3, 0.3),
         )
     ]
 
 
 def _curves(title: str, evaluation: SiteEvaluation, *, roc: bool) -> LineChart:
-    series = []
-    for name, positive, negative in _by_name(evaluation):
-        points = (roc_curve if roc else precision_recall_curve)(positive, negative)
-        if points:
-            series.append(Series(name, points))
+    draw = roc_curve if roc else precision_recall_curve
+    curves = ((name, draw(positive, rest)) for name, positive, rest in _by_name(evaluation))
+    series = tuple(Series(name, points) for name, points in curves if points)
     if roc:
-        return LineChart(title, "1 - specificity", "sensitivity", tuple(series), diagonal=True)
-    return LineChart(title, "recall (sensitivity)", "precision", tuple(series))
+        return LineChart(title, "1 - specificity", "sensitivity", series, diagonal=True)
+    return LineChart(title, "recall (sensitivity)", "precision", series)
 
 
-def _by_class(evaluation: SiteEvaluation) -> Table:
-    found = metrics(evaluation)
-    rows = []
-    for index, (name, positive, negative) in enumerate(_by_name(evaluation)):
-        calibration = reliability(positive, negative)
-        rows.append(
-            (
-                *(name, str(positive.total), figure(found.auroc[index])),
-                figure(found.sensitivity[index]),
-                figure(None if calibration is None else calibration.error),
-            )
-        )
-    headings = ("class", "cases", "AUROC", "sensitivity (highest class)", "ECE")
-    return Table("By class", headings, tuple(rows), widths=(0.24, 0.14, 0.16, 0.3, 0.16))
+def _by_class(evaluation: SiteEvaluation, scores: tuple[ClassScores, ...]) -> Table:
+    right = metrics(evaluation).sensitivity
+    rows = tuple(
+        (score.name, str(score.cases), with_interval(score.auroc),
+         with_interval(score.precision), figure(right[index]))
+        for index, score in enumerate(scores)
+    )  # fmt: skip
+    headings = ("class", "cases", "AUROC (95 %)", "average precision (95 %)", "sensitivity")
+    caption = "By class; sensitivity is that of the class with the highest probability"
+    return Table(caption, headings, rows, widths=(0.17, 0.1, 0.29, 0.29, 0.15))
 
 
 def _confusion(evaluation: SiteEvaluation) -> Heatmap:
@@ -139,10 +142,10 @@ def _confusion(evaluation: SiteEvaluation) -> Heatmap:
 
 
 def _certainty(evaluation: SiteEvaluation) -> str:
-    bound = figure(macro_auroc_lower_bound(evaluation))
     words = (
-        f"With 95 % confidence the macro AUROC is at least {bound} (standard errors of Hanley and "
-        "McNeil 1982, added up as if the classes moved together). "
+        "Intervals are 95 % bootstrap intervals over the sites' score histograms (accuracy: "
+        "Wilson), with the patients as units; for a mean over classes they are the widest that "
+        "they can be. They say nothing of other hospitals. "
     )
     if evaluation.minimum_cell > 1:
         words += (
@@ -158,63 +161,83 @@ def calibration(report: ReleaseReport) -> Section:
     title, evaluation = "Calibration", report.evaluation
     if evaluation is None or not evaluation.cases:
         return Section("calibration", title, (Paragraph(NO_COUNTS, notable=True),), answers=False)
-    curves = [(n, reliability(p, m)) for n, p, m in _by_name(evaluation)]
+    curves = [(name, reliability(own, rest)) for name, own, rest in _by_name(evaluation)]
     known = [(name, found) for name, found in curves if found is not None]
     chart = LineChart(
         "Reliability, each class against the rest", "mean probability given", "observed share",
         tuple(Series(name, found.points, markers=True) for name, found in known), diagonal=True,
     )  # fmt: skip
     mean = sum(found.error for _, found in known) / len(known)
+    errors = listed(tuple(f"{name} {figure(found.error)}" for name, found in known))
     words = (
-        f"Mean expected calibration error over the classes: {figure(mean)} (ten bins of equal "
-        "width). On the dotted line, probabilities are what they say. Points of few cases, which "
-        "lie far to the right for rare classes, move by chance."
+        f"Expected calibration error of each class against the rest: {errors}; mean "
+        f"{figure(mean)}. On the dotted line, probabilities are what they say; points of few "
+        "cases move by chance."
     )
-    return Section("calibration", title, (chart, Paragraph(words)))
+    return Section("calibration", title, (*_top_class(evaluation), chart, Paragraph(words)))
 
 
-def threshold_rates(report: ReleaseReport) -> tuple[Paragraph | Table, ...]:
-    """Return what each positive class's own probability would catch at the threshold."""
-    evaluation = report.evaluation
-    if evaluation is None or not evaluation.cases:
-        return (Paragraph(NO_COUNTS, notable=True),)
-    rows = []
-    for name, positive, negative in _by_name(evaluation):
-        if name not in report.recipe.decision.positive_classes:
-            continue
-        rates = rates_at(report.draft.threshold, positive, negative)
-        told = ("–", "–") if rates is None else (figure(rates[0]), figure(rates[1]))
-        rows.append((name, *told))
-    at = percent(report.draft.threshold)
+def _top_class(evaluation: SiteEvaluation) -> tuple[Part, ...]:
+    told = evaluation.calibration
+    if told is None or not told.cases:
+        return (
+            Paragraph("No site released the calibration of the answer with the highest "
+                      "probability.", notable=True),
+        )  # fmt: skip
+    bins = calibration_bins(told)
+    chart = LineChart(
+        "Reliability of the answer", "highest probability given", "share that was right",
+        (Series("answer", tuple((b.confidence, b.accuracy) for b in bins), markers=True),),
+        diagonal=True,
+    )  # fmt: skip
     words = (
-        "The sites' counts hold each class's probability, not their sum: the table says what each "
-        "class's own probability would do at the threshold. The verdict itself catches at least "
-        "as many of each positive class, and calls at least as many others."
+        "Expected calibration error of the answer (the class with the highest probability): "
+        f"{with_interval(calibration_interval(told))}, {len(bins)} of 15 bins hold cases, "
+        f"{told.cases} cases in all."
     )
+    return (chart, Paragraph(words))
+
+
+def threshold(report: ReleaseReport) -> Section:
+    """Say at which probability the verdict changes, and what follows from it."""
+    recipe, at = report.recipe, percent(round(report.draft.threshold, 4))
+    positive = listed(recipe.decision.positive_classes)
+    words = f"A case is called positive when the probability of {positive} sums to {at} or more."
+    return Section(
+        "threshold", "Operating threshold", (Paragraph(words), *_rates(report.evaluation, report))
+    )
+
+
+def _rates(evaluation: SiteEvaluation | None, report: ReleaseReport) -> tuple[Part, ...]:
+    decision = None if evaluation is None else evaluation.decision
+    if decision is None or not decision.cases:
+        words = (
+            "No site released where the summed probability of its cases falls, so that "
+            "sensitivity and specificity at the threshold are not known."
+        )
+        return (Paragraph(words, notable=True),)
+    sensitivity, specificity = decision_rates(decision, report.draft.threshold)
+    positives, negatives = decision.positives.total, decision.negatives.total
     table = Table(
-        f"Each positive class by its own probability, at {at}",
-        ("class", "sensitivity", "specificity"),
-        tuple(rows),
-        widths=(0.4, 0.3, 0.3),
+        "At the threshold (95 % interval by Wilson)",
+        ("", "cases", "figure"),
+        (
+            ("Sensitivity", str(positives), with_interval(sensitivity)),
+            ("Specificity", str(negatives), with_interval(specificity)),
+        ),
+        widths=(0.4, 0.2, 0.4),
     )
-    return (table, Paragraph(words))
+    if sensitivity is None or specificity is None:
+        return (table,)
+    curve = Series("all thresholds", roc_curve(decision.positives, decision.negatives))
+    here = Series("operating threshold", ((1 - specificity.value, sensitivity.value),), True)
+    chart = LineChart(
+        "ROC of the decision", "1 - specificity", "sensitivity", (curve, here), diagonal=True
+    )
+    return (table, chart)
 
 
 def _by_name(
     evaluation: SiteEvaluation,
 ) -> Iterable[tuple[str, ScoreHistogram, ScoreHistogram]]:
     return zip(evaluation.classes, evaluation.positives, evaluation.negatives, strict=True)
-
-
-def sites(_report: ReleaseReport) -> Section:
-    """Tell each site's own performance."""
-    words = (
-        "This release has no evaluation by site: its registry holds the sum over the sites alone."
-    )
-    return Section("sites", "By site", (Paragraph(words, notable=True),), answers=False)
-
-
-def subgroups(_report: ReleaseReport) -> Section:
-    """Tell performance by age band and sex."""
-    words = "This release has no evaluation by subgroup (age band, sex)."
-    return Section("subgroups", "By subgroup", (Paragraph(words, notable=True),), answers=False)

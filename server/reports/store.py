@@ -17,9 +17,8 @@ from typing import Literal
 from common.errors import StoreError, WardroundError
 from common.folders import write_public
 from server.registry.registry import Registry
-from server.reports.content import ReleaseReport, release_report
+from server.reports.content import ReleaseReport
 from server.settings import CoordinatorSettings
-from server.supervision import SupervisedTask
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +90,15 @@ class ReportKeeper:
     ----------
     settings, registry
         The coordinator's.
+    make : callable
+        Makes the report of a version into its place; may raise.
     clock : callable, optional
         Seconds that never jump.
     """
 
     settings: CoordinatorSettings
     registry: Registry
+    make: Callable[[int], None]
     clock: Callable[[], float] = time.monotonic
     _failed: dict[int, float] = field(default_factory=dict)
 
@@ -113,8 +115,7 @@ class ReportKeeper:
 
     def _make(self, version: int) -> bool:
         try:
-            folder = report_paths(self.settings, version).html.parent
-            write_report(release_report(self.registry, version), folder)
+            self.make(version)
         except Exception as error:  # whatever it is: releases and their sites must not feel it
             code = error.code if isinstance(error, WardroundError) else "unexpected"
             logger.error("report-failed version=%d code=%s", version, code, exc_info=error)
@@ -123,13 +124,3 @@ class ReportKeeper:
         self._failed.pop(version, None)
         logger.info("report-made version=%d", version)
         return True
-
-
-def report_task(settings: CoordinatorSettings, registry: Registry) -> SupervisedTask:
-    """Return the coordinator's task that keeps the reports, not yet started."""
-    keeper = ReportKeeper(settings, registry)
-
-    def keep() -> None:
-        keeper.keep()
-
-    return SupervisedTask("reports", keep, every_seconds=LOOK_SECONDS)

@@ -19,6 +19,7 @@ from server.reports.checklists import CLAIM, TRIPOD_AI
 from server.reports.content import ReleaseReport, candidate_report, release_report
 from server.reports.document import Document, Heatmap, Table
 from server.reports.html import render_html
+from server.reports.making import make_in_child
 from server.reports.pdf import render_pdf
 from server.reports.store import ReportKeeper, report_paths
 from tests.server.campaigns import Coordinator
@@ -52,7 +53,7 @@ def bare(report: ReleaseReport) -> ReleaseReport:
     draft = report.draft.model_copy(update={"lineage": lineage, "gate": ()})
     sites = tuple(replace(part, receipt=None) for part in report.sites)
     rounds = tuple(replace(r, metrics=None) for r in report.rounds)
-    return replace(report, draft=draft, evaluation=None, sites=sites, rounds=rounds)
+    return replace(report, draft=draft, evaluation=None, sites=sites, rounds=rounds, by_site=())
 
 
 def table(found: Document, caption: str) -> Table:
@@ -225,7 +226,13 @@ def test_reports_are_kept_for_every_release_and_a_failure_holds_up_no_other(
     coordinator, candidate = finished(tmp_path)
     released(coordinator, candidate)
     now = [0.0]
-    keeper = ReportKeeper(coordinator.settings, coordinator.registry, clock=lambda: now[0])
+    settings = coordinator.settings
+    keeper = ReportKeeper(
+        settings,
+        coordinator.registry,
+        make=lambda version: make_in_child(settings, version),
+        clock=lambda: now[0],
+    )
     folder = report_paths(coordinator.settings, 1).html.parent
     folder.parent.mkdir(parents=True)
     folder.write_text("in the way")
