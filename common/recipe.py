@@ -31,6 +31,9 @@ AggregationName: TypeAlias = Literal[
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
+AlgorithmName: TypeAlias = Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedadagrad"]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -92,7 +95,8 @@ class LocalTraining(_Part):
 
     ``sampling_rate`` q is the probability with which each patient enters a local step (Poisson
     sampling under privacy, a shuffled fraction without); the passes over the data of a campaign
-    are ``rounds * local_steps * q``.
+    are ``rounds * local_steps * q``. ``proximal_mu`` pulls towards the round's base (FedProx,
+    `FederationSpec.algorithm`).
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -101,6 +105,7 @@ class LocalTraining(_Part):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     local_steps: Annotated[int, Field(ge=1, le=10_000)] = 1
     sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    proximal_mu: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
 
 
 class NonPrivateExtras(_Part):
@@ -131,9 +136,12 @@ class ServerOptimizer(_Part):
     """How the coordinator applies the weighted mean delta (FedOpt, arXiv:2003.00295).
 
     ``average`` adds it; ``adamw`` treats it, divided by local rate x steps, as a gradient.
+    ``adam``, ``yogi`` and ``adagrad`` are that paper's own (algorithm 2), with ``adaptivity`` its
+    tau: they take the delta as it is.
     """
 
-    name: Literal["average", "adamw"] = "average"
+    name: Literal["average", "adamw", "adam", "yogi", "adagrad"] = "average"
+    adaptivity: PositiveFloat = 1e-3
     learning_rate: PositiveFloat = 1.0
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -180,7 +188,14 @@ class FederationSpec(_Part):
     ``compression`` says how updates travel up, and the model's steps down
     (`common.compression`, ``docs/wire.md``); ``top-k`` keeps ``top_k_fraction`` of each
     tensor's values.
+
+    ``algorithm`` names a published method (``docs/algorithms.md``) in place of what
+    ``server`` and ``server_with_privacy`` say; None leaves it to them. ``proximal_mu`` is
+    FedProx' own.
     """
+
+    algorithm: AlgorithmName | None = None
+    proximal_mu: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.01
 
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 5
     quorum: Annotated[int, Field(ge=1)] = 2
@@ -193,6 +208,26 @@ class FederationSpec(_Part):
     aggregation: AggregationSpec = AggregationSpec()
     server: ServerOptimizer = ServerOptimizer()
     server_with_privacy: ServerOptimizer = ServerOptimizer()
+
+    def optimizer(self, *, private: bool) -> ServerOptimizer:
+        """Return how the coordinator applies the aggregate, as the algorithm has it."""
+        given = self.server_with_privacy if private else self.server
+        if self.algorithm is None:
+            return given
+        if self.algorithm in ("fedavg", "fedprox"):
+            return ServerOptimizer(ema_decay=given.ema_decay)
+        name = self.algorithm.removeprefix("fed")
+        own = {} if given.name == name else {"learning_rate": 0.01}
+        return ServerOptimizer.model_validate(
+            given.model_dump() | {"name": name, "weight_decay": 0.0} | own
+        )
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """Return what a site does in a round, as the algorithm has it."""
+        if self.algorithm is None:
+            return training
+        mu = self.proximal_mu if self.algorithm == "fedprox" else 0.0
+        return training.model_copy(update={"proximal_mu": mu})
 
 
 class DecisionSpec(_Part):
@@ -282,6 +317,7 @@ class Recipe(_Part):
         epsilon: float | None = None,
         normalisation: Literal["group", "frozen"] | None = None,
         aggregation: AggregationName | None = None,
+        algorithm: AlgorithmName | None = None,
     ) -> Recipe:
         """Return the recipe with the parts that the command line may override.
 
@@ -303,6 +339,8 @@ class Recipe(_Part):
             data["model"]["normalisation"] = normalisation
         if aggregation is not None:
             data["federation"]["aggregation"]["name"] = aggregation
+        if algorithm is not None:
+            data["federation"]["algorithm"] = algorithm
         return _validated(data, origin=f"recipe {self.name} with changes")
 
 

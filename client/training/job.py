@@ -59,23 +59,28 @@ class Workbench:
     """A model in training mode on its device, what moves, and what a batch passes through.
 
     ``network`` is the model itself, or its classifier alone where ``images`` hold the features
-    of the frozen rest.
+    of the frozen rest. ``anchors`` are the parameters as they came, where a proximal term pulls
+    towards them.
     """
 
     job: TrainingJob
     model: nn.Module
     names: tuple[str, ...]
     network: nn.Module
+    anchors: tuple[torch.Tensor, ...] = ()
 
     @classmethod
     def prepare(cls, job: TrainingJob, model: nn.Module, images: PatientImages) -> Workbench:
         """Choose the trainable parameters and move the model to the device."""
         names = set_trainable(model, job.trainable)
         model.to(job.device.torch).train()
+        own = dict(model.named_parameters())
+        pulled = names if job.training.proximal_mu > 0 else ()
+        anchors = tuple(own[name].detach().clone() for name in pulled)
         if images.features is None or job.trainable != "head":
-            return cls(job, model, names, model)
+            return cls(job, model, names, model, anchors)
         whole: Any = model
-        return cls(job, model, names, whole.get_classifier())
+        return cls(job, model, names, whole.get_classifier(), anchors)
 
     @property
     def on_features(self) -> bool:
@@ -98,6 +103,17 @@ class Workbench:
         """Return the parameters that move, in the order of ``names``."""
         own = dict(self.model.named_parameters())
         return [own[name] for name in self.names]
+
+    def add_proximal(self) -> None:
+        """Add FedProx' term to the gradients: mu times the way from the round's base.
+
+        Li et al. 2020, arXiv:1812.06127, equation 2. It reads weights alone: under privacy, which
+        has noised them, it is post-processing.
+        """
+        mu = self.job.training.proximal_mu
+        for parameter, anchor in zip(self.parameters(), self.anchors, strict=False):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Build the plan's optimizer afresh: no state outlives a round."""

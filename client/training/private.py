@@ -11,6 +11,7 @@ Physical batches only bound memory: clipped gradients add up over them, and nois
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,11 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # 
     """Opacus' optimizer for sums clipped before, with noise from a CSPRNG added in float64."""
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, step: PrivateStep, random: PrivateRandom
+        self,
+        optimizer: torch.optim.Optimizer,
+        step: PrivateStep,
+        random: PrivateRandom,
+        then: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
             optimizer,
@@ -65,6 +70,12 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # 
             loss_reduction="mean",
         )
         self._random = random
+        self._then = then
+
+    def scale_grad(self) -> None:
+        """Divide by the expected batch; ``then`` gets the finished, noised mean gradient."""
+        super().scale_grad()
+        self._then()
 
     def add_noise(self) -> None:
         """Set each gradient to the clipped sum plus noise (Opacus' hook, once a logical step)."""
@@ -117,7 +128,7 @@ def train_private(
     gradients = ClippedSum(bench, max_grad_norm=step.max_grad_norm, multiplicity=multiplicity)
     at_once = gradients.patients_at_once
     try:
-        optimizer = NoisyOptimizer(bench.optimizer(), step, random)
+        optimizer = NoisyOptimizer(bench.optimizer(), step, random, bench.add_proximal)
         for _ in range(job.training.local_steps):
             chosen = sample_patients(images, job.training.sampling_rate, random)
             parts = np.split(chosen, range(at_once, len(chosen), at_once))

@@ -14,7 +14,7 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from common.errors import ConfigurationError
-from common.recipe import AggregationName
+from common.recipe import AggregationName, AlgorithmName
 from deploy.console import emit, progress
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ def simulate(
         AggregationName | None,
         typer.Option(help="How updates become one; the recipe's own by default."),
     ] = None,
+    algorithm: Annotated[
+        AlgorithmName | None,
+        typer.Option(help="A published method; the recipe's own by default."),
+    ] = None,
     adversary: Annotated[
         list[str] | None,
         typer.Option(help="SITE=BEHAVIOUR, and again for another: a site that attacks."),
@@ -110,6 +114,7 @@ def simulate(
         rounds=rounds,
         epsilon=epsilon,
         aggregation=aggregation,
+        algorithm=algorithm,
     )
     folder = out or Path("runs") / f"simulation-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     rule = parse_site_rule(sites_by)

@@ -128,7 +128,8 @@ class Campaign:
     @property
     def training(self) -> LocalTraining:
         """What a site does in a round."""
-        return self.recipe.privacy.training if self.private else self.recipe.training
+        given = self.recipe.privacy.training if self.private else self.recipe.training
+        return self.recipe.federation.local(given)
 
     @property
     def aggregation(self) -> AggregationSpec:
@@ -138,8 +139,7 @@ class Campaign:
     @property
     def server_optimizer(self) -> ServerOptimizer:
         """How the aggregated update is applied."""
-        federation = self.recipe.federation
-        return federation.server_with_privacy if self.private else federation.server
+        return self.recipe.federation.optimizer(private=self.private)
 
 
 @dataclass(frozen=True)

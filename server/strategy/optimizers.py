@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from common.recipe import LocalTraining, ServerOptimizer
 from common.update import Tensors, apply
+from server.strategy.adaptive import FedAdagrad, FedAdam, FedYogi
 from server.strategy.schedules import factor
 
 Delta = Mapping[str, NDArray[np.float32]]
@@ -110,8 +111,13 @@ class AdamW:
         self._steps = {name: int(array) for name, array in parts["steps"].items()}
 
 
+_ADAPTIVE = {"adagrad": FedAdagrad, "yogi": FedYogi, "adam": FedAdam}
+
+
 def choose_optimizer(spec: ServerOptimizer, training: LocalTraining, *, rounds: int) -> Optimizer:
     """Return the optimizer that a recipe names."""
     if spec.name == "adamw":
         return AdamW(spec, training, rounds=rounds)
+    if spec.name in _ADAPTIVE:
+        return _ADAPTIVE[spec.name](spec, rounds=rounds)
     return Average(spec, rounds=rounds)
