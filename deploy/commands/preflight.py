@@ -55,6 +55,11 @@ def preflight(
     epsilon: Annotated[
         float | None, typer.Option(min=0.01, help="Each site's epsilon for the campaign.")
     ] = None,
+    no_privacy: Annotated[
+        bool, typer.Option("--no-privacy", help="A study without differential privacy.")
+    ] = False,
+    model: Annotated[str | None, typer.Option(help="Another timm network.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Another image size, pixels.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Ask every site what a campaign would cost it. Nothing is trained, nothing is spent.
@@ -68,7 +73,12 @@ def preflight(
     nested = folder / "coordinator"
     settings = CoordinatorSettings.read(nested if nested.is_dir() else folder)
     identifier = launch_campaign(
-        settings, load_recipe(recipe), rounds=rounds, epsilon=epsilon, only_preflight=True
+        settings,
+        load_recipe(recipe).with_changes(model=model, image_size=image_size),
+        rounds=rounds,
+        epsilon=epsilon,
+        private=not no_privacy,
+        only_preflight=True,
     )
     with progress(quiet=as_json) as display:
         display.add_task("asking the sites", total=None)

@@ -162,7 +162,8 @@ def show_summary(summary: ImportSummary, console: Console) -> None:
         side = "holdout" if any(line.holdout for line in summary.class_balance) else "training set"
         console.print(
             f"Always answering {summary.majority_class!r} is right in "
-            f"{summary.majority_baseline:.1%} of the {side}: an accuracy says something only above that.",
+            f"{summary.majority_baseline:.1%} of the {side}: "
+            "an accuracy says something only above that.",
             highlight=False,
         )
     console.print(
