@@ -28,15 +28,19 @@ from client.api.services import Services
 from client.audit import site_audit
 from client.audit_writer import AuditWriter
 from client.cases.store import CaseStore
+from client.dicom.modalities import make_intake
 from client.inference.batching import MicroBatcher
 from client.inference.engine import InferenceEngine, ModelHolder
 from client.inference.prediction import Admission, Predictor
 from client.releases.cache import ReleaseCache
 from client.releases.watcher import Releases, ReleaseWatcher
 from client.settings import SiteSettings
+from client.site_recipes import own_recipe
 from client.training.device import choose_device, limit_threads
+from common import logs
 from common.database import open_database
 from common.errors import ConfigurationError, WardroundError
+from common.logs import LogFormat
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +97,7 @@ def make_app(
     service_metrics.registry.register(
         metrics.StateCollector(holder, watcher, audit, settings, waiting=lambda: batcher.waiting)
     )
+    dicom = make_intake(settings, own_recipe(settings, settings.task))
     services = Services(
         settings=settings,
         store=store,
@@ -102,10 +107,11 @@ def make_app(
         admission=Admission(UPLOADS_AT_ONCE),
         metrics=service_metrics,
         audit=audit,
+        dicom=dicom,
     )
     stops = (
         *(watcher.stop, batcher.close, workers.shutdown),
-        *(audit.close, engine.dispose, store.close),
+        *(audit.close, engine.dispose, store.close, dicom.close),
     )
     return _assemble(services, _lifespan((audit.start, watcher.start), stops))
 
@@ -209,13 +215,10 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def configure_logging() -> None:
+def configure_logging(log_format: LogFormat = "text") -> None:
     """Log to standard error, one line an event; libraries from WARNING on."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    for room in ("client", "common", "uvicorn.error"):
-        logging.getLogger(room).setLevel(logging.INFO)
+    ours = dict.fromkeys(("client", "common", "uvicorn.error"), logging.INFO)
+    logs.configure_logging(log_format, level=logging.WARNING, levels=ours)
 
 
 def main() -> None:
@@ -225,7 +228,9 @@ def main() -> None:
     arguments = parser.parse_args()
     configure_logging()
     try:
-        serve(SiteSettings.read(arguments.folder))
+        settings = SiteSettings.read(arguments.folder)
+        configure_logging(settings.log_format)
+        serve(settings)
     except WardroundError as error:
         log.error("event=not-started code=%s: %s", error.code, error.line())
         sys.exit(EXIT_USAGE if isinstance(error, ConfigurationError) else 1)

@@ -23,6 +23,7 @@ from pydantic_settings import SettingsConfigDict
 from client.dicom.settings import DicomSettings
 from common.database import sqlite_url
 from common.folder_settings import FolderSettings
+from common.logs import LogFormat
 from common.plan import Identifier
 
 
@@ -47,6 +48,7 @@ class SiteSettings(FolderSettings):
     task: Identifier
     database_url: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    log_format: LogFormat = "text"
     threads: Annotated[int, Field(ge=0)] = 0
     memory_megabytes: Annotated[int, Field(ge=64)] = 2048
     holdout_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.2

@@ -1,7 +1,8 @@
 """The coordinator service: `python -m server.main --folder DIR`.
 
 Serves releases, health, metrics and, to those who have an account, the coordinator's page over
-TLS, publishes what is approved and keeps the release timestamp fresh. SIGTERM and SIGINT end it after the requests in progress.
+TLS, publishes what is approved and keeps the release timestamp fresh. SIGTERM and SIGINT end it
+after the requests in progress.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import FrameType
 import uvicorn
 
 from common.errors import ConfigurationError, WardroundError
+from common.logs import configure_logging
 from server.api.application import create_app
 from server.api.services import CoordinatorServices
 from server.publishing.keys import refuse_readable_by_others
@@ -31,6 +33,7 @@ from server.triggers.creation import trigger_task
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10
+LEVELS = {"alembic": logging.WARNING}
 
 
 def compose(settings: CoordinatorSettings) -> CoordinatorServices:
@@ -104,10 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m server.main", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="coordinator folder")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    configure_logging("text", levels=LEVELS)
     try:
-        services = compose(CoordinatorSettings.read(options.folder))
+        settings = CoordinatorSettings.read(options.folder)
+        configure_logging(settings.log_format, levels=LEVELS)
+        services = compose(settings)
         server = server_for(services)
     except WardroundError as error:
         logger.error("coordinator-not-started code=%s %s", error.code, error.line())

@@ -21,6 +21,7 @@ from pydantic_settings import SettingsConfigDict
 
 from common.database import sqlite_url
 from common.folder_settings import FolderSettings
+from common.logs import LogFormat
 from common.plan import Identifier
 
 
@@ -45,6 +46,7 @@ class CoordinatorSettings(FolderSettings):
     superlink_port: Annotated[int, Field(ge=0, le=65535)] = 8443
     gateway_host: str = "127.0.0.1"
     gateway_port: Annotated[int, Field(ge=1, le=65535)] = 8440
+    log_format: LogFormat = "text"
     timestamp_seconds: Annotated[int, Field(ge=30)] = 86_400
     plan_seconds: Annotated[int, Field(ge=10)] = 7200
     canary_sites: tuple[Identifier, ...] = ()

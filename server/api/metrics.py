@@ -10,9 +10,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, g
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from common.database import open_database
 from common.errors import WardroundError
 from server.api.health import readiness
 from server.api.services import CoordinatorServices
+from server.reports.store import report_paths
+from server.triggers.store import TriggerStore
 
 
 class CoordinatorMetrics:
@@ -49,10 +52,11 @@ class _ServicesCollector(Collector):
 
     def __init__(self, services: CoordinatorServices) -> None:
         self._services = services
+        self._triggers_of = TriggerStore(open_database(services.settings.database))
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield what can be read; a part that fails shows in ``wardround_ready``."""
-        for part in (self._ready, self._releases, self._campaigns):
+        for part in (self._ready, self._releases, self._campaigns, self._reports, self._triggers):
             try:
                 yield from list(part())
             except WardroundError:
@@ -79,6 +83,28 @@ class _ServicesCollector(Collector):
         )
         for task, version in newest.items():
             family.add_metric([task], version)
+        yield family
+
+    def _reports(self) -> Iterator[GaugeMetricFamily]:
+        settings = self._services.settings
+        found = [report_paths(settings, r.version).made for r in self._services.registry.releases()]
+        family = GaugeMetricFamily(
+            "wardround_release_reports",
+            "Releases by whether their report is made.",
+            labels=["state"],
+        )
+        family.add_metric(["made"], sum(found))
+        family.add_metric(["missing"], len(found) - sum(found))
+        yield family
+
+    def _triggers(self) -> Iterator[GaugeMetricFamily]:
+        firings = self._triggers_of.firings()
+        family = GaugeMetricFamily(
+            "wardround_trigger_firings", "Firings of triggers by task and state.",
+            labels=["task", "state"],
+        )  # fmt: skip
+        for (task, state), count in Tally((f.task, f.state) for f in firings).items():
+            family.add_metric([task, state], count)
         yield family
 
     def _campaigns(self) -> Iterator[GaugeMetricFamily]:

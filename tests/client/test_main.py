@@ -189,7 +189,7 @@ def test_wrong_settings_are_one_line_and_exit_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["client.main", "--folder", str(tmp_path)])
-    monkeypatch.setattr("client.main.configure_logging", lambda: None)
+    monkeypatch.setattr("client.main.configure_logging", lambda *_: None)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
