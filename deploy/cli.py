@@ -18,6 +18,7 @@ from deploy.commands import (
     preflight,
     provision,
     registry,
+    release,
     report,
     simulate,
     site_budget,
@@ -26,6 +27,7 @@ from deploy.commands import (
     site_outbox,
     site_withdraw,
     trigger,
+    user,
 )
 from deploy.console import EXIT_INTERRUPTED, EXIT_USAGE, exit_code, report_error
 
@@ -64,11 +66,17 @@ campaigns.command("pause")(campaign.pause)
 campaigns.command("resume")(campaign.resume)
 campaigns.command("cancel")(campaign.cancel)
 campaigns.command("show")(registry.show_campaign)
-releases = typer.Typer(no_args_is_help=True, help="List and show released models.")
+releases = typer.Typer(no_args_is_help=True, help="Decide on releases, list and show them.")
 coordinator.add_typer(releases, name="release")
+releases.command("approve")(release.approve)
+releases.command("refuse")(release.refuse)
+releases.command("rollout")(release.rollout)
+releases.command("hold")(release.hold)
+releases.command("rollback")(release.rollback)
 releases.command("list")(registry.list_releases)
 releases.command("show")(registry.show_release)
 releases.command("report")(report.report)
+coordinator.add_typer(user.commands, name="user")
 coordinator.add_typer(trigger.commands, name="trigger")
 
 

@@ -20,8 +20,10 @@ from deploy.commands.audit import Exported
 from deploy.commands.campaign import CampaignStanding, StartedCampaign
 from deploy.commands.gateway import RenderedGateway
 from deploy.commands.preflight import PreflightDocument
+from deploy.commands.release import RolloutDocument
 from deploy.commands.site_budget import BudgetDocument
 from deploy.commands.site_outbox import OutboxDocument
+from deploy.commands.user import AccountsDocument, TokenDocument
 from deploy.console import ErrorDocument
 from deploy.demo.report import DemoReport
 from deploy.pki.expiry import PkiStatus
@@ -50,6 +52,9 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("coordinator-campaign-list", Campaigns),
     ("coordinator-campaign-show", CampaignDocument),
     ("coordinator-release-list", Releases),
+    ("coordinator-release-rollout", RolloutDocument),
+    ("coordinator-user-list", AccountsDocument),
+    ("coordinator-user-token", TokenDocument),
     ("coordinator-release-show", ReleaseManifest),
     ("audit-verify", AuditReport),
     ("audit-export", Exported),

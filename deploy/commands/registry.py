@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from common.release import GateCheck, ReleaseManifest
     from server.api.campaigns import CampaignDocument, RoundDocument
     from server.registry.registry import Registry
+    from server.settings import CoordinatorSettings
 
 Folder = Annotated[
     Path,
@@ -38,7 +39,7 @@ def list_campaigns(folder: Folder = Path(), as_json: AsJson = False) -> None:
     """List all campaigns, the newest first."""
     from server.api.campaigns import Campaigns, CampaignSummary
 
-    with _registry(folder) as registry:
+    with opened_registry(folder) as registry:
         found = tuple(CampaignSummary.of(campaign) for campaign in registry.campaigns())
 
     def show(console: Console) -> None:
@@ -67,7 +68,7 @@ def show_campaign(
     as_json: AsJson = False,
 ) -> None:
     """Show one campaign: its rounds, what every site did in them, and the gate's verdicts."""
-    with _registry(folder) as registry:
+    with opened_registry(folder) as registry:
         document = _campaign_document(registry, campaign)
     emit(document, as_json=as_json, show=lambda console: _draw_campaign(document, console))
 
@@ -76,7 +77,7 @@ def list_releases(folder: Folder = Path(), as_json: AsJson = False) -> None:
     """List all published releases, the newest first."""
     from server.api.releases import ReleaseDocument, Releases
 
-    with _registry(folder) as registry:
+    with opened_registry(folder) as registry:
         found = tuple(ReleaseDocument.of(release.manifest) for release in registry.releases())
 
     def show(console: Console) -> None:
@@ -105,18 +106,25 @@ def show_release(
     as_json: AsJson = False,
 ) -> None:
     """Show one release: its manifest with lineage, receipts, metrics and verdicts."""
-    with _registry(folder) as registry:
+    with opened_registry(folder) as registry:
         manifest = registry.release(version).manifest
     emit(manifest, as_json=as_json, show=lambda console: _draw_release(manifest, console))
 
 
-@contextmanager
-def _registry(folder: Path) -> Iterator[Registry]:
-    from server.registry.registry import Registry
+def coordinator_settings(folder: Path) -> CoordinatorSettings:
+    """Read the coordinator's settings, from its own folder or the federation's."""
     from server.settings import CoordinatorSettings
 
     nested = folder / "coordinator"
-    registry = Registry.open(CoordinatorSettings.read(nested if nested.is_dir() else folder))
+    return CoordinatorSettings.read(nested if nested.is_dir() else folder)
+
+
+@contextmanager
+def opened_registry(folder: Path) -> Iterator[Registry]:
+    """Open the registry of the coordinator's folder, or the federation's."""
+    from server.registry.registry import Registry
+
+    registry = Registry.open(coordinator_settings(folder))
     try:
         yield registry
     finally:

@@ -50,6 +50,8 @@ class RequestMiddleware:
                 headers.update(SECURITY_HEADERS)
                 if headers.get("content-type", "").startswith("text/html"):
                     headers["Content-Security-Policy"] = PAGE_POLICY
+                    # With no-referrer a browser sends our own forms with "Origin: null", too.
+                    headers["Referrer-Policy"] = "same-origin"
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 

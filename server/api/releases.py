@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict
 
 from common.errors import NotFound
-from common.release import ReleaseManifest
+from common.release import ReleaseManifest, Version
 from server.api.authentication import Viewer
 from server.api.services import Services
 
@@ -31,7 +31,7 @@ FOR_EVER = "public, max-age=31536000, immutable"
 
 
 class ReleaseDocument(BaseModel):
-    """One line of the list of releases."""
+    """One line of the list of releases; a rollback ``restores`` an older one's weights."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,6 +45,7 @@ class ReleaseDocument(BaseModel):
     macro_auroc: float | None
     majority_baseline: float | None
     created_at: datetime
+    restores: Version | None = None
 
     @classmethod
     def of(cls, manifest: ReleaseManifest) -> ReleaseDocument:
@@ -60,6 +61,7 @@ class ReleaseDocument(BaseModel):
             macro_auroc=manifest.metrics.candidate.macro_auroc,
             majority_baseline=manifest.metrics.candidate.majority_baseline,
             created_at=manifest.created_at,
+            restores=manifest.lineage.restores,
         )
 
 

@@ -1,0 +1,91 @@
+"""Decisions and accounts by command: what scripts read, where passwords may come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from common.errors import InputRefused, RoundFailed
+from deploy.commands import release, user
+from server.registry.registry import Registry
+from tests.releases import TASK, Coordinator, approve
+
+app = typer.Typer()
+for name in ("approve", "refuse", "rollout", "hold", "rollback"):
+    app.command(name)(getattr(release, name))
+app.add_typer(user.commands, name="user")
+PASSWORD = "four unrelated words here"
+
+
+def run(coordinator: Coordinator, *arguments: str) -> dict[str, object]:
+    folder = str(coordinator.settings.folder)
+    result = CliRunner().invoke(app, [*arguments, "--folder", folder, "--json"])
+    if result.exception is not None:
+        raise result.exception
+    document: dict[str, object] = json.loads(result.stdout)
+    return document
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path) -> Coordinator:
+    return Coordinator.create(tmp_path / "coordinator")
+
+
+@pytest.fixture
+def registry(coordinator: Coordinator) -> Iterator[Registry]:
+    opened = Registry.open(coordinator.settings)
+    for number, site in enumerate(("north", "south")):
+        opened.register_site(site, node_id=number + 1, public_key="key")
+    yield opened
+    opened.close()
+
+
+def test_a_release_by_commands_from_the_canary_to_the_rollback(
+    coordinator: Coordinator, registry: Registry
+) -> None:
+    first, second = (approve(coordinator, registry, seed, approved=False) for seed in (1, 2))
+    assert run(coordinator, "approve", first.id)["everywhere"] == 1
+    signed = run(coordinator, "approve", second.id, "--site", "north")
+    assert (signed["everywhere"], signed["task"]) == (1, TASK)
+    assert signed["limited"] == [{"version": 2, "sites": ["north"], "held": False}]
+    held = run(coordinator, "hold", "2")
+    assert held["limited"] == [{"version": 2, "sites": ["north"], "held": True}]
+    assert run(coordinator, "rollout", "2")["everywhere"] == 2
+    back = run(coordinator, "rollback", "1", "--reason", "worse at north")
+    assert (back["everywhere"], back["limited"]) == (3, [])
+    assert registry.release(3).manifest.lineage.restores == 1
+    decided = registry.candidate(first.id).decided_by
+    assert decided is not None
+    assert decided.startswith("console-")
+    with pytest.raises(RoundFailed):
+        run(coordinator, "refuse", first.id, "--reason", "too late")
+    with pytest.raises(InputRefused):
+        run(coordinator, "rollout", "3", "--site", "nowhere")
+
+
+def test_a_password_comes_from_a_file_and_never_from_an_argument(
+    coordinator: Coordinator, registry: Registry, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text(PASSWORD + "\n")
+    made = run(
+        coordinator, "user", "add", "anna", "--role", "approver", "--password-file", str(file)
+    )
+    assert [(a["name"], a["role"]) for a in made["accounts"]] == [("anna", "approver")]  # type: ignore[attr-defined]
+    assert registry.accounts.verify("anna", PASSWORD) is not None
+    assert PASSWORD not in json.dumps(made)
+    with pytest.raises(InputRefused) as caught:
+        run(coordinator, "user", "add", "bert")
+    assert caught.value.code == "password-missing"
+    help_text = CliRunner().invoke(app, ["user", "add", "--help"], env={"COLUMNS": "200"}).stdout
+    assert "--password-file" in help_text
+    assert "--password " not in help_text
+    run(coordinator, "user", "disable", "anna")
+    assert registry.accounts.verify("anna", PASSWORD) is None
+    run(coordinator, "user", "enable", "anna")
+    assert run(coordinator, "user", "token", "anna", "--days", "3")["days"] == 3
