@@ -161,6 +161,15 @@ class CampaignMoved(_Entry):
     code: Slug | None = None
 
 
+class ProtocolLocked(_Entry):
+    """At the coordinator: the limits of a new campaign's release gate were locked."""
+
+    kind: Literal["protocol-locked"] = "protocol-locked"
+    campaign: Identifier
+    protocol: Identifier
+    digest: Hex64
+
+
 class CandidateMade(_Entry):
     """At the coordinator: a campaign came to a model."""
 
@@ -248,6 +257,7 @@ CoordinatorEntry: TypeAlias = (
     | ReplyTaken
     | ReplyRefused
     | CampaignMoved
+    | ProtocolLocked
     | CandidateMade
     | GateDecision
     | Released

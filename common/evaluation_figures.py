@@ -36,7 +36,7 @@ class Rates:
     specificity: float | None
 
 
-def bin_probability(index: float | NDArray[np.float64]) -> NDArray[np.float64]:
+def bin_probability(index: float | NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the probability at a place on the grid, in bins from its lower end."""
     log_odds = np.asarray(index) * (2 * LOG_ODDS_LIMIT / BINS) - LOG_ODDS_LIMIT
     return np.asarray(1 / (1 + np.exp(-log_odds)), dtype=np.float64)

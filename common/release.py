@@ -102,11 +102,31 @@ class Lineage(_Part):
     sites: tuple[SiteContribution, ...] = ()
 
 
+class OperatingPoint(_Part):
+    """What the positive verdict does on the holdouts at the release's threshold.
+
+    ``wanted_sensitivity`` chose the threshold; None where it is the recipe's own. The threshold
+    was chosen on the patients that the rates are of: they are a little better than on new ones.
+    """
+
+    threshold: Fraction
+    wanted_sensitivity: Fraction | None
+    sensitivity: Fraction | None
+    specificity: Fraction | None
+    cases: Annotated[int, Field(ge=0)]
+
+
 class ReleaseMetrics(_Part):
-    """Merged holdout metrics of the candidate, and of the champion on the same patients."""
+    """Merged holdout metrics of the candidate, and of the champion on the same patients.
+
+    ``operating`` and ``calibration_error`` (of the top class) are None where no site released
+    what they follow from.
+    """
 
     candidate: Metrics
     champion: Metrics | None = None
+    operating: OperatingPoint | None = None
+    calibration_error: Fraction | None = None
 
 
 class GateCheck(_Part):
@@ -132,6 +152,8 @@ class ReleaseDraft(_Part):
         Operating threshold on the summed probability of the positive classes, in [0, 1].
     lineage, metrics, gate
         Where it comes from, what it scored, what it had to pass.
+    protocol : str or None
+        SHA-256 of the protocol whose limits the gate held it to.
     created_at : datetime
         UTC, whole seconds.
     """
@@ -142,6 +164,7 @@ class ReleaseDraft(_Part):
     lineage: Lineage
     metrics: ReleaseMetrics
     gate: tuple[GateCheck, ...] = ()
+    protocol: Hex64 | None = None
     created_at: Moment
 
     def released(self, version: int, file: ModelFile) -> ReleaseManifest:

@@ -34,6 +34,8 @@ class CampaignFile(BaseModel):
         The longest wait for a site's answer, and for sites to connect.
     aggregation, model, image_size, weights : optional
         How updates become one; another timm network; pixels; a safetensors file to start from.
+    protocol : Path, optional
+        A protocol that locks the release gate's limits (``docs/release-gate.md``).
     auto_approve : bool
         Whether a candidate that passes the gate is released without a person.
     """
@@ -53,6 +55,7 @@ class CampaignFile(BaseModel):
     model: str | None = None
     image_size: Annotated[int, Field(ge=8)] | None = None
     weights: Path | None = None
+    protocol: Path | None = None
     auto_approve: bool = True
 
 

@@ -14,7 +14,9 @@ from pydantic import ValidationError
 from common.errors import ConfigurationError
 from common.recipe import Recipe
 from common.update import Tensors
+from server.audit import note_protocol
 from server.model_store import ModelStore
+from server.protocol import GateProtocol, default_protocol
 from server.registry.records import CampaignSettings, Release, TrainablePhase
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
@@ -44,6 +46,7 @@ def create_campaign(
     site_wait_seconds: float | None = None,
     round_deadline_seconds: float | None = None,
     attempts: int | None = None,
+    protocol: GateProtocol | None = None,
 ) -> str:
     """Record a new campaign, and put the model that it starts from into the model store.
 
@@ -79,6 +82,8 @@ def create_campaign(
         Only ask the sites what the campaign would cost them.
     site_wait_seconds : float, optional
         How long sites may take to connect; 120 by default.
+    protocol : GateProtocol, optional
+        The release gate's limits; the recipe's by default. Locked from now on.
 
     Returns
     -------
@@ -107,6 +112,7 @@ def create_campaign(
         site_wait_seconds=site_wait_seconds,
         round_deadline_seconds=round_deadline_seconds,
         attempts=attempts,
+        protocol=protocol or default_protocol(recipe),
     )
     model = build_model(recipe, weights=weights, seed=secrets.randbits(31))
     store = ModelStore(settings.models)
@@ -122,6 +128,7 @@ def create_campaign(
         initial_digest=store.save(first.tensors),
         base_release=first.release,
     )
+    note_protocol(registry.audit, campaign)
     logger.info("campaign-created campaign=%s task=%s", campaign.id, recipe.name)
     return campaign.id
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from common.release import Lineage, ReleaseDraft, ReleaseMetrics, SiteContribution
+from common.evaluation_figures import calibration_bins, calibration_error, rates_at
+from common.release import (
+    Lineage,
+    OperatingPoint,
+    ReleaseDraft,
+    ReleaseMetrics,
+    SiteContribution,
+)
 from server.audit import note_candidate
 from server.evaluation import merged, on_common_sites, pooled_metrics
+from server.gate.performance_checks import operating_threshold
+from server.protocol import locked_digest
 from server.registry.records import Campaign, Candidate, Contribution
 from server.registry.registry import Registry
 from server.release_gate import Evidence, failures, judge
@@ -33,11 +43,16 @@ def record_candidate(
     rounds : int
         Training rounds that were run.
     """
+    evidence = replace(
+        evidence,
+        protocol=campaign.settings.protocol,
+        locked=locked_digest(registry.audit, campaign.id),
+    )
     checks = judge(evidence)
     draft = ReleaseDraft(
         recipe=campaign.recipe,
         model_digest=model_digest,
-        threshold=campaign.recipe.decision.threshold,
+        threshold=operating_threshold(evidence),
         lineage=Lineage(
             campaign=campaign.id,
             candidate=campaign.id,
@@ -47,6 +62,7 @@ def record_candidate(
         ),
         metrics=_metrics(evidence),
         gate=checks,
+        protocol=None if evidence.protocol is None else evidence.protocol.digest,
         created_at=datetime.now(UTC),
     )
     candidate = registry.add_candidate(
@@ -80,4 +96,31 @@ def _metrics(evidence: Evidence) -> ReleaseMetrics:
     if evidence.champion:
         _, same_sites = on_common_sites(evidence.candidate, evidence.champion)
         champion = pooled_metrics(same_sites, classes)
-    return ReleaseMetrics(candidate=pooled_metrics(evidence.candidate, classes), champion=champion)
+    total = merged(evidence.candidate)
+    calibration = None if total is None else total.calibration
+    return ReleaseMetrics(
+        candidate=pooled_metrics(evidence.candidate, classes),
+        champion=champion,
+        operating=_operating(evidence),
+        calibration_error=None
+        if calibration is None
+        else calibration_error(calibration_bins(calibration)),
+    )
+
+
+def _operating(evidence: Evidence) -> OperatingPoint | None:
+    total = merged(evidence.candidate)
+    if total is None or total.decision is None:
+        return None
+    rates = rates_at(total.decision, operating_threshold(evidence))
+    return OperatingPoint(
+        threshold=rates.threshold,
+        wanted_sensitivity=evidence.limits.wanted_sensitivity,
+        sensitivity=_share(rates.sensitivity),
+        specificity=_share(rates.specificity),
+        cases=total.decision.cases,
+    )
+
+
+def _share(value: float | None) -> float | None:
+    return None if value is None else min(1.0, max(0.0, value))

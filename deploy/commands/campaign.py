@@ -77,6 +77,10 @@ Weights = Annotated[
     Path | None,
     typer.Option(help="Safetensors to start from: timm's for this network, or Wardround's."),
 ]
+Protocol = Annotated[
+    Path | None,
+    typer.Option(help="TOML that locks the release gate's limits; the recipe's by default."),
+]
 ByHand = Annotated[
     bool, typer.Option("--by-hand", help="Leave a candidate that passes the gate to a person.")
 ]
@@ -100,6 +104,7 @@ def create(
     image_size: ImageSize = None,
     aggregation: Aggregation = None,
     weights: Weights = None,
+    protocol: Protocol = None,
     by_hand: ByHand = False,
     as_json: AsJson = False,
 ) -> None:
@@ -118,6 +123,7 @@ def create(
         image_size=image_size,
         aggregation=aggregation,
         weights=weights,
+        protocol=protocol,
         auto_approve=False if by_hand else None,
     )
     settings = _settings(folder)
@@ -142,6 +148,7 @@ def start(
     image_size: ImageSize = None,
     aggregation: Aggregation = None,
     weights: Weights = None,
+    protocol: Protocol = None,
     by_hand: ByHand = False,
     watch: Watch = False,
     as_json: AsJson = False,
@@ -165,6 +172,7 @@ def start(
             image_size=image_size,
             aggregation=aggregation,
             weights=weights,
+            protocol=protocol,
             auto_approve=False if by_hand else None,
         )
         campaign = _prepare(settings, chosen)
@@ -221,12 +229,15 @@ def _settings(folder: Path) -> CoordinatorSettings:
 
 def _prepare(settings: CoordinatorSettings, chosen: CampaignFile) -> str:
     from deploy.campaigns import prepare_campaign
+    from server.protocol import load_protocol
 
     recipe = load_recipe(chosen.recipe).with_changes(
         model=chosen.model, image_size=chosen.image_size, aggregation=chosen.aggregation
     )
-    of_the_recipe = {"recipe", "model", "image_size", "aggregation"}
-    return prepare_campaign(settings, recipe, **dict(chosen.model_dump(exclude=of_the_recipe)))
+    other = {"recipe", "model", "image_size", "aggregation", "protocol"}
+    protocol = None if chosen.protocol is None else load_protocol(chosen.protocol)
+    fields = chosen.model_dump(exclude=other)
+    return prepare_campaign(settings, recipe, protocol=protocol, **fields)
 
 
 def _watched(settings: CoordinatorSettings, campaign: str, *, quiet: bool) -> Campaign:

@@ -13,6 +13,7 @@ from common.plan import Identifier
 from common.recipe import AggregationSpec, LocalTraining, Recipe, ServerOptimizer
 from common.records import Forecast, Receipt
 from common.release import ReleaseDraft, ReleaseManifest
+from server.protocol import GateProtocol
 from server.registry.campaign_states import CampaignState
 
 Scope = Literal["all", "bias", "head"]
@@ -57,6 +58,8 @@ class CampaignSettings(BaseModel):
         Whether a candidate that passes the gate is released without a person.
     only_preflight : bool
         Whether the campaign ends when the sites have said what it would cost them.
+    protocol : GateProtocol or None
+        The gate's limits, locked; None in campaigns of older versions: the recipe's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +75,7 @@ class CampaignSettings(BaseModel):
     phases: Annotated[tuple[TrainablePhase, ...], Field(min_length=1)]
     auto_approve: bool = True
     only_preflight: bool = False
+    protocol: GateProtocol | None = None
 
     def phase(self, number: int) -> TrainablePhase:
         """Return the phase of a round."""

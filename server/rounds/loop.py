@@ -350,6 +350,7 @@ class CampaignRun:
             accepted=tuple(
                 c for c in contributions if c.outcome == "accepted" and 0 < c.round < final
             ),
+            base=self._models.load(self._campaign.initial_digest),
         )
         candidate = record_candidate(
             self._registry, self._campaign, evidence, model_digest=digest, rounds=self._state.done

@@ -66,6 +66,7 @@ def test_a_good_candidate_passes_every_check() -> None:
         "minimum-sites",
         "evaluated-sites",
         "receipts-complete",
+        "privacy-spent",
         "majority-auroc",
         "majority-balanced-accuracy",
         "macro-auroc-floor",
@@ -118,7 +119,8 @@ def test_an_incomplete_receipt_is_refused(change: dict[str, object]) -> None:
     first, second = GOOD.accepted
     assert first.receipt is not None
     spoiled = replace(first, receipt=first.receipt.model_copy(update=change))
-    assert failed(replace(GOOD, accepted=(spoiled, second))) == ("receipts-complete",)
+    dear = ("privacy-spent",) if change == {"epsilon_campaign": 8.5} else ()
+    assert failed(replace(GOOD, accepted=(spoiled, second))) == ("receipts-complete", *dear)
     assert failed(replace(GOOD, accepted=(replace(first, receipt=None), second))) == (
         "receipts-complete",
     )

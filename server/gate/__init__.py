@@ -1,0 +1,1 @@
+"""The release gate's checks; `server.release_gate` puts them together."""
