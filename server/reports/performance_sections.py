@@ -202,9 +202,21 @@ def threshold(report: ReleaseReport) -> Section:
     """Say at which probability the verdict changes, and what follows from it."""
     recipe, at = report.recipe, percent(round(report.draft.threshold, 4))
     positive = listed(recipe.decision.positive_classes)
-    words = f"A case is called positive when the probability of {positive} sums to {at} or more."
+    words = f"A case is called positive when the probability of {positive} sums to {at} or more. "
+    words += _how_chosen(report)
     return Section(
         "threshold", "Operating threshold", (Paragraph(words), *_rates(report.evaluation, report))
+    )
+
+
+def _how_chosen(report: ReleaseReport) -> str:
+    operating = report.draft.metrics.operating
+    if operating is None or operating.wanted_sensitivity is None:
+        return "The threshold is the recipe's own."
+    return (
+        f"The threshold was chosen for a sensitivity of {figure(operating.wanted_sensitivity)} on "
+        "the same holdout patients that the rates below are of: they are a little better than on "
+        "new ones."
     )
 
 

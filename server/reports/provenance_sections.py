@@ -92,6 +92,7 @@ def lineage(report: ReleaseReport) -> Section:
         ("Model (tensors)", draft.model_digest),
         ("Model file (SHA-256)", report.file_sha256 or "not published"),
         ("Recipe", draft.recipe.digest),
+        ("Protocol (SHA-256)", draft.protocol or "none: the recipe's limits hold"),
     )
     table = Table("Where it comes from", ("", ""), rows, numeric=False, widths=(0.28, 0.72))
     parts: list[Part] = [table, *_rounds(report), *_left_out(report)]
