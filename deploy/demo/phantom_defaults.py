@@ -15,7 +15,9 @@ def for_phantoms(recipe: Recipe) -> Recipe:
     )
     privacy = recipe.privacy.model_copy(update={"training": training, "trainable": "all"})
     # About a hundred holdout patients: two macro AUROCs closer than this cannot be told apart.
-    release = recipe.release.model_copy(update={"non_inferiority_margin": 0.05})
+    release = recipe.release.model_copy(
+        update={"non_inferiority_margin": 0.05, "interval_margin": 0.2}
+    )
     federation = recipe.federation.model_copy(update={"early_stopping_rounds": 0})
     changed = recipe.model_copy(
         update={
