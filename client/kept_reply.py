@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from client.settings import SiteSettings
+from common.compression import Compression, Packed
 from common.evaluation import SiteEvaluation
 from common.folders import write_private
 from common.plan import RoundPlan
@@ -32,6 +33,8 @@ from common.update import ModelUpdate, UpdateBinding
 logger = logging.getLogger(__name__)
 
 _KEY = "reply"
+_SAID, _SENT = "said/", "sent/"
+"""Before the names of what the update says, and of its compressed form, where it has one."""
 _OF_ONE_REQUEST = {"nonce", "issued_at", "expires_at"}
 
 
@@ -39,6 +42,7 @@ class _Header(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     asked: str
+    compression: Compression
     receipt: Receipt
     evaluation: SiteEvaluation | None
 
@@ -47,8 +51,15 @@ def keep_reply(settings: SiteSettings, plan: RoundPlan, reply: SiteReply) -> Non
     """Keep a trained reply in place of the one before; a full disk only costs the repetition."""
     if reply.update is None or reply.receipt is None:
         return
-    header = _Header(asked=_asked(plan), receipt=reply.receipt, evaluation=reply.evaluation)
-    tensors = {name: np.array(array, order="C") for name, array in reply.update.tensors.items()}
+    packed = reply.update.packed
+    header = _Header(
+        asked=_asked(plan),
+        compression=packed.kind if packed is not None else "none",
+        receipt=reply.receipt,
+        evaluation=reply.evaluation,
+    )
+    parts = {_SAID: reply.update.tensors, _SENT: packed.arrays if packed is not None else {}}
+    tensors = {p + n: np.array(a, order="C") for p, part in parts.items() for n, a in part.items()}
     try:
         write_private(_path(settings), save(tensors, metadata={_KEY: header.model_dump_json()}))
     except Exception as error:  # the reply itself must leave all the same
@@ -68,13 +79,16 @@ def kept_reply(settings: SiteSettings, plan: RoundPlan, *, scores: bool) -> Site
     found = _read(_path(settings))
     if found is None or plan.purpose != "train" or found[0].asked != _asked(plan):
         return None
-    header, tensors = found
+    header, stored = found
+    tensors = {n.removeprefix(_SAID): a for n, a in stored.items() if n.startswith(_SAID)}
+    sent = {n.removeprefix(_SENT): a for n, a in stored.items() if n.startswith(_SENT)}
     bound = UpdateBinding(plan.campaign, plan.round, plan.nonce, plan.base_digest)
     first = replace(bound, nonce=header.receipt.nonce)
     if ModelUpdate(first, tensors).digest != header.receipt.update_digest:
         logger.warning("kept-reply-damaged")
         return None
-    update = ModelUpdate(bound, tensors)
+    packed = Packed(header.compression, sent) if header.compression != "none" else None
+    update = ModelUpdate(bound, tensors, packed)
     changes = {"nonce": plan.nonce, "update_digest": update.digest, "seconds": 0.0}
     receipt = header.receipt.model_copy(update=changes)
     evaluation = header.evaluation if scores else None
@@ -95,7 +109,7 @@ def _asked(plan: RoundPlan) -> str:
     return hashlib.sha256(plan.model_dump_json(exclude=_OF_ONE_REQUEST).encode()).hexdigest()
 
 
-def _read(path: Path) -> tuple[_Header, Mapping[str, NDArray[np.float32]]] | None:
+def _read(path: Path) -> tuple[_Header, dict[str, NDArray[Any]]] | None:
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
             told = (file.metadata() or {}).get(_KEY, "")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from client.kept_reply import keep_reply, kept_reply
 from client.outbox import Outbox
 from client.privacy.ledger import PrivacyLedger
 from client.round_handler import RoundHandler
 from client.settings import SiteSettings
 from client.withdrawal import withdraw_patient
+from common.compression import compress
 from common.plan import RoundPlan
 from common.records import SiteReply
-from common.update import ModelUpdate, Tensors
+from common.update import ModelUpdate, Tensors, tensors_digest
 from common.wire import records_to_reply
 from tests.client.rounds import base_tensors, make_plan, make_site, signed
 
@@ -116,3 +119,24 @@ def test_the_outbox_lets_no_second_update_of_one_reservation_out(
         forged = SiteReply("north", receipt=receipt, update=update)
         sent = records_to_reply(outbox.send(forged, request))
     assert code(sent) == "outbox-refused"
+
+
+def test_a_compressed_update_is_sent_again_in_the_same_bytes(
+    site: SiteSettings, base: Tensors
+) -> None:
+    first = make_plan(base=base)
+    reply = RoundHandler(site, self_test=no_test).handle(signed(first), base)
+    assert reply.update is not None
+    found = compress(reply.update.tensors, "int8", seed=b"seed")
+    update = ModelUpdate(reply.update.binding, found.decoded, found.packed)
+    assert reply.receipt is not None
+    receipt = reply.receipt.model_copy(update={"update_digest": update.digest})
+    keep_reply(site, first, replace(reply, update=update, receipt=receipt))
+    again = kept_reply(site, make_plan(base=base), scores=True)
+    assert again is not None
+    assert again.update is not None
+    assert again.update.packed is not None
+    assert again.update.packed.kind == "int8"
+    for name, array in found.packed.arrays.items():
+        np.testing.assert_array_equal(again.update.packed.arrays[name], array)
+    assert tensors_digest(again.update.tensors) == tensors_digest(update.tensors)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.registry.registry import Registry
-from tests.soak.chaos import SERVERAPP, federation, run
+from tests.soak.chaos import EPSILON, SERVERAPP, federation, run
 
 pytestmark = pytest.mark.journey
 
@@ -23,15 +22,12 @@ def test_a_campaign_goes_on_whatever_is_killed_at_the_coordinator(
     with federation(tmp_path / "here", SITES) as made:
         made.start()
         made.wait_ready()
-        outcome = run(made, rounds=3, kills=4, seed=seed, targets=KILLED, pause=(3.0, 7.0))
-        registry = Registry.open(made.coordinator)
-        told = {f.site: f.forecast for f in registry.forecasts(outcome.campaign)}
-        registry.close()
+        outcome = run(made, rounds=3, kills=4, seed=seed, targets=KILLED, pause=(1.0, 5.0))
     record_property("kills", outcome.kills)
     record_property("seconds", round(outcome.seconds, 1))
     assert outcome.faults == [], outcome
     assert outcome.kills, "the campaign was over before anything was killed"
-    for site, spent in outcome.epsilon.items():
-        forecast = told[site]
-        assert forecast is not None
-        assert spent == pytest.approx(forecast.epsilon_campaign, rel=1e-3)
+    assert outcome.drivers > 1, "its ServerApp was never killed"
+    # Each round was reserved exactly once (`examine`): the epsilon is that of three rounds.
+    assert set(outcome.epsilon) == set(SITES)
+    assert all(0.9 * EPSILON < spent <= EPSILON for spent in outcome.epsilon.values())

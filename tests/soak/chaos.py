@@ -97,6 +97,8 @@ def run(
         dice = random.Random(seed)
         order = [targets[i % len(targets)] for i in range(kills)]
         dice.shuffle(order)
+        if not _begun(made, campaign, over):
+            return
         for target in order:
             if over.wait(dice.uniform(*pause)):
                 return
@@ -118,6 +120,18 @@ def run(
     outcome.seconds = time.monotonic() - begin
     examine(made, outcome, rounds=rounds)
     return outcome
+
+
+def _begun(made: LocalFederation, campaign: str, over: threading.Event) -> bool:
+    """Wait for the first round: what is killed before it costs nothing."""
+    registry = Registry.open(made.coordinator)
+    try:
+        while not registry.rounds(campaign):
+            if over.wait(0.2):
+                return False
+        return True
+    finally:
+        registry.close()
 
 
 def kill(made: LocalFederation, target: str) -> str | None:
