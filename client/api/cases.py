@@ -13,6 +13,7 @@ from client.api.openapi import CASE_BODY
 from client.api.services import Services, ServicesDependency
 from client.api.uploads import Upload, read_upload
 from client.cases.store import Case, DuplicateCase
+from client.dicom.intake import TakenIn
 from common.errors import CaseRefused
 
 router = APIRouter(prefix="/cases", tags=["cases"])
@@ -33,11 +34,13 @@ async def store_case(
         upload = await read_upload(request, maximum_bytes=services.settings.maximum_upload_bytes)
         form = _form(upload)
         try:
-            case = await services.predictor.in_worker(_add, services, upload.image, form)
+            taken = await services.take_in(upload.image)
+            case = await services.predictor.in_worker(_add, services, taken, form)
         except DuplicateCase as duplicate:
             response.status_code = 200
             case = duplicate.case
-    return CaseDocument.of(case, request_id=request_id_of(request))
+    flags = () if taken.header is None else taken.header.flags
+    return CaseDocument.of(case, request_id=request_id_of(request), flags=flags)
 
 
 @router.post("/{case_id}/confirm", summary="Confirm a case's label")
@@ -66,7 +69,7 @@ def _form(upload: Upload) -> CaseForm:
         raise form_error(error) from error
 
 
-def _add(services: Services, image: bytes, form: CaseForm) -> Case:
+def _add(services: Services, taken: TakenIn, form: CaseForm) -> Case:
     classes = services.recipe().classes
     if form.label is not None and form.label not in classes:
         raise CaseRefused(
@@ -75,11 +78,11 @@ def _add(services: Services, image: bytes, form: CaseForm) -> Case:
             code="label-unknown",
         )
     return services.store.add(
-        image,
+        taken.image,
         task=services.settings.task,
-        patient_id=form.patient_id,
+        patient_id=form.patient_id or taken.patient_id,
         label=form.label,
-        source="http",
-        age=form.age,
-        sex=form.sex,
+        source="http" if taken.header is None else "dicom",
+        age=taken.age if form.age is None else form.age,
+        sex=form.sex or taken.sex,
     )

@@ -83,16 +83,21 @@ class LabelConfirmation(Document):
 
 
 class CaseDocument(Document):
-    """A stored case, without anything that names a patient."""
+    """A stored case, without anything that names a patient.
+
+    ``flags`` is what a reviewer should look at; of a DICOM file ``burned-in-unknown`` where its
+    header does not rule out burned-in text.
+    """
 
     request_id: str
     case_id: str
     task: str
     status: str
     label: str | None
+    flags: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, case: Case, *, request_id: str) -> CaseDocument:
+    def of(cls, case: Case, *, request_id: str, flags: tuple[str, ...] = ()) -> CaseDocument:
         """Write a case down."""
         return cls(
             request_id=request_id,
@@ -100,6 +105,7 @@ class CaseDocument(Document):
             task=case.task,
             status=case.status,
             label=case.label,
+            flags=flags,
         )
 
 

@@ -33,6 +33,10 @@ RETRY_SECONDS = 5
 STATUS_BY_CODE: Mapping[str, HTTPStatus] = {
     "upload-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "image-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "dicom-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "dicom-unreadable": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "dicom-multi-frame": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "dicom-transfer-syntax": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "upload-slow": HTTPStatus.REQUEST_TIMEOUT,
     "not-multipart": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "image-unsupported": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

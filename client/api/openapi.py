@@ -7,7 +7,7 @@ from collections.abc import Mapping
 _IMAGE = {
     "type": "string",
     "format": "binary",
-    "description": "PNG, JPEG, or single-frame TIFF, BMP or GIF.",
+    "description": "PNG, JPEG, DICOM, or single-frame TIFF, BMP or GIF.",
 }
 _TEXTS = {
     "patient_id": "The site's own patient number; kept only as a keyed pseudonym.",

@@ -19,8 +19,9 @@ async def predict(request: Request, services: ServicesDependency) -> PredictionD
     with services.admission():
         services.holder.require()  # before the upload, so that nobody sends it for nothing
         upload = await read_upload(request, maximum_bytes=services.settings.maximum_upload_bytes)
+        taken = await services.take_in(upload.image)
         prediction = await services.predictor.predict(
-            upload.image, request_id=request_id_of(request)
+            taken.image, request_id=request_id_of(request)
         )
     services.metrics.prediction(version=prediction.manifest.version)
     return PredictionDocument.of(prediction, request_id=request_id_of(request))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,8 @@ from fastapi import Depends, Request
 from client.audit_writer import AuditWriter
 from client.cases.store import CaseStore
 from client.certificates import certificate_alarms
+from client.dicom.intake import DicomIntake, TakenIn
+from client.dicom.picture import looks_like_dicom
 from client.inference.engine import ModelHolder
 from client.inference.prediction import Admission, Predictor
 from client.releases.watcher import Alarm, ReleaseWatcher
@@ -32,6 +35,7 @@ class Services:
     admission: Admission
     metrics: ServiceMetrics
     audit: AuditWriter
+    dicom: DicomIntake
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Return what hospital IT should look at, oldest first."""
@@ -41,6 +45,18 @@ class Services:
             *certificate_alarms(self.settings),
         )
         return tuple(sorted(found, key=lambda alarm: alarm.since))
+
+    async def take_in(self, image: bytes) -> TakenIn:
+        """Turn a DICOM upload into a picture, in a thread of its own; hand any other on.
+
+        Raises
+        ------
+        ImageRefused, Busy
+            As `DicomIntake.take`.
+        """
+        if not looks_like_dicom(image):
+            return TakenIn(image)
+        return await asyncio.to_thread(self.dicom.take, image)
 
     def recipe(self) -> Recipe:
         """Return the served model's recipe; the shipped one of the site's task without a model.

@@ -98,7 +98,7 @@ class StorageReceiver:
         ConfigurationError
             If the address is taken.
         """
-        handlers = [
+        handlers: list[Any] = [
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_DATA_RECV, self._count),
             (evt.EVT_CONN_CLOSE, self._forget),

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
 
 from pydicom.uid import UID
 
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.store import CaseStore, DuplicateCase
-from client.dicom.decoder import DicomDecoder
 from client.dicom.delivery import Delivery, Predicts, ServicePredictor, StowArchive
-from client.dicom.modalities import accepted_modalities
+from client.dicom.modalities import make_intake
 from client.dicom.outbox import Pending, ReportOutbox
-from client.dicom.picture import DicomLimits, DicomPicture
+from client.dicom.picture import DicomPicture
 from client.dicom.receiver import StorageReceiver
-from client.dicom.refusals import refused
+from client.dicom.refusals import refused, unreadable
 from client.settings import SiteSettings
 from client.site_recipes import own_recipe
 from common.errors import ConfigurationError
@@ -41,10 +39,9 @@ class DicomStation:
 
     def __init__(self, settings: SiteSettings, *, predict: Predicts | None = None) -> None:
         self._settings, table = settings, settings.dicom
-        self._modalities = _modalities(settings)
         self.receiver = StorageReceiver(table, self.take)
         self.store = CaseStore.open(settings)
-        self.decoder = DicomDecoder(limits=DicomLimits(bytes=table.maximum_bytes))
+        self.intake = make_intake(settings, own_recipe(settings, settings.task))
         pseudonyms = Pseudonyms.read(settings.keys / "pseudonyms")
         self.outbox = ReportOutbox(settings.data / "dicom", pseudonyms)
         self.delivery: Delivery | None = None
@@ -71,7 +68,7 @@ class DicomStation:
         self.receiver.stop()
         if self.delivery is not None:
             self.delivery.stop()
-        self.decoder.close()
+        self.intake.close()
         self.store.close()
 
     def take(self, data: bytes) -> None:
@@ -84,9 +81,9 @@ class DicomStation:
         InputRefused, Busy, StoreError
             Then nothing was kept, or the sender is to send it again.
         """
-        picture = self.decoder.decode(data, modalities=self._modalities)
-        if picture.flags and self._settings.dicom.burned_in == "refuse":
-            raise refused("burned-in-unknown", "Burned-in text is not ruled out by the header.")
+        picture = self.intake.take(data).header
+        if picture is None:
+            raise unreadable("neither Part 10 nor a bare data set")
         _check_filing(picture)
         try:
             case = self.store.add(
@@ -112,13 +109,6 @@ def _check_filing(picture: DicomPicture) -> None:
     for name in ("StudyInstanceUID", "SOPInstanceUID", "SOPClassUID"):
         if not UID(picture.context.values.get(name, "")).is_valid:
             raise refused("identity", f"{name} is absent or malformed.")
-
-
-def _modalities(settings: SiteSettings) -> Collection[str] | None:
-    recipe = own_recipe(settings, settings.task)
-    if recipe is None:
-        return settings.dicom.modalities or None
-    return accepted_modalities(recipe, settings.dicom.modalities)
 
 
 def _service_url(settings: SiteSettings) -> str:

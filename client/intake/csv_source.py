@@ -34,7 +34,7 @@ def read_csv(source: ImportSource, *, limits: ImageLimits = DEFAULT_LIMITS) -> S
     InputRefused
         If the CSV is absent, not UTF-8, empty, or lacks a column. A bad row is no such case.
     """
-    text = _read_text(source.labels_path())
+    text = read_text(source.labels_path())
     header_line = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -50,7 +50,8 @@ def read_csv(source: ImportSource, *, limits: ImageLimits = DEFAULT_LIMITS) -> S
     return SourceRows(total=max(0, len(text.splitlines()) - 1), rows=rows)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a labels CSV; `InputRefused` if it is absent, too large or not UTF-8."""
     try:
         if path.stat().st_size > _MAXIMUM_BYTES:
             raise InputRefused("The labels CSV is too large.", code="labels-too-large")

@@ -10,14 +10,19 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from client.cases.accepted_image import AcceptedImage, accept_image
 from client.cases.case import NewCase
 from client.cases.splits import Split, parse_split
 from client.cases.store import CaseStore
+from client.dicom.decoder import DicomDecoder
+from client.dicom.intake import DicomIntake
+from client.dicom.modalities import accepted_modalities, make_intake
 from client.intake.csv_source import read_csv
+from client.intake.dicom_source import read_dicom
 from client.intake.labels import LabelReader
 from client.intake.npz_source import read_npz
 from client.intake.source import ImportSource, SourceRow, SourceRows
@@ -25,7 +30,7 @@ from client.intake.summary import ImportSummary
 from client.intake.tally import ImportTally
 from client.intake.tree_source import read_tree
 from client.settings import SiteSettings
-from common.errors import InputRefused
+from common.errors import Busy, CaseRefused, InputRefused
 from common.imaging import DEFAULT_LIMITS, ImageLimits
 from common.recipe import Recipe
 
@@ -48,8 +53,9 @@ logger = logging.getLogger(__name__)
 class _Checked:
     """A row that may be stored."""
 
+    row: SourceRow
     image: AcceptedImage
-    label: str
+    label: str | None
     split: Split | None
 
 
@@ -61,7 +67,7 @@ def read_rows(source: ImportSource, *, limits: ImageLimits = DEFAULT_LIMITS) -> 
     InputRefused
         If the source as a whole cannot be used.
     """
-    readers = {"csv": read_csv, "tree": read_tree, "npz": read_npz}
+    readers = {"csv": read_csv, "tree": read_tree, "npz": read_npz, "dicom": read_dicom}
     return readers[source.resolved_layout()](source, limits=limits)
 
 
@@ -73,6 +79,7 @@ def import_cases(
     keep: Callable[[SourceRow], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
+    dicom: DicomIntake | None = None,
 ) -> ImportSummary:
     """Import a source into a site's case store.
 
@@ -91,6 +98,8 @@ def import_cases(
         Called with rows done and rows in all (about) after each batch.
     limits : ImageLimits
         What to refuse unseen.
+    dicom : DicomIntake, optional
+        How DICOM files are taken in; by the site's settings, or by the recipe alone.
 
     Returns
     -------
@@ -104,11 +113,27 @@ def import_cases(
         If the database or the disk failed; all batches before are kept.
     """
     if isinstance(target, SiteSettings):
-        store = CaseStore.open(target)
+        store, intake = CaseStore.open(target), make_intake(target, recipe)
         try:
-            return import_cases(store, recipe, source, keep=keep, progress=progress, limits=limits)
+            return import_cases(
+                *(store, recipe, source),
+                keep=keep,
+                progress=progress,
+                limits=limits,
+                dicom=intake,
+            )
         finally:
+            intake.close()
             store.close()
+    if dicom is None:
+        with closing(DicomIntake(DicomDecoder(), accepted_modalities(recipe))) as intake:
+            return import_cases(
+                *(target, recipe, source),
+                keep=keep,
+                progress=progress,
+                limits=limits,
+                dicom=intake,
+            )
     labels = LabelReader(recipe, source.aliases, source.class_order)
     opened = read_rows(source, limits=limits)
     tally = ImportTally(recipe, show_files=source.show_files)
@@ -116,7 +141,7 @@ def import_cases(
     done = 0
     with ThreadPoolExecutor(min(_MAXIMUM_THREADS, os.cpu_count() or 1)) as pool:
         while batch := list(islice(wanted, BATCH_ROWS)):
-            checked = pool.map(lambda row: _check(row, labels, limits), batch)
+            checked = pool.map(lambda row: _check(row, labels, limits, dicom), batch)
             _store_batch(target, recipe.name, list(zip(batch, checked, strict=True)), tally)
             done += len(batch)
             if progress is not None:
@@ -154,14 +179,29 @@ def _wanted(
         tally.note("site-unknown", f"No row belongs to site {source.site!r}. Sites there: {names}.")
 
 
-def _check(row: SourceRow, labels: LabelReader, limits: ImageLimits) -> _Checked | InputRefused:
+def _check(
+    row: SourceRow, labels: LabelReader, limits: ImageLimits, dicom: DicomIntake
+) -> _Checked | InputRefused:
     """Check one row, the image last; runs in a thread of the pool (Pillow lets others run)."""
     try:
-        label = labels.read(row.label) if row.file else ""
+        label = labels.read(row.label) if row.file and row.labels is None else None
         split = parse_split(row.split)
-        return _Checked(accept_image(row.load(), limits=limits), label, split)
+        taken = dicom.take(row.load())
+        if row.labels is not None:
+            instance = "" if taken.header is None else taken.header.instance
+            said = row.label or row.labels.get(instance)
+            label = None if said is None else labels.read(said)
+        row = replace(
+            row,
+            patient_id=row.patient_id or taken.patient_id,
+            age=row.age or taken.age,
+            sex=row.sex or taken.sex,
+        )
+        return _Checked(row, accept_image(taken.image, limits=limits), label, split)
     except InputRefused as refusal:
         return refusal
+    except Busy as busy:
+        return CaseRefused(busy.what, action=busy.action, code=busy.code)
 
 
 def _store_batch(
@@ -175,8 +215,8 @@ def _store_batch(
         if isinstance(checked, InputRefused):
             tally.refuse(row, checked)
         else:
-            tally.claim(row.patient_id, checked.split)
-            accepted.append((row, checked))
+            tally.claim(checked.row.patient_id, checked.split)
+            accepted.append((checked.row, checked))
     results = store.add_many([_new_case(task, row, checked) for row, checked in accepted])
     for (row, checked), result in zip(accepted, results, strict=True):
         tally.settle(row, checked.label, result)

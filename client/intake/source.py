@@ -10,7 +10,7 @@ from typing import Literal
 
 from common.errors import CaseRefused, InputRefused
 
-Layout = Literal["csv", "tree", "npz"]
+Layout = Literal["csv", "tree", "npz", "dicom"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ class ImportSource:
         The images' folder, or the ``.npz`` file.
     labels : Path or None
         The labels CSV; ``labels.csv`` in ``data`` when it is there.
-    layout : {"csv", "tree", "npz"} or None
-        None: npz by its suffix, CSV where there is one, else a class-per-folder tree.
+    layout : {"csv", "tree", "npz", "dicom"} or None
+        None: npz by its suffix, CSV where there is one, else a class-per-folder tree. DICOM
+        files may stand in for pictures in the first two; ``dicom`` is a tree of DICOM files in
+        any order, with a CSV that names them by SOP Instance UID or path, or without labels.
     columns : CsvColumns
         Names of the CSV's columns.
     site : str or None
@@ -92,6 +94,9 @@ class SourceRow:
         Path below the data folder.
     load : callable
         Returns the image file's bytes; raises `InputRefused`.
+    labels : mapping of str to str, optional
+        Labels by SOP Instance UID, of a DICOM tree: such a row may also have no label, and its
+        case then waits for one.
     """
 
     number: int
@@ -103,6 +108,7 @@ class SourceRow:
     age: str | None = None
     sex: str | None = None
     split: str | None = None
+    labels: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class ImportTally:
                 RefusedRow(row=row.number, code=refusal.code, message=refusal.line(), file=file)
             )
 
-    def settle(self, row: SourceRow, label: str, result: Case | InputRefused) -> None:
+    def settle(self, row: SourceRow, label: str | None, result: Case | InputRefused) -> None:
         """Count what the store said."""
         if isinstance(result, InputRefused) and not isinstance(result, DuplicateCase):
             self.refuse(row, result)
@@ -83,7 +83,7 @@ class ImportTally:
         else:
             self._counts["kept"] += 1
         self._seen.add(case.id)
-        self._stored.append(NamedLabel(label, row.file, row.patient_id))
+        self._stored.append(NamedLabel(label or "", row.file, row.patient_id))
 
     def summary(self, store: CaseStore) -> ImportSummary:
         """Look at the whole store of the task, and sum up."""
@@ -164,7 +164,7 @@ class ImportTally:
                 f"The label is predicted by {leak}. Make sure that labels come from a diagnosis, "
                 "and not from how files or patients were numbered.",
             )
-            for leak in label_leaks(self._stored)
+            for leak in label_leaks([row for row in self._stored if row.label])
         ]
         return [ImportWarning(code=code, message=text) for code, text in found]
 

@@ -46,12 +46,13 @@ def read_tree(source: ImportSource, *, limits: ImageLimits = DEFAULT_LIMITS) -> 
             code="data-layout",
         )
     with_splits = all(name.lower() in SPLIT_NAMES for name in tops)
-    files = sorted(_files(source.data))
+    files = sorted(tree_files(source.data))
     pattern = compiled_pattern(source.patient_pattern)
     return SourceRows(len(files), _rows(source, files, with_splits, pattern, limits))
 
 
-def _files(root: Path) -> Iterator[tuple[str, ...]]:
+def tree_files(root: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the files below a folder as path parts; hidden files and folders are left out."""
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         parts = Path(folder).relative_to(root).parts
