@@ -27,6 +27,7 @@ from deploy.commands import (
     site_outbox,
     site_withdraw,
     trigger,
+    up,
     user,
 )
 from deploy.console import EXIT_INTERRUPTED, EXIT_USAGE, exit_code, report_error
@@ -48,23 +49,25 @@ app.command("simulate")(simulate.simulate)
 app.add_typer(site, name="site")
 app.add_typer(coordinator, name="coordinator")
 app.add_typer(audit.commands, name="audit")
+site.command("up")(up.site_up)
 site.command("import")(site_import.import_command)
 site.command("budget")(site_budget.budget)
 site.command("dicom")(site_dicom.dicom)
 site.command("outbox")(site_outbox.outbox)
 site.command("withdraw")(site_withdraw.withdraw)
 app.add_typer(pki.commands, name="pki")
+coordinator.command("up")(up.coordinator_up)
 coordinator.command("gateway")(gateway.gateway)
 campaigns = typer.Typer(no_args_is_help=True, help="Start, list and show campaigns.")
 coordinator.add_typer(campaigns, name="campaign")
-campaigns.command("start")(campaign.start)
-campaigns.command("preflight")(preflight.preflight)
 campaigns.command("create")(campaign.create)
-campaigns.command("list")(registry.list_campaigns)
+campaigns.command("start")(campaign.start)
 campaigns.command("watch")(campaign.watch)
 campaigns.command("pause")(campaign.pause)
 campaigns.command("resume")(campaign.resume)
 campaigns.command("cancel")(campaign.cancel)
+campaigns.command("preflight")(preflight.preflight)
+campaigns.command("list")(registry.list_campaigns)
 campaigns.command("show")(registry.show_campaign)
 releases = typer.Typer(no_args_is_help=True, help="Decide on releases, list and show them.")
 coordinator.add_typer(releases, name="release")
