@@ -208,8 +208,8 @@ class Registry(ReleaseRecords):
                     )
                 )
                 return
-            scored_again = purpose == "evaluate"  # which costs nothing
-            if (row.state == "finished" and not scored_again) or (row.purpose, row.base_digest) != (purpose, base_digest):
+            over = row.state == "finished" and purpose == "train"  # scoring again costs nothing
+            if over or (row.purpose, row.base_digest) != (purpose, base_digest):
                 raise StoreError(
                     f"Round {number} of campaign {campaign} is {row.state} already.",
                     meaning="Two programs write the same campaign.",
