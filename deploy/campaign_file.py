@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import ConfigurationError
 from common.plan import Identifier
-from common.recipe import AggregationName
+from common.recipe import AggregationName, AlgorithmName
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -32,7 +32,7 @@ class CampaignFile(BaseModel):
         False asks for a study without differential privacy.
     round_deadline_seconds, site_wait_seconds : float, optional
         The longest wait for a site's answer, and for sites to connect.
-    aggregation, model, image_size, weights : optional
+    aggregation, algorithm, model, image_size, weights : optional
         How updates become one; another timm network; pixels; a safetensors file to start from.
     protocol : Path, optional
         A protocol that locks the release gate's limits (``docs/release-gate.md``).
@@ -52,6 +52,7 @@ class CampaignFile(BaseModel):
     round_deadline_seconds: Positive | None = None
     site_wait_seconds: Positive | None = None
     aggregation: AggregationName | None = None
+    algorithm: AlgorithmName | None = None
     model: str | None = None
     image_size: Annotated[int, Field(ge=8)] | None = None
     weights: Path | None = None

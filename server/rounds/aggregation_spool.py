@@ -7,6 +7,7 @@ block of coordinates at a time.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -133,11 +134,26 @@ class UpdateSpool:
         count, order = len(self._updates), self._order()
         if not count or not self._size:
             return
-        rows = np.memmap(self._file, dtype=np.float32, mode="r", shape=(count, self._size))
         step = max(1, self._block_bytes // (8 * count))
         for first in range(0, self._size, step):
             where = slice(first, min(first + step, self._size))
-            yield where, rows[order, where].astype(np.float64)
+            yield where, self._block(order, where)
+
+    def _block(self, order: list[int], where: slice) -> NDArray[np.float64]:
+        # Read, not mapped: pages of a mapping stay in resident memory until it is closed, which
+        # would be all updates in the end.
+        wide = np.empty((len(order), where.stop - where.start))
+        for index, row in enumerate(order):
+            try:
+                data = os.pread(
+                    self._file.fileno(), 4 * wide.shape[1], 4 * (row * self._size + where.start)
+                )
+            except OSError as error:
+                raise _disk(error) from error
+            if len(data) != 4 * wide.shape[1]:
+                raise _disk(OSError("the file is shorter than what was written"))
+            wide[index] = np.frombuffer(data, dtype=np.float32)
+        return wide
 
     def flat(self, tensors: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
         """Return tensors of the spool's names and shapes as a row, shape (size,)."""

@@ -10,7 +10,7 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Load the model and return it; the training itself is left out."""
-    model = timm.create_model("efficientnet_b0")
+    model = timm.create_model("efficientnet_b0", num_classes=int(context.run_config["classes"]))
     model.load_state_dict(message.content["arrays"].to_torch_state_dict())
     content = RecordDict(
         {
@@ -24,7 +24,7 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Load the model; the evaluation itself is left out."""
-    model = timm.create_model("efficientnet_b0")
+    model = timm.create_model("efficientnet_b0", num_classes=int(context.run_config["classes"]))
     model.load_state_dict(message.content["arrays"].to_torch_state_dict())
     metrics = MetricRecord({"num-examples": 100, "eval_loss": 0.0, "eval_acc": 0.0})
     return Message(content=RecordDict({"metrics": metrics}), reply_to=message)

@@ -47,7 +47,11 @@ def main(grid: Grid, context: Context) -> None:
         marks.append((time.time(), counted.bytes))
         return None
 
-    arrays = ArrayRecord(timm.create_model("efficientnet_b0").state_dict())
+    arrays = ArrayRecord(
+        timm.create_model(
+            "efficientnet_b0", num_classes=int(context.run_config["classes"])
+        ).state_dict()
+    )
     strategy = FedAvg(min_train_nodes=nodes, min_evaluate_nodes=nodes, min_available_nodes=nodes)
     strategy.start(
         grid=counted, initial_arrays=arrays, num_rounds=rounds, evaluate_fn=mark, timeout=600
