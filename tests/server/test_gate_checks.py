@@ -1,0 +1,155 @@
+"""The gate's checks that a protocol may ask for, each passing, failing, and lacking its figure."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from common.evaluation import CaseGroups, SiteEvaluation, evaluate_predictions
+from common.evaluation_counts import Statistic
+from common.evaluation_figures import rates_at
+from common.release import GateCheck
+from server.evaluation import merged
+from server.gate.performance_checks import operating_threshold
+from server.release_gate import Evidence, judge
+from tests.fakes import CLASSES
+from tests.server.test_release_gate import GOOD, failed, recipe
+
+EVERYTHING: tuple[Statistic, ...] = ("decision", "calibration", "subgroups")
+
+
+def site(
+    signal: float,
+    *,
+    seed: int = 0,
+    cases: int = 300,
+    women: float | None = None,
+    statistics: tuple[Statistic, ...] = EVERYTHING,
+) -> SiteEvaluation:
+    """Scores that are right about their certainty at a signal of 1; ``women`` is their signal."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(cases) % 2
+    sex = np.arange(cases) // 2 % 2
+    strength = np.where(sex == 0, signal if women is None else women, signal)
+    logits = strength * (2 * labels - 1) + generator.normal(size=cases)
+    positive = 1 / (1 + np.exp(-2 * logits))
+    return evaluate_predictions(
+        np.stack([1 - positive, positive], axis=1), labels, CLASSES, minimum_cell=5,
+        positive_classes=(CLASSES[1],), statistics=statistics,
+        groups=CaseGroups(age=np.full(cases, 2), sex=sex),
+    )  # fmt: skip
+
+
+def evidence(*sites: SiteEvaluation, **limits: object) -> Evidence:
+    named = {f"site-{index}": found for index, found in enumerate(sites)}
+    return replace(GOOD, recipe=recipe(**limits), candidate=named)
+
+
+def check(found: Evidence, name: str) -> GateCheck:
+    (one,) = [c for c in judge(found) if c.name == name]
+    return one
+
+
+GOOD_SITES = (site(1.0), site(1.0, seed=1))
+BARE = (site(1.0, statistics=()), site(1.0, seed=1, statistics=()))
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "easy", "hard"),
+    [
+        ("sensitivity-floor", "sensitivity_floor", 0.5, 0.99),
+        ("calibration-error", "calibration_error_ceiling", 0.2, 0.001),
+        ("worst-site", "worst_site_auroc_floor", 0.6, 0.99),
+        ("worst-subgroup", "worst_subgroup_auroc_floor", 0.6, 0.99),
+    ],
+)
+def test_a_limit_is_kept_or_broken(name: str, limit: str, easy: float, hard: float) -> None:
+    assert failed(evidence(*GOOD_SITES, **{limit: easy})) == ()
+    assert failed(evidence(*GOOD_SITES, **{limit: hard})) == (name,)
+    assert not [c for c in judge(evidence(*GOOD_SITES)) if c.name == name]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("sensitivity-floor", "sensitivity_floor"),
+        ("calibration-error", "calibration_error_ceiling"),
+        ("worst-subgroup", "worst_subgroup_auroc_floor"),
+    ],
+)
+def test_what_no_policy_releases_fails_unless_it_is_not_required(name: str, limit: str) -> None:
+    shut = evidence(*BARE, **{limit: 0.5})
+    assert failed(shut) == (name,)
+    assert check(shut, name).figure is None
+    assert "cannot be computed" in check(shut, name).explanation
+    waived = evidence(*BARE, **{limit: 0.5, "not_required": (name,)})
+    assert failed(waived) == ()
+    assert "does not require it" in check(waived, name).explanation
+    # Where the figure is there, it counts.
+    hard = 0.001 if name == "calibration-error" else 0.999
+    held = evidence(*GOOD_SITES, **{limit: hard, "not_required": (name,)})
+    assert failed(held) == (name,)
+
+
+def test_one_bad_site_is_named() -> None:
+    found = evidence(*GOOD_SITES, site(-0.8, seed=3), worst_site_auroc_floor=0.5)
+    assert "worst-site" in failed(found)
+    assert "site-2" in check(found, "worst-site").explanation
+    # Of so few patients chance tells the same.
+    small = evidence(*GOOD_SITES, site(-0.2, seed=3, cases=20), worst_site_auroc_floor=0.5)
+    assert "worst-site" not in failed(small)
+
+
+def test_one_bad_subgroup_is_named() -> None:
+    sites = [site(1.0, seed=s, women=-0.5) for s in range(2)]
+    found = evidence(*sites, worst_subgroup_auroc_floor=0.5)
+    assert "worst-subgroup" in failed(found)
+    assert "sex female" in check(found, "worst-subgroup").explanation
+
+
+def test_the_threshold_reaches_the_wanted_sensitivity() -> None:
+    found = evidence(*GOOD_SITES, wanted_sensitivity=0.95)
+    threshold = operating_threshold(found)
+    total = merged(found.candidate)
+    assert total is not None
+    assert total.decision is not None
+    assert threshold != found.recipe.decision.threshold
+    assert rates_at(total.decision, threshold).sensitivity == pytest.approx(0.95, abs=0.005)
+    assert failed(found) == ()
+    without = evidence(*BARE, wanted_sensitivity=0.95)
+    assert operating_threshold(without) == without.recipe.decision.threshold
+    assert failed(without) == ("sensitivity-floor",)
+
+
+def test_the_interval_of_the_gain_refuses_what_is_worse_and_what_is_unknown() -> None:
+    champion = {"site-0": site(1.0), "site-1": site(1.0, seed=1)}
+    limits = {"interval_margin": 0.05, "non_inferiority_margin": 1.0}
+    same = replace(evidence(*GOOD_SITES, **limits), champion=champion)
+    assert failed(same) == ()
+    worse = replace(evidence(site(0.6), site(0.6, seed=1), **limits), champion=champion)
+    assert failed(worse) == ("champion-interval",)
+    few = tuple(site(0.5, seed=s, cases=20) for s in range(2))
+    unknown = replace(evidence(*few, **limits), champion={f"site-{s}": few[s] for s in range(2)})
+    assert "champion-interval" in failed(unknown)
+    assert "champion-interval" in failed(replace(same, champion={}))
+
+
+def test_weights_far_from_the_base_are_refused() -> None:
+    base = {"w": np.ones(3, dtype=np.float32), "n": np.array(1)}
+    limits = recipe(largest_change=2.0)
+    moved = {"w": np.full(3, 2.5, dtype=np.float32), "n": np.array(9)}
+    near = replace(GOOD, recipe=limits, base=base, tensors=moved)
+    assert failed(near) == ()
+    assert check(near, "distance-to-base").figure == pytest.approx(1.5)
+    far = replace(near, tensors={"w": np.full(3, 4.0, dtype=np.float32), "n": np.array(1)})
+    assert failed(far) == ("distance-to-base",)
+    for missing in (None, {"v": base["w"]}, {"w": np.ones(4, np.float32), "n": base["n"]}):
+        assert failed(replace(near, base=missing)) == ("distance-to-base",)
+
+
+def test_the_epsilon_ceiling_holds_even_where_the_campaign_asked_for_more() -> None:
+    spent = max(c.receipt.epsilon_campaign or 0 for c in GOOD.accepted if c.receipt is not None)
+    assert failed(replace(GOOD, recipe=recipe(epsilon_ceiling=spent * 1.1))) == ()
+    assert failed(replace(GOOD, recipe=recipe(epsilon_ceiling=spent * 0.9))) == ("privacy-spent",)
+    bare = replace(GOOD, epsilon=None, accepted=())
+    assert "privacy-spent" in failed(replace(bare, recipe=recipe(epsilon_ceiling=1.0)))
