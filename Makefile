@@ -47,6 +47,8 @@ format: $(SETUP) ## format and sort imports
 bench: $(SETUP) ## measured ratios against peers, one run each
 	$(BIN)/python -m tests.bench.dp_step
 	$(BIN)/python -m tests.bench.round_time
+	$(BIN)/python -m tests.bench.round_overhead
+	$(BIN)/python -m tests.bench.aggregation_memory
 	$(BIN)/python -m tests.bench.robustness
 
 clean: ## remove the environment and what runs left behind

@@ -9,7 +9,7 @@ import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from common.recipe import AggregationName, load_recipe
+from common.recipe import AggregationName, AlgorithmName, load_recipe
 from deploy.campaign_file import CampaignFile, read_campaign
 from deploy.console import emit, progress
 
@@ -69,6 +69,10 @@ Deadline = Annotated[
 SiteWait = Annotated[float | None, typer.Option(min=1, help="Longest wait for sites, seconds.")]
 Model = Annotated[str | None, typer.Option(help="Another timm network.")]
 ImageSize = Annotated[int | None, typer.Option(help="Another image size, pixels.")]
+Algorithm = Annotated[
+    AlgorithmName | None,
+    typer.Option(help="A published method; the recipe's own by default."),
+]
 Aggregation = Annotated[
     AggregationName | None,
     typer.Option(help="How updates become one; the recipe's own by default."),
@@ -103,6 +107,7 @@ def create(
     model: Model = None,
     image_size: ImageSize = None,
     aggregation: Aggregation = None,
+    algorithm: Algorithm = None,
     weights: Weights = None,
     protocol: Protocol = None,
     by_hand: ByHand = False,
@@ -122,6 +127,7 @@ def create(
         model=model,
         image_size=image_size,
         aggregation=aggregation,
+        algorithm=algorithm,
         weights=weights,
         protocol=protocol,
         auto_approve=False if by_hand else None,
@@ -147,6 +153,7 @@ def start(
     model: Model = None,
     image_size: ImageSize = None,
     aggregation: Aggregation = None,
+    algorithm: Algorithm = None,
     weights: Weights = None,
     protocol: Protocol = None,
     by_hand: ByHand = False,
@@ -171,6 +178,7 @@ def start(
             model=model,
             image_size=image_size,
             aggregation=aggregation,
+            algorithm=algorithm,
             weights=weights,
             protocol=protocol,
             auto_approve=False if by_hand else None,
@@ -232,9 +240,12 @@ def _prepare(settings: CoordinatorSettings, chosen: CampaignFile) -> str:
     from server.protocol import load_protocol
 
     recipe = load_recipe(chosen.recipe).with_changes(
-        model=chosen.model, image_size=chosen.image_size, aggregation=chosen.aggregation
+        model=chosen.model,
+        image_size=chosen.image_size,
+        aggregation=chosen.aggregation,
+        algorithm=chosen.algorithm,
     )
-    other = {"recipe", "model", "image_size", "aggregation", "protocol"}
+    other = {"recipe", "model", "image_size", "aggregation", "algorithm", "protocol"}
     protocol = None if chosen.protocol is None else load_protocol(chosen.protocol)
     fields = chosen.model_dump(exclude=other)
     return prepare_campaign(settings, recipe, protocol=protocol, **fields)
