@@ -17,6 +17,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
+from common.compression import Packed, apparent_shapes, decode
 from common.evaluation import SiteEvaluation, evaluate_predictions
 from common.plan import RoundPlan
 from common.recipe import (
@@ -29,12 +30,13 @@ from common.recipe import (
     Recipe,
 )
 from common.records import Forecast, Receipt, Refusal, SiteReply
-from common.update import ModelUpdate, UpdateBinding, tensors_digest
+from common.update import ModelUpdate, UpdateBinding, apply, tensors_digest
 from common.wire import (
     SiteDescription,
     description_to_records,
     records_to_query,
     records_to_request,
+    records_to_step,
     reply_to_records,
 )
 
@@ -102,6 +104,8 @@ class FakeSite:
     unaffordable: str | None = None
     plans: list[RoundPlan] = field(default_factory=list)
     bases: list[str] = field(default_factory=list)
+    stepped: list[int] = field(default_factory=list)
+    held: dict[str, dict[str, NDArray[np.generic]]] = field(default_factory=dict)
 
     def answer(self, message: Message) -> RecordDict | Error | None:
         if message.metadata.message_type == MessageType.QUERY:
@@ -109,6 +113,14 @@ class FakeSite:
             return description_to_records(SiteDescription(site=self.name, software="0.1.0"))
         signed, base = records_to_request(message.content)
         plan = RoundPlan.model_validate_json(signed.payload)
+        step = records_to_step(message.content)
+        if step is not None:
+            if step.base_digest not in self.held:
+                return reply_to_records(SiteReply(self.name, refusal=Refusal(code="base-unknown")))
+            packed = Packed(step.compression, base)
+            base = apply(self.held[step.base_digest], decode(packed, apparent_shapes(base)))
+            self.stepped.append(plan.round)
+        self.held = {plan.base_digest: base}
         if plan.purpose == "preflight":
             return reply_to_records(self.forecast(plan))
         assert tensors_digest(base) == plan.base_digest
