@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from client.api.documents import PredictionDocument
 from client.api.errors import request_id_of
 from client.api.openapi import PREDICT_BODY
-from client.api.services import ServicesDependency
+from client.api.services import Services, ServicesDependency
 from client.api.uploads import read_upload
+from client.dicom.answer import Answer
+from client.dicom.fhir import fhir_bundle
 
 router = APIRouter(tags=["prediction"])
 
@@ -16,6 +19,19 @@ router = APIRouter(tags=["prediction"])
 @router.post("/predict", summary="Predict one image", openapi_extra=PREDICT_BODY)
 async def predict(request: Request, services: ServicesDependency) -> PredictionDocument:
     """Answer with class probabilities and the threshold verdict of one model version."""
+    return await _predicted(request, services)
+
+
+@router.post("/predict/fhir", summary="Predict one image, as FHIR R4", openapi_extra=PREDICT_BODY)
+async def predict_fhir(request: Request, services: ServicesDependency) -> Response:
+    """Answer with a Bundle of DiagnosticReport (preliminary), RiskAssessment and Device."""
+    document = await _predicted(request, services)
+    answer = Answer.model_validate(document.model_dump())
+    bundle = fhir_bundle(answer, site=services.settings.name)
+    return JSONResponse(bundle, media_type="application/fhir+json")
+
+
+async def _predicted(request: Request, services: Services) -> PredictionDocument:
     with services.admission():
         services.holder.require()  # before the upload, so that nobody sends it for nothing
         upload = await read_upload(request, maximum_bytes=services.settings.maximum_upload_bytes)

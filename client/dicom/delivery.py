@@ -13,8 +13,9 @@ import httpx
 from pydantic import ValidationError
 
 from client.cases.store import CaseStore
+from client.dicom.answer import Answer
 from client.dicom.outbox import Pending, ReportOutbox
-from client.dicom.report import Answer, write_report
+from client.dicom.report import write_report
 from client.dicom.settings import DicomSettings
 from common.errors import NotFound, ProcessError, WardroundError
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import Literal
 
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -20,10 +19,10 @@ from highdicom.sr import (
     SourceImageForMeasurementGroup,
     TrackingIdentifier,
 )
-from pydantic import BaseModel, ConfigDict
 from pydicom import Dataset, dcmwrite
 from pydicom.sr.codedict import codes
 
+from client.dicom.answer import Answer
 from client.dicom.picture import DicomContext
 
 MANUFACTURER = "Wardround"
@@ -35,22 +34,6 @@ _PATIENT_AND_STUDY = (
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
     *("StudyDescription", "Modality"),
 )
-
-
-class Answer(BaseModel):
-    """What a report says: the fields of the service's answer to ``POST /predict``."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-    request_id: str
-    task: str
-    model_version: int
-    model_digest: str
-    probabilities: dict[str, float]
-    positive_classes: tuple[str, ...]
-    positive_probability: float
-    threshold: float
-    verdict: Literal["positive", "negative"]
 
 
 def write_report(answer: Answer, context: DicomContext, *, site: str) -> bytes:

@@ -6,9 +6,10 @@ import logging
 
 import numpy as np
 import pytest
+from fhir.resources.R4B.bundle import Bundle
 
 from tests.client.dicom.files import NUMBER, PLANTED, dataset, file_bytes, planted
-from tests.client.serving import ServedSite
+from tests.client.serving import ServedSite, picture
 
 
 def test_dicom_is_predicted_and_kept_without_its_header(
@@ -51,3 +52,13 @@ def test_dicom_is_predicted_and_kept_without_its_header(
     for word in (*PLANTED, NUMBER):
         assert word not in seen
         assert word.encode() not in disk
+
+
+def test_an_answer_as_fhir(site: ServedSite) -> None:
+    big = picture(size=(150, 150))  # beyond the limit of small bodies, which uploads are not under
+    answer = site.call("POST", "/predict/fhir", files={"image": ("x", big)})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("application/fhir+json")
+    report = Bundle.model_validate_json(answer.content).entry[2].resource
+    assert report.conclusion.startswith("Positive")
+    assert site.call("POST", "/predict/fhir", json={}).status_code == 415

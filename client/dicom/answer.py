@@ -1,0 +1,23 @@
+"""The service's answer, as reports and FHIR documents use it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Answer(BaseModel):
+    """What a report says: the fields of the service's answer to ``POST /predict``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    request_id: str
+    task: str
+    model_version: int
+    model_digest: str
+    probabilities: dict[str, float]
+    positive_classes: tuple[str, ...]
+    positive_probability: float
+    threshold: float
+    verdict: Literal["positive", "negative"]

@@ -1,0 +1,44 @@
+"""FHIR documents that a parser of the specification accepts, and that name nobody."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fhir.resources.R4B.bundle import Bundle
+from pydantic import ValidationError
+
+from client.dicom.answer import Answer
+from client.dicom.fhir import fhir_bundle
+
+ANSWER = Answer(
+    request_id="r1",
+    task="mammography",
+    model_version=3,
+    model_digest="ab" * 32,
+    probabilities={"benign": 0.25, "malignant": 0.75},
+    positive_classes=("malignant",),
+    positive_probability=0.75,
+    threshold=0.5,
+    verdict="positive",
+)
+
+
+def test_the_bundle_is_valid_and_says_it_all() -> None:
+    document = fhir_bundle(ANSWER, site="north")
+    read = Bundle.model_validate_json(json.dumps(document))
+    device, risk, report = (entry.resource for entry in read.entry)
+    assert device.version[0].value == "3"
+    assert device.identifier[0].value == "ab" * 32
+    assert [float(p.probabilityDecimal) for p in risk.prediction] == [0.25, 0.75]
+    assert (risk.status, report.status) == ("preliminary", "preliminary")
+    assert "Positive at the threshold 0.5: 0.7500" in report.conclusion
+    urls = {entry.fullUrl for entry in read.entry}
+    assert {risk.performer.reference, report.performer[0].reference} <= urls
+
+
+def test_a_broken_bundle_would_be_noticed() -> None:
+    document = fhir_bundle(ANSWER, site="north")
+    del document["entry"][2]["resource"]["code"]
+    with pytest.raises(ValidationError):
+        Bundle.model_validate_json(json.dumps(document))
