@@ -5,7 +5,7 @@ from __future__ import annotations
 from server.reports.content import ReleaseReport
 from server.reports.document import Estimate, IntervalChart, Paragraph, Part, Section, Table
 from server.reports.scores import GroupScores, group_scores, with_interval
-from server.reports.words import figure
+from server.reports.words import figure, listed
 
 AXES = {"age": "age", "sex": "sex"}
 
@@ -23,7 +23,21 @@ def sites(report: ReleaseReport) -> Section:
         "mean, so that means over different classes cannot be held against each other to the "
         "last digit."
     )
-    return Section("sites", "By site", (Paragraph(words), *_side_by_side("site", told, report)))
+    parts = (Paragraph(words), *_not_evaluated(report), *_side_by_side("site", told, report))
+    return Section("sites", "By site", parts)
+
+
+def _not_evaluated(report: ReleaseReport) -> tuple[Part, ...]:
+    """Name the sites that trained the model, and whose patients are in none of the figures."""
+    evaluated = {site for site, _ in report.by_site}
+    silent = tuple(p.site for p in report.sites if p.rounds and p.site not in evaluated)
+    if not silent:
+        return ()
+    words = (
+        f"No figure of this report is over patients of {listed(silent)}: trained there, the "
+        "model was not evaluated there (the lineage says why, where that is known)."
+    )
+    return (Paragraph(words, notable=True),)
 
 
 def subgroups(report: ReleaseReport) -> Section:
@@ -50,18 +64,26 @@ def subgroups(report: ReleaseReport) -> Section:
 def _side_by_side(
     what: str, told: tuple[GroupScores, ...], report: ReleaseReport
 ) -> tuple[Part, ...]:
-    headings = (what, "cases", "macro AUROC (95 %)", "sensitivity (95 %)", "specificity (95 %)",
-                "ECE")  # fmt: skip
+    calibrated = any(group.calibration_error is not None for group in told)
     rows = tuple(
         (
             *(group.name, str(group.cases), with_interval(group.macro_auroc)),
             *(with_interval(group.sensitivity), with_interval(group.specificity)),
-            figure(group.calibration_error),
+            *((figure(group.calibration_error),) if calibrated else ()),
         )
         for group in told
     )
+    headings: tuple[str, ...] = (
+        what,
+        "cases",
+        "macro AUROC (95 %)",
+        "sensitivity (95 %)",
+        "specificity (95 %)",
+    )
+    headings += ("ECE",) if calibrated else ()
+    widths = (0.17, 0.09, 0.22, 0.22, 0.22, 0.08)[: len(headings)]
     caption = "Sensitivity and specificity are those of the decision at the operating threshold"
-    table = Table(caption, headings, rows, widths=(0.17, 0.09, 0.22, 0.22, 0.22, 0.08))
+    table = Table(caption, headings, rows, widths=widths)
     estimates = tuple(
         Estimate(g.name, g.macro_auroc.value, g.macro_auroc.lower, g.macro_auroc.upper)
         for g in told

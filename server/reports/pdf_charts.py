@@ -51,7 +51,7 @@ def _lines(chart: LineChart, width: float) -> Drawing:
     legend = list(_legend_places([s.name for s in chart.series], width - 44))
     rows = legend[-1][1] + 1 if legend else 0
     below = 34 + LEGEND_ROW * rows
-    plot = min(width - 52, 230.0) if chart.diagonal else 150.0
+    plot = min(width - 52, 200.0) if chart.diagonal else 150.0
     frame = _Frame(40, below, width - 52, plot, chart.x_range, chart.y_range)
     drawing = _titled(chart.title, width, below + plot + TITLE_HEIGHT)
     _axes(drawing, frame, chart.x_label, chart.y_label)

@@ -10,6 +10,13 @@ from server.reports.content import ReleaseReport, SitePart
 from server.reports.document import LineChart, Paragraph, Part, Section, Series, Table
 from server.reports.words import count_or_figure, figure, moment, short
 
+OWN_REASONS = {
+    "deadline": "It had not answered when its time was up.",
+    "late": "It had not answered when its time was up.",
+    "absent": "It was not connected.",
+}
+"""Codes of the coordinator's own, for a site that said nothing."""
+
 
 def privacy(report: ReleaseReport) -> Section:
     """Show every site's receipt."""
@@ -123,14 +130,14 @@ def _over(rounds: list[Round], name: str) -> tuple[tuple[float, float], ...]:
 
 def _left_out(report: ReleaseReport) -> list[Part]:
     rows = tuple(
-        (part.site, code, str(times), SITE_REFUSALS.get(code, ""))
+        (part.site, code, str(times), SITE_REFUSALS.get(code) or OWN_REASONS.get(code, ""))
         for part in report.sites
         for code, times in part.left_out
     )
     if not rows:
         return [Paragraph("No site was left out of any round that it was asked for.")]
     headings = ("site", "reason", "times", "meaning")
-    caption = "Requests to sites that brought no update"
+    caption = "Requests to sites that brought nothing, by reason"
     return [Table(caption, headings, rows, numeric=False, widths=(0.24, 0.22, 0.08, 0.46))]
 
 

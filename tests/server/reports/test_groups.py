@@ -83,3 +83,8 @@ def test_both_renderings_hold_them(report: ReleaseReport) -> None:
     assert "not answered for this release" not in text
     assert "age 40-59" in text
     assert render_pdf(found).startswith(b"%PDF")
+
+
+def test_a_site_that_was_not_evaluated_is_named(report: ReleaseReport) -> None:
+    text = render_html(document(report)).decode()
+    assert "No figure of this report is over patients of west:" in text
