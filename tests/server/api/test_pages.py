@@ -10,7 +10,7 @@ import pytest
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
-from server.accounts.throttle import FREE_BY_ACCOUNT
+from server.accounts.throttle import FREE_BY_ACCOUNT, Throttle
 from server.api import campaigns, decisions, health, releases
 from server.api import pages as page_routes
 from server.api import sign_in as sign_in_routes
@@ -50,7 +50,10 @@ def registry(coordinator: Coordinator) -> Iterator[Registry]:
 
 @pytest.fixture
 def services(coordinator: Coordinator, registry: Registry) -> CoordinatorServices:
-    return CoordinatorServices(coordinator.settings, coordinator.publisher, registry)
+    still = Throttle(clock=lambda: 0.0)  # on a busy machine a wait of a second is soon over
+    return CoordinatorServices(
+        coordinator.settings, coordinator.publisher, registry, throttle=still
+    )
 
 
 @pytest.fixture
