@@ -73,7 +73,7 @@ def rolled_back(coordinator: Coordinator, site: SiteSettings, folder: Path) -> b
 
 
 def forget_versions(patch: pytest.MonkeyPatch) -> None:
-    """Both memories: TUF's own metadata, and the highest version that was installed."""
+    """All memories: TUF's own metadata, the highest version that was seen, the current one."""
     state = ReleaseFiles.state
 
     def without_memory(metadata: str, *arguments: Any, **named: Any) -> Updater:
@@ -82,7 +82,7 @@ def forget_versions(patch: pytest.MonkeyPatch) -> None:
         return Updater(metadata, *arguments, **named)
 
     def lowest(files: ReleaseFiles) -> CacheState:
-        return state(files).model_copy(update={"highest": 0})
+        return state(files).model_copy(update={"highest": 0, "current": None})
 
     patch.setattr(pull, "Updater", without_memory)
     patch.setattr(ReleaseFiles, "state", lowest)
