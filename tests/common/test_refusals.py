@@ -14,6 +14,7 @@ from common.refusals import INTERNAL_ERROR, SITE_REFUSALS, outward_code
 ROOT = Path(__file__).parents[2]
 ROUND_PATH = (
     *("client/round_handler.py", "client/round_task.py", "client/policy.py"),
+    *("client/base_models.py", "client/update_feedback.py"),
     "client/plan_memory.py",
     *("client/site_recipes.py", "client/privacy", "client/training"),
     *("common/plan.py", "common/model.py", "common/model_files.py", "common/dp_layers.py"),
