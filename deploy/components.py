@@ -11,6 +11,7 @@ coordinator    coordinator                     publishes releases, serves them o
 <site>-node    site                            SuperNode: the one outbound connection
 <site>-runner  site                            runs the messages with the site's own code
 <site>-service site                            inference service and the clinician's page
+<site>-dicom   site                            receives images from a PACS, where it may
 ============== =============================== ==========================================
 """
 
@@ -185,6 +186,18 @@ def site_service(settings: SiteSettings, logs: Path) -> ProcessSpec:
         environment=environment(settings.data / "flower-service"),
         log=logs / f"{name}.log",
         ready=_answers(f"{site_url(settings)}/health/live", settings.tls_certificate),
+    )
+
+
+def site_dicom(settings: SiteSettings, logs: Path) -> ProcessSpec:
+    """Describe a site's DICOM receiver, for a site that lets some caller send to it."""
+    name = f"{settings.name}-dicom"
+    command = [sys.executable, "-m", "deploy.cli", "site", "dicom"]
+    return ProcessSpec(
+        name=name,
+        command=[*command, "--site", str(settings.folder)],
+        environment=environment(settings.data / "flower-dicom"),
+        log=logs / f"{name}.log",
     )
 
 

@@ -96,6 +96,8 @@ class CoordinatorProcesses:
 class SiteProcesses:
     """A site's runner, inference service and SuperNode, its one connection to the rounds.
 
+    Where ``[dicom]`` of site.toml names a caller, the DICOM receiver, too.
+
     Parameters
     ----------
     settings : SiteSettings
@@ -121,6 +123,8 @@ class SiteProcesses:
             self.supervisor.start(describe(self.settings, self.logs))
         self.supervisor.wait_ready(timeout=READY_SECONDS)
         self.supervisor.start(components.site_node(self.settings, self.logs))
+        if self.settings.dicom.callers:
+            self.supervisor.start(components.site_dicom(self.settings, self.logs))
         self.supervisor.keep_alive()
 
     def stop(self) -> None:

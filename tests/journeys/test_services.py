@@ -18,6 +18,7 @@ import pytest
 from client.settings import SiteSettings
 from deploy import flower_run
 from deploy.enrolment import assign_ports
+from deploy.ports import free_port
 from deploy.provision import provision
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
@@ -71,11 +72,15 @@ def test_a_site_that_was_up_first_joins_and_a_new_one_is_let_in(tmp_path: Path) 
     assign_ports(coordinator, [site], gateway=gateway)
     coordinator = CoordinatorSettings.read(tmp_path / "coordinator")
     site = SiteSettings.read(tmp_path / "sites" / "north")
+    with (site.folder / "site.toml").open("a", encoding="utf-8") as file:
+        file.write(f'\n[dicom]\ncallers = ["SCANNER"]\nport = {free_port()}\n')
     with command("site", "up", "--site", str(site.folder)) as up:
         assert up.stdout is not None
         assert "Site north runs" in up.stdout.readline()
         page = f"http://127.0.0.1:{site.port}"
         assert httpx.get(f"{page}/health/live", trust_env=False).status_code == 200
+        until((site.folder / "logs" / "north-dicom.log").exists)
+        until(lambda: "Receiving DICOM" in (site.folder / "logs" / "north-dicom.log").read_text())
         again = subprocess.run(
             [sys.executable, "-m", "deploy.cli", "site", "up", "--site", str(site.folder)],
             capture_output=True,
