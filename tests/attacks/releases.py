@@ -85,7 +85,14 @@ def forget_versions(patch: pytest.MonkeyPatch) -> None:
         return state(files).model_copy(update={"highest": 0, "current": None})
 
     patch.setattr(pull, "Updater", without_memory)
-    patch.setattr(ReleaseFiles, "state", lowest)
+    follow = pull.ReleasePull._follow
+
+    def forgetful(self: pull.ReleasePull, updater: Updater) -> None:
+        with pytest.MonkeyPatch.context() as meanwhile:
+            meanwhile.setattr(ReleaseFiles, "state", lowest)
+            follow(self, updater)
+
+    patch.setattr(pull.ReleasePull, "_follow", forgetful)
 
 
 def frozen(coordinator: Coordinator, site: SiteSettings, _folder: Path) -> bool:
