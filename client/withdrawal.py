@@ -24,9 +24,9 @@ from client.privacy.accounting import epsilon
 from client.privacy.ledger_lines import LedgerLine
 from client.releases.cache import ReleaseCache
 from client.settings import SiteSettings
-from client.update_feedback import forget_feedback
 from client.site_records import SiteRecords
 from client.training.pixel_cache import forget_prepared
+from client.update_feedback import forget_feedback
 from common.audit_entries import PatientWithdrawn
 
 
