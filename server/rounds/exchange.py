@@ -113,7 +113,10 @@ class Exchange:
         self._settled: set[str] = set()
         registry, campaign = link.registry, request.plan.campaign
         told = registry.contributions(campaign)
-        self._pace = SitePace(told, maximum=link.settings.round_deadline_seconds)
+        plan, evaluations = request.plan, request.plan.recipe.federation.evaluations
+        alike = plan.purpose == "train" and not (plan.evaluate and evaluations > 0)
+        limit = link.settings.round_deadline_seconds
+        self._pace = SitePace(told, maximum=limit, alike=alike)
         base = request.step.header.base_digest if request.step is not None else None
         self._holders = {c.site for c in told if c.receipt and c.receipt.base_digest == base}
         before = [c for c in told if c.round == request.number]

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 from server.registry.records import Contribution
 
-FLOOR_SECONDS = 30.0
-"""A quick site's allowance: garbage collection, a page fault or a busy disk must not cut it off."""
+FLOOR_SECONDS = 120.0
+"""A quick site's allowance: a backup or a busy disk must not cut it off, for privacy is spent."""
 MULTIPLE = 4.0
 """Times the longest of a site's last answers."""
 REMEMBERED = 5
@@ -29,10 +29,17 @@ class SitePace:
         The campaign's, in order.
     maximum : float
         The campaign's ``round_deadline_seconds``.
+    alike : bool, default True
+        Whether the exchange asks for the same work as the rounds did. Scoring whole holdouts
+        after rounds that scored nothing is other work: only sites that were silent in their
+        last round have a deadline of their own then.
     """
 
-    def __init__(self, contributions: Iterable[Contribution], *, maximum: float) -> None:
+    def __init__(
+        self, contributions: Iterable[Contribution], *, maximum: float, alike: bool = True
+    ) -> None:
         self._maximum = maximum
+        self._alike = alike
         seconds: dict[str, list[float]] = defaultdict(list)
         self._silent: set[str] = set()
         for c in contributions:
@@ -52,6 +59,8 @@ class SitePace:
         One of which nothing is known gets the campaign's maximum, but for one that was silent
         in its last round: it gets what the slowest of the others would. Later attempts give more.
         """
+        if not self._alike and site not in self._silent:
+            return self._maximum
         known = self._longest.get(site)
         if known is None and site in self._silent and self._longest:
             known = max(self._longest.values())
