@@ -17,6 +17,7 @@ from client.privacy.ledger import PrivacyLedger
 from client.privacy.ledger_lines import LedgerLine, RoundRequest
 from common.plan import RoundPlan, SignedPlan, verify_plan
 from common.signing import SigningKey, VerifyKey
+from common.update import tensors_digest
 from tests.attacks.attack import Attack, Finding
 from tests.attacks.hospital import BASE, Hospital, answer, without_outbox
 from tests.client.rounds import base_tensors, make_plan, signed
@@ -73,8 +74,11 @@ def same_round_again(folder: Path) -> Finding:
     """Round 1 under fresh nonces, to average the noise away."""
     hospital = Hospital.build(folder)
     replies = [hospital.ask(make_plan(base=BASE, round=1)) for _ in range(3)]
-    updates = sum(reply.update is not None for reply in replies)
-    return Finding(updates > 1, f"{updates} update of round 1; then {answer(replies[-1])}")
+    # The same update sent again tells nothing new; one with other noise does.
+    sent = [tensors_digest(r.update.tensors) for r in replies if r.update is not None]
+    unlike = len(set(sent))
+    what = f"{unlike} update of round 1, sent {len(sent)} times"
+    return Finding(unlike > 1, f"{what}; then {answer(replies[-1])}")
 
 
 def let_rounds_repeat(patch: pytest.MonkeyPatch) -> None:
@@ -98,6 +102,7 @@ def let_rounds_repeat(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PrivacyLedger, "reserve", renumbered)
     patch.setattr(PrivacyLedger, "outcome", of_number)
     patch.setattr(PrivacyLedger, "reservation", newest)
+    patch.setattr(round_handler, "kept_reply", lambda *_, **__: None)
     without_outbox(patch)
 
 
