@@ -24,7 +24,7 @@ from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(420)]
-WAIT_SECONDS = 180.0
+WAIT_SECONDS = 300.0
 
 
 @contextmanager
