@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 # Tests that run at once: two cores and about 4 GB each way.
 WORKERS ?= 2
+# These start federations, which would choose the same free ports at once: one after the other.
+FEDERATIONS := tests/journeys tests/deploy/test_exposure.py
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
@@ -27,7 +29,8 @@ demo: $(SETUP) ## a whole federation on this machine, on synthetic images
 	$(BIN)/wardround demo
 
 test: $(SETUP) ## all tests (PostgreSQL and Chromium ones skip, and say so, where those are absent)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(FEDERATIONS:%=--ignore=%)
+	$(BIN)/python -m pytest $(FEDERATIONS)
 
 attacks: $(SETUP) ## attack every guarantee, print what happened; fails if one attack was not stopped
 	$(BIN)/python -m tests.attacks
