@@ -14,7 +14,7 @@ from client.settings import SiteSettings
 from common.folders import write_public
 from deploy import flower_run
 from deploy.pki import book
-from deploy.ports import free_port, is_free
+from deploy.ports import claim, free_port
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 
@@ -35,7 +35,7 @@ def assign_ports(
     taken: set[int] = set()
 
     def port(current: int) -> int:
-        chosen = current if current not in taken and is_free(current) else free_port(taken)
+        chosen = current if current not in taken and claim(current) else free_port(taken)
         taken.add(chosen)
         return chosen
 

@@ -1,6 +1,13 @@
+import os
 import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
-from deploy.ports import FIRST, LAST, free_port, is_free
+import pytest
+
+from deploy.ports import FIRST, LAST, claim, free_port, is_free
 
 
 def test_a_free_port_can_be_bound_and_a_taken_one_is_not_free() -> None:
@@ -18,3 +25,38 @@ def test_taken_ports_are_left_out() -> None:
     middle = (FIRST + LAST) // 2
     for _ in range(20):
         assert free_port(range(FIRST, middle)) >= middle
+
+
+def _other_process(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from deploy.ports import claim\n{code}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_port_that_another_federation_claimed_is_left_to_it_until_it_is_killed() -> None:
+    port = free_port()
+    with _other_process(f"print(claim({port}), flush=True)") as other:
+        assert other.communicate()[0] == "False\n"
+    second = port + 1 if is_free(port + 1) else port + 2
+    holder = _other_process(f"print(claim({second}), flush=True); input()")
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "True\n"
+    assert is_free(second)
+    assert not claim(second)
+    holder.kill()
+    holder.communicate()
+    assert claim(second)
+    assert claim(second), "a claim of one's own holds"
+
+
+def test_a_folder_of_somebody_else_binds_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"wardround-ports-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert is_free(free_port())
+    assert not list((tmp_path / "elsewhere").iterdir())
