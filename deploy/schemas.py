@@ -17,7 +17,7 @@ from client.withdrawal import Withdrawal
 from common.release import ReleaseManifest
 from deploy.audit_report import AuditReport
 from deploy.commands.audit import Exported
-from deploy.commands.campaign import CampaignStanding, StartedCampaign
+from deploy.commands.campaign_documents import CampaignStanding, StartedCampaign
 from deploy.commands.gateway import RenderedGateway
 from deploy.commands.preflight import PreflightDocument
 from deploy.commands.release import RolloutDocument

@@ -23,8 +23,8 @@ from server.registry.registry import Registry
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.clock import Clock, SystemClock
 from server.rounds.driver import campaign_folder, driving
-from server.rounds.exchange import Link
 from server.rounds.kept_answers import remove_answers
+from server.rounds.link import Link
 from server.rounds.loop import CampaignPaused, CampaignRun
 from server.rounds.preflight import preflight
 from server.rounds.site_directory import SiteDirectory

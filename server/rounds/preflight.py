@@ -24,7 +24,8 @@ from common.wire import records_to_reply, request_to_records
 from server.audit import note_plan, note_refused, note_taken
 from server.registry.records import Campaign, SiteForecast
 from server.rounds.clock import Backoff
-from server.rounds.exchange import FLOWER_ERRORS, Link
+from server.rounds.link import Link
+from server.rounds.replies import FLOWER_ERRORS
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from common.recipe import AggregationSpec, LocalTraining, Recipe, ServerOptimize
 from common.records import Receipt
 from common.update import ModelUpdate
 from server.model_store import ModelStore
-from server.rounds import loop
+from server.rounds import update_intake
 from server.rounds.update_checks import Expected, NormHistory
 from simulations.adversaries import Adversary, Behaviour
 from simulations.engine import Federation, Simulation, prepare_federation, run_campaign
@@ -93,12 +93,12 @@ def unchecked_updates() -> Iterator[None]:
     ) -> float:
         return update.norm if update is not None else 0.0
 
-    before = loop.check_update
-    loop.check_update = norm_alone  # type: ignore[attr-defined]
+    before = update_intake.check_update
+    update_intake.check_update = norm_alone  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        loop.check_update = before  # type: ignore[attr-defined]
+        update_intake.check_update = before  # type: ignore[attr-defined]
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> Bench:

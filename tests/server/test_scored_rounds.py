@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.rounds.loop import _is_scored
+from server.rounds.round_plans import is_scored
 
 
 def scored(rounds, evaluations):
-    return [n for n in range(1, rounds + 1) if _is_scored(n, rounds, evaluations)]
+    return [n for n in range(1, rounds + 1) if is_scored(n, rounds, evaluations)]
 
 
 @given(st.integers(1, 300), st.integers(1, 50))

@@ -1,0 +1,53 @@
+"""The flags of `wardround coordinator campaign create` and `start`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.recipe import AggregationName, AlgorithmName
+
+Folder = Annotated[Path, typer.Option(help="The federation's or the coordinator's folder.")]
+File = Annotated[Path | None, typer.Option("--file", help="A campaign as TOML; flags go before.")]
+RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe, or the path of one.")]
+Rounds = Annotated[
+    int | None, typer.Option(min=1, help="Training rounds; the recipe's own by default.")
+]
+Epsilon = Annotated[
+    float | None, typer.Option(min=0.01, help="Each site's epsilon for the campaign.")
+]
+NoPrivacy = Annotated[
+    bool, typer.Option("--no-privacy", help="A study without differential privacy.")
+]
+Sites = Annotated[list[str] | None, typer.Option("--site", help="Who takes part; may repeat.")]
+Quorum = Annotated[int | None, typer.Option(min=1, help="Successes that a round needs.")]
+Deadline = Annotated[
+    float | None, typer.Option(min=1, help="Longest wait for a site's answer, seconds.")
+]
+SiteWait = Annotated[float | None, typer.Option(min=1, help="Longest wait for sites, seconds.")]
+Model = Annotated[str | None, typer.Option(help="Another timm network.")]
+ImageSize = Annotated[int | None, typer.Option(help="Another image size, pixels.")]
+Algorithm = Annotated[
+    AlgorithmName | None,
+    typer.Option(help="A published method; the recipe's own by default."),
+]
+Aggregation = Annotated[
+    AggregationName | None,
+    typer.Option(help="How updates become one; the recipe's own by default."),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Safetensors to start from: timm's for this network, or Wardround's."),
+]
+Protocol = Annotated[
+    Path | None,
+    typer.Option(help="TOML that locks the release gate's limits; the recipe's by default."),
+]
+ByHand = Annotated[
+    bool, typer.Option("--by-hand", help="Leave a candidate that passes the gate to a person.")
+]
+Watch = Annotated[bool, typer.Option("--watch", help="Wait for its end.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Identifier = Annotated[str, typer.Argument(help="The campaign's id.")]

@@ -1,0 +1,54 @@
+"""The end of a campaign: its last model scored, judged, and recorded as the candidate."""
+
+from __future__ import annotations
+
+from server.candidates import record_candidate
+from server.evaluation import pooled_metrics
+from server.model_store import ModelStore
+from server.registry.records import Campaign, Candidate
+from server.release_gate import Evidence
+from server.rounds.global_model import GlobalModel
+from server.rounds.link import Link
+from server.rounds.loop_state import LoopState
+from server.rounds.scoring import evaluate_at_sites
+
+
+def make_candidate(
+    link: Link,
+    campaign: Campaign,
+    models: ModelStore,
+    *,
+    model: GlobalModel,
+    state: LoopState,
+) -> Candidate:
+    """Score the last model, take the best one where rounds stopped early, and judge it.
+
+    Raises
+    ------
+    RoundFailed
+        With code ``campaign-lost``, if another ServerApp drives the campaign now.
+    StoreError
+        If the registry or the disk failed.
+    """
+    recipe, final = campaign.recipe, campaign.settings.rounds + 1
+    weights = model.averaged()
+    evaluations = evaluate_at_sites(
+        link, campaign, final, recipe=recipe, tensors=weights, downlink=model.downlink
+    )
+    found, best = pooled_metrics(evaluations, recipe.classes).macro_auroc, state.best
+    if best is not None and (found is None or found < best.macro_auroc):
+        weights, evaluations = models.load(best.digest), best.evaluations
+    digest = models.save(weights)
+    contributions = link.registry.contributions(campaign.id)
+    evidence = Evidence(
+        recipe=recipe,
+        epsilon=campaign.settings.epsilon,
+        tensors=weights,
+        candidate=evaluations,
+        champion=state.champion,
+        accepted=tuple(c for c in contributions if c.outcome == "accepted" and 0 < c.round < final),
+        base=models.load(campaign.initial_digest),
+    )
+    return record_candidate(
+        link.registry, campaign, evidence, model_digest=digest, rounds=state.done
+    )

@@ -1,0 +1,123 @@
+"""What a reply says: accepted, refused by the site, rejected by the checks, or no use at all.
+
+Everything that comes is written into the audit log here, whatever is to become of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flwr.app import Message
+
+from common.errors import UpdateRefused
+from common.evaluation import SiteEvaluation
+from common.records import Receipt, SiteReply
+from common.wire import Content, content_of, records_to_reply
+from server.audit import note_refused, note_taken
+from server.registry.records import Contribution, Outcome
+from server.rounds.link import Link
+from server.rounds.sent_requests import SentRequest
+from server.rounds.update_checks import Expected, check_reply
+
+FLOWER_ERRORS = {
+    1: "site-app-not-loaded",
+    2: "site-app-failed",
+    3: "reply-lost",
+    4: "reply-lost",
+    5: "site-unreachable",
+    8: "site-app-crashed",
+}
+"""Flower's `ErrorCode`, whose numbers are all that is taken from an error reply: never its text."""
+
+STEP_REFUSALS = ("base-unknown", "plan-base-mismatch", "request-malformed")
+"""Answers to a step that mean: send the whole model."""
+
+Take = Callable[[SiteReply, Receipt, Expected, Content], float | None]
+"""Checks and takes in a reply, so that it is not lost; returns its update's norm, or raises
+UpdateRefused."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a request; ``bytes`` are of the tensors that came back.
+
+    ``wants_model`` says that the site could not use a step: the same round, the whole model.
+    """
+
+    outcome: Outcome
+    code: str | None = None
+    receipt: Receipt | None = None
+    evaluation: SiteEvaluation | None = None
+    norm: float | None = None
+    bytes: int = 0
+    wants_model: bool = False
+
+
+def read_answer(link: Link, request: SentRequest, message: Message, take: Take) -> Answer:
+    """Check a reply, and have it taken in where it passes.
+
+    Parameters
+    ----------
+    link : Link
+        The campaign's.
+    request : SentRequest
+        That it answers.
+    message : Message
+        As it came.
+    take : callable
+        What becomes of a reply that answers its request.
+    """
+    log, site, plan = link.registry.audit, request.site, request.expected.plan
+    if message.has_error():
+        code = FLOWER_ERRORS.get(message.error.code, "site-failed")
+        note_refused(log, site, plan, code)
+        return Answer("failed", code)
+    try:
+        if message.metadata.src_node_id != request.node:
+            raise UpdateRefused("Another node answers.", code="reply-node")
+        reply = records_to_reply(
+            message.content,
+            shapes=request.expected.shapes,
+            compression=plan.recipe.federation.compression,
+        )
+        if reply.refusal is not None:
+            note_refused(log, site, plan, reply.refusal.code, message.content)
+            return _refusal(request, reply, reply.refusal.code)
+        receipt = check_reply(reply, request.expected)
+        came = content_of(message.content)
+        norm = take(reply, receipt, request.expected, came)
+    except UpdateRefused as error:
+        note_refused(log, site, plan, error.code, message.content)
+        return Answer("rejected", error.code)
+    note_taken(log, site, plan, reply, message.content)
+    return Answer("accepted", None, receipt, reply.evaluation, norm, came.bytes)
+
+
+def contribution_of(
+    link: Link, request: SentRequest, answer: Answer, *, number: int
+) -> Contribution:
+    """Return the registry's record of an answer, as it stands now, in round ``number``."""
+    return Contribution(
+        campaign=request.expected.plan.campaign,
+        round=number,
+        site=request.site,
+        attempt=request.attempt,
+        outcome=answer.outcome,
+        code=answer.code,
+        receipt=answer.receipt,
+        update_norm=answer.norm,
+        bytes=answer.bytes,
+        seconds=link.clock.monotonic() - request.sent,
+    )
+
+
+def _refusal(request: SentRequest, reply: SiteReply, code: str) -> Answer:
+    if request.stepped and code in STEP_REFUSALS:
+        return Answer("failed", code, wants_model=True)
+    # A site that may not train any more can still say how the model does. One that cannot
+    # read its own settings does not know its name, but still tells why.
+    evaluation, classes = reply.evaluation, request.expected.plan.recipe.classes
+    same = evaluation is not None and evaluation.classes == classes
+    told = evaluation if same and reply.site == request.site else None
+    return Answer("refused", code, evaluation=told)

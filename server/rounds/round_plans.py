@@ -1,0 +1,58 @@
+"""The plan of one round, before each site gets its own copy with a nonce and times."""
+
+from __future__ import annotations
+
+from common.plan import PrivacyRequest, RoundPlan
+from common.recipe import Recipe
+from server.registry.records import Campaign, Purpose
+
+_NO_NONCE = "0" * 64
+
+
+def round_plan(
+    campaign: Campaign, number: int, *, purpose: Purpose, recipe: Recipe, base_digest: str
+) -> RoundPlan:
+    """Return what a round asks of every site.
+
+    Parameters
+    ----------
+    campaign : Campaign
+        Whose settings hold.
+    number : int
+        The round's in the registry; the plan's own stays within the campaign's rounds.
+    purpose : {"train", "evaluate"}
+        What is asked for.
+    recipe : Recipe
+        The campaign's; a champion's where that is scored.
+    base_digest : str
+        Of the model that travels.
+    """
+    settings, training = campaign.settings, campaign.training
+    within = min(max(number, 1), settings.rounds)
+    return RoundPlan(
+        purpose=purpose,
+        campaign=campaign.id,
+        round=within,
+        rounds=settings.rounds,
+        nonce=_NO_NONCE,
+        base_digest=base_digest,
+        recipe=recipe,
+        training=training,
+        trainable=settings.phase(number).scope,
+        privacy=PrivacyRequest(
+            epsilon=settings.epsilon,
+            max_grad_norm=recipe.privacy.max_grad_norm,
+            augmentation_multiplicity=recipe.privacy.augmentation_multiplicity,
+        ),
+        evaluate=is_scored(within, settings.rounds, recipe.federation.evaluations),
+        steps_before=(within - 1) * training.local_steps,
+        issued_at=0,
+        expires_at=1,
+    )
+
+
+def is_scored(number: int, rounds: int, evaluations: int) -> bool:
+    """Tell whether round ``number`` is among the first and ``evaluations`` evenly spread ones."""
+    if number == 1 or evaluations == 0:
+        return True
+    return number * evaluations // rounds > (number - 1) * evaluations // rounds

@@ -1,0 +1,90 @@
+"""Having models scored by the sites: the champion first, then the newest, the last at the end."""
+
+from __future__ import annotations
+
+import logging
+
+from common.recipe import Recipe
+from common.update import Tensors, tensors_digest
+from common.wire import pack_tensors
+from server.evaluation import BySite, pooled_metrics
+from server.model_store import ModelStore
+from server.registry.records import Campaign, RoundState
+from server.rounds.downlink import DownLink
+from server.rounds.exchange import Exchange
+from server.rounds.exchange_records import Request
+from server.rounds.link import Link
+from server.rounds.loop_state import LoopState, Scored
+from server.rounds.round_plans import round_plan
+
+logger = logging.getLogger(__name__)
+
+CHAMPION_ROUND = 0
+"""Number, in the registry, of the exchange that scores a champion of another architecture."""
+
+
+def evaluate_at_sites(
+    link: Link,
+    campaign: Campaign,
+    number: int,
+    *,
+    recipe: Recipe,
+    tensors: Tensors,
+    downlink: DownLink,
+) -> BySite:
+    """Have a model scored; fewer sites than wished are the gate's business."""
+    digest = tensors_digest(tensors)
+    quorum = max(campaign.settings.quorum, recipe.release.minimum_sites)
+    link.registry.start_round(campaign.id, number, purpose="evaluate", base_digest=digest)
+    plan = round_plan(campaign, number, purpose="evaluate", recipe=recipe, base_digest=digest)
+    step = downlink.step_to(digest)
+    request = Request(number, plan, pack_tensors(tensors), {}, quorum, step=step)
+    collected = Exchange(link, request, lambda *_: None).collect()
+    found = pooled_metrics(collected.evaluations, recipe.classes)
+    state: RoundState = "finished" if collected.met else "failed"
+    link.registry.end_round(campaign.id, number, state=state, metrics=found)
+    if not collected.met:
+        logger.warning("evaluation-incomplete round=%d %s", number, collected.why_not())
+    return collected.evaluations
+
+
+def other_champion_scores(
+    link: Link, campaign: Campaign, models: ModelStore, downlink: DownLink
+) -> BySite | None:
+    """Score a current release that this campaign does not start from, for the gate."""
+    champion = link.registry.champion(campaign.recipe.name)
+    if champion is None or campaign.base_release is not None:
+        return None
+    recipe = champion.manifest.recipe
+    if recipe.classes != campaign.recipe.classes:
+        return {}  # a champion that cannot be compared keeps the gate shut
+    tensors = models.load(champion.model_digest)
+    return evaluate_at_sites(
+        link, campaign, CHAMPION_ROUND, recipe=recipe, tensors=tensors, downlink=downlink
+    )
+
+
+def note_scores(
+    state: LoopState, campaign: Campaign, number: int, *, digest: str, evaluations: BySite
+) -> Scored | None:
+    """Remember a round's scores, which are of its base model.
+
+    Returns
+    -------
+    Scored or None
+        The base, where it is the best so far and early stopping asks for that: its weights are
+        to be kept.
+    """
+    if number == 1 and campaign.base_release is not None:
+        state.champion = evaluations
+    macro_auroc = pooled_metrics(evaluations, campaign.recipe.classes).macro_auroc
+    if campaign.settings.early_stopping_rounds == 0 or macro_auroc is None:
+        return None
+    if number == 1:  # the model that the campaign started from is not a result of it
+        return None
+    if state.best is not None and macro_auroc <= state.best.macro_auroc:
+        state.stale += 1
+        return None
+    state.stale = 0
+    state.best = Scored(digest=digest, evaluations=dict(evaluations), macro_auroc=macro_auroc)
+    return state.best
