@@ -31,6 +31,7 @@ AggregationName: TypeAlias = Literal[
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
+RoundsMode: TypeAlias = Literal["synchronous", "buffered"]
 AlgorithmName: TypeAlias = Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedadagrad"]
 
 
@@ -189,6 +190,13 @@ class FederationSpec(_Part):
     (`common.compression`, ``docs/wire.md``); ``top-k`` keeps ``top_k_fraction`` of each
     tensor's values.
 
+    ``mode`` is ``buffered`` where no round waits for the slowest site (FedBuff, Nguyen et al.
+    2022, arXiv:2106.06639; ``docs/algorithms.md``): the model moves after every ``buffer_size``
+    accepted updates (0: the quorum), an update more than ``max_staleness`` moves old is left out,
+    any ``quorum_steps`` moves in a row hold updates of a quorum of different sites, and a site
+    trains ``site_rounds`` times at most (0: twice ``rounds``), which is what its privacy is
+    budgeted for.
+
     ``algorithm`` names a published method (``docs/algorithms.md``) in place of what
     ``server`` and ``server_with_privacy`` say; None leaves it to them. ``proximal_mu`` is
     FedProx' own.
@@ -196,6 +204,12 @@ class FederationSpec(_Part):
 
     algorithm: AlgorithmName | None = None
     proximal_mu: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.01
+
+    mode: RoundsMode = "synchronous"
+    buffer_size: Annotated[int, Field(ge=0, le=1000)] = 0
+    max_staleness: Annotated[int, Field(ge=0, le=10_000)] = 20
+    quorum_steps: Annotated[int, Field(ge=1, le=10_000)] = 10
+    site_rounds: Annotated[int, Field(ge=0, le=100_000)] = 0
 
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 5
     quorum: Annotated[int, Field(ge=1)] = 2
@@ -336,6 +350,8 @@ class Recipe(_Part):
         normalisation: Literal["group", "frozen"] | None = None,
         aggregation: AggregationName | None = None,
         algorithm: AlgorithmName | None = None,
+        mode: RoundsMode | None = None,
+        buffer_size: int | None = None,
     ) -> Recipe:
         """Return the recipe with the parts that the command line may override.
 
@@ -359,6 +375,10 @@ class Recipe(_Part):
             data["federation"]["aggregation"]["name"] = aggregation
         if algorithm is not None:
             data["federation"]["algorithm"] = algorithm
+        if mode is not None:
+            data["federation"]["mode"] = mode
+        if buffer_size is not None:
+            data["federation"]["buffer_size"] = buffer_size
         return _validated(data, origin=f"recipe {self.name} with changes")
 
 
