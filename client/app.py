@@ -21,7 +21,12 @@ from client.outbox import Opened, Outbox
 from client.round_handler import RoundHandler, refusal_code
 from client.settings import SiteSettings
 from common.errors import ConfigurationError, WardroundError
-from common.wire import records_to_query, records_to_request, records_to_step
+from common.wire import (
+    records_to_correction,
+    records_to_query,
+    records_to_request,
+    records_to_step,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +104,7 @@ def _round(settings: SiteSettings, outbox: Outbox, records: RecordDict) -> Recor
         models = BaseModels(settings)
         base = models.resolve(signed, arrived, records_to_step(records))
         request = outbox.opened(signed, base)
-        reply = RoundHandler(settings).handle(signed, base)
+        reply = RoundHandler(settings).handle(signed, base, records_to_correction(records))
         if reply.receipt is not None and request.valid:  # the handler has checked the digest
             models.keep(reply.receipt.base_digest, base)
     except Exception as error:

@@ -28,6 +28,7 @@ from client.training import PrivateStep, Trained, train_plain, train_private
 from client.training.evaluation import count_holdout, predict
 from client.update_feedback import compress_update
 from common.audit_entries import PlanAccepted
+from common.compression import Packed
 from common.errors import CaseRefused, PlanRefused, WardroundError
 from common.evaluation import SiteEvaluation
 from common.plan import RoundPlan, SignedPlan, verify_plan
@@ -62,7 +63,9 @@ class RoundHandler:
         self._clock = clock
         self._self_test = self_test
 
-    def handle(self, signed: SignedPlan, base: Tensors) -> SiteReply:
+    def handle(
+        self, signed: SignedPlan, base: Tensors, correction: Packed | None = None
+    ) -> SiteReply:
         """Answer a plan; never raises, but for the end of the process.
 
         Parameters
@@ -71,9 +74,11 @@ class RoundHandler:
             As it came.
         base : mapping of str to ndarray
             The whole model that the plan speaks of.
+        correction : Packed, optional
+            What came with it to be added to the gradients (SCAFFOLD).
         """
         try:
-            return self._answer(signed, base)
+            return self._answer(signed, base, correction)
         except Exception as error:  # the edge: no text of an exception leaves the site
             code = refusal_code(error)
             known = isinstance(error, WardroundError)
@@ -84,7 +89,7 @@ class RoundHandler:
                 logger.debug("round-refused traceback", exc_info=True)
             return SiteReply(site=self._settings.name, refusal=Refusal(code=code))
 
-    def _answer(self, signed: SignedPlan, base: Tensors) -> SiteReply:
+    def _answer(self, signed: SignedPlan, base: Tensors, correction: Packed | None) -> SiteReply:
         started = time.perf_counter()
         now = self._clock()
         plan = verify_plan(signed, read_plan_keys(self._settings), now=now)
@@ -103,7 +108,7 @@ class RoundHandler:
             again = kept_reply(self._settings, plan, scores=scores)
             if again is not None:
                 return again
-            task = prepare_task(self._settings, plan, policy, base, records.ledger)
+            task = prepare_task(self._settings, plan, policy, base, records.ledger, correction)
             evaluation = _evaluate(task) if accepted.scores else None
             update = self._train(task) if plan.purpose == "train" else None
             seconds = time.perf_counter() - started

@@ -17,7 +17,9 @@ from client.training.dataset import PatientImages, patient_images
 from client.training.device import choose_device, limit_threads
 from client.training.features import compute_features, features_key, split_head
 from client.training.pixel_cache import CachedPixels, PixelCache
-from common.model import build_model, load_tensors
+from common.compression import Packed
+from common.correction import norm_bound, read_correction
+from common.model import build_model, load_tensors, set_trainable
 from common.plan import RoundPlan
 from common.records import Receipt
 from common.update import ModelUpdate, Tensors
@@ -54,25 +56,35 @@ def prepare_task(
     policy: SitePolicy,
     base: Tensors,
     ledger: PrivacyLedger,
+    correction: Packed | None = None,
 ) -> RoundTask:
     """Build the plan's network and bring the site's images within reach.
 
     Raises
     ------
+    PlanRefused
+        If the correction that came is not the plan's, or unusable (`common.correction`).
     ConfigurationError, ModelError, StoreError
         If the device, the network, the database or the disk cannot be used.
     """
     limit_threads(settings.threads)
     recipe = plan.recipe
+    model = build_model(recipe, pretrained=False)
+    load_tensors(model, base)
+    moving = set_trainable(model, plan.trainable)
     job = TrainingJob(
         recipe=recipe,
         training=plan.training,
         trainable=plan.trainable,
         device=choose_device(settings.device),
         memory_megabytes=settings.memory_megabytes,
+        correction=read_correction(
+            correction,
+            named=plan.correction,
+            shapes={name: base[name].shape for name in moving},
+            bound=norm_bound(base, plan.training),
+        ),
     )
-    model = build_model(recipe, pretrained=False)
-    load_tensors(model, base)
     cache = PixelCache(settings.cache, recipe.name, recipe.image)
     with closing(CaseStore.open(settings)) as store:
         training = store.training_cases(recipe.name)

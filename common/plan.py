@@ -45,7 +45,10 @@ class RoundPlan(BaseModel):
     ``purpose`` is ``train`` (train, and evaluate the base when ``evaluate`` is set),
     ``evaluate``, or ``preflight`` (say what the rounds from ``round`` on would cost; no model
     travels, and nothing is touched). ``steps_before`` counts the campaign's earlier local steps,
-    which places a non-private study's shuffled batches. Times are UTC seconds since 1970.
+    which places a non-private study's shuffled batches. ``correction`` is the digest of what is
+    added to each local step's gradient (SCAFFOLD; `common.correction`), None where nothing is;
+    it is left out of the plan's JSON then, so that sites of before can read it. Times are UTC
+    seconds since 1970.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +66,7 @@ class RoundPlan(BaseModel):
     privacy: PrivacyRequest
     evaluate: bool = True
     steps_before: Annotated[int, Field(ge=0)] = 0
+    correction: Annotated[Hex64 | None, Field(exclude_if=lambda value: value is None)] = None
     issued_at: Annotated[int, Field(ge=0)]
     expires_at: Annotated[int, Field(ge=0)]
 
@@ -72,6 +76,9 @@ class RoundPlan(BaseModel):
             raise ValueError("round: beyond the campaign's rounds")
         if self.expires_at <= self.issued_at:
             raise ValueError("expires_at: not after issued_at")
+        scaffold = self.recipe.federation.algorithm == "scaffold"
+        if self.correction is not None and not (scaffold and self.purpose == "train"):
+            raise ValueError("correction: only training with SCAFFOLD has one")
         return self
 
 

@@ -32,7 +32,9 @@ PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 RoundsMode: TypeAlias = Literal["synchronous", "buffered"]
-AlgorithmName: TypeAlias = Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedadagrad"]
+AlgorithmName: TypeAlias = Literal[
+    "fedavg", "fedprox", "fedadam", "fedyogi", "fedadagrad", "scaffold"
+]
 
 
 class _Part(BaseModel):
@@ -223,12 +225,24 @@ class FederationSpec(_Part):
     server: ServerOptimizer = ServerOptimizer()
     server_with_privacy: ServerOptimizer = ServerOptimizer()
 
+    @model_validator(mode="after")
+    def _consistent(self) -> FederationSpec:
+        if self.algorithm != "scaffold":
+            return self
+        if self.compression == "top-k":
+            raise ValueError("scaffold: a control variate cannot be had from a top-k update")
+        if self.aggregation.name != "mean":
+            raise ValueError("scaffold: the corrections of all sites only add up under `mean`")
+        if self.mode != "synchronous":
+            raise ValueError("scaffold: its rounds are synchronous")
+        return self
+
     def optimizer(self, *, private: bool) -> ServerOptimizer:
         """Return how the coordinator applies the aggregate, as the algorithm has it."""
         given = self.server_with_privacy if private else self.server
         if self.algorithm is None:
             return given
-        if self.algorithm in ("fedavg", "fedprox"):
+        if self.algorithm in ("fedavg", "fedprox", "scaffold"):
             return ServerOptimizer(ema_decay=given.ema_decay)
         name = self.algorithm.removeprefix("fed")
         own = {} if given.name == name else {"learning_rate": 0.01}
@@ -237,9 +251,24 @@ class FederationSpec(_Part):
         )
 
     def local(self, training: LocalTraining) -> LocalTraining:
-        """Return what a site does in a round, as the algorithm has it."""
+        """Return what a site does in a round, as the algorithm has it.
+
+        Raises
+        ------
+        RecipeError
+            With code ``algorithm-optimizer``: SCAFFOLD reads a site's mean gradient out of its
+            update, which only plain SGD lets it.
+        """
         if self.algorithm is None:
             return training
+        if self.algorithm == "scaffold" and (training.optimizer != "sgd" or training.momentum > 0):
+            raise RecipeError(
+                "SCAFFOLD needs plain SGD at the sites.",
+                meaning="A site's mean gradient could not be told from its update.",
+                action='Set optimizer = "sgd" and momentum = 0 in the recipe\'s training part '
+                "that is used ([privacy.training] with privacy), or choose another algorithm.",
+                code="algorithm-optimizer",
+            )
         mu = self.proximal_mu if self.algorithm == "fedprox" else 0.0
         return training.model_copy(update={"proximal_mu": mu})
 

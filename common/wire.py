@@ -41,6 +41,7 @@ TENSOR_DTYPES = (
 
 _HEADER = "wardround.header"
 _TENSORS = "wardround.tensors"
+_CORRECTION = "wardround.correction"
 _KEY = "json"
 _BLOB = "safetensors"
 
@@ -89,6 +90,7 @@ class _Request(BaseModel):
     signature: Annotated[str, Field(max_length=128)]
     key_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     step: ModelStep | None = None
+    correction: Annotated[Compression | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class _Binding(BaseModel):
@@ -173,11 +175,14 @@ def pack_tensors(tensors: Tensors) -> ArrayRecord:
 
 
 def request_to_records(
-    signed: SignedPlan, tensors: Tensors | ArrayRecord | PackedStep
+    signed: SignedPlan,
+    tensors: Tensors | ArrayRecord | PackedStep,
+    correction: Packed | None = None,
 ) -> RecordDict:
     """Pack a round's request: plan bytes as they were signed, and the base model's tensors.
 
     ``tensors`` may be packed already, by `pack_tensors`, or be the step that leads to the base.
+    ``correction`` is what one site adds to its gradients, compressed (`common.correction`).
     """
     step = tensors if isinstance(tensors, PackedStep) else None
     header = _Request(
@@ -185,8 +190,12 @@ def request_to_records(
         signature=b64encode(signed.signature.value).decode(),
         key_id=signed.signature.key_id,
         step=step.header if step is not None else None,
+        correction=correction.kind if correction is not None else None,
     )
-    return _pack(header, tensors.tensors if isinstance(tensors, PackedStep) else tensors)
+    records = _pack(header, tensors.tensors if isinstance(tensors, PackedStep) else tensors)
+    if correction is not None:
+        records[_CORRECTION] = pack_tensors(correction.arrays)
+    return records
 
 
 def records_to_request(
@@ -212,6 +221,16 @@ def records_to_request(
 def records_to_step(records: RecordDict) -> ModelStep | None:
     """Tell whether a request's tensors are a step, and from where; raises as the above."""
     return _header(records, _Request, PlanRefused, "request").step
+
+
+def records_to_correction(records: RecordDict) -> Packed | None:
+    """Return the correction that a request carries, as it travels; raises as the above."""
+    kind = _header(records, _Request, PlanRefused, "request").correction
+    if (kind is None) != (_CORRECTION not in records):
+        raise _malformed(PlanRefused, "request")
+    if kind is None:
+        return None
+    return Packed(kind, _tensors(records, PlanRefused, "request", key=_CORRECTION))
 
 
 def reply_to_records(reply: SiteReply) -> RecordDict:
@@ -360,9 +379,13 @@ def _header(
 
 
 def _tensors(
-    records: RecordDict, refusal: type[PlanRefused] | type[UpdateRefused], what: str
+    records: RecordDict,
+    refusal: type[PlanRefused] | type[UpdateRefused],
+    what: str,
+    *,
+    key: str = _TENSORS,
 ) -> dict[str, NDArray[np.generic]]:
-    record = records.get(_TENSORS)
+    record = records.get(key)
     if not isinstance(record, ArrayRecord) or set(record) != {_BLOB}:
         raise _malformed(refusal, what)
     blob = record[_BLOB].data

@@ -15,6 +15,7 @@ from torch import nn
 from client.training.augmentation import augment
 from client.training.dataset import PatientImages
 from client.training.device import MAXIMUM_ROWS, Device, physical_rows
+from common.correction import Correction
 from common.errors import UpdateRefused
 from common.imaging import to_tensor
 from common.model import Scope, set_trainable
@@ -37,6 +38,8 @@ class TrainingJob:
         Where to compute.
     memory_megabytes : int
         Bounds the images that are computed at once; it never changes the result.
+    correction : mapping of str to ndarray, optional
+        SCAFFOLD's, added to the gradient of every step; of the names that move.
     """
 
     recipe: Recipe
@@ -44,6 +47,7 @@ class TrainingJob:
     trainable: Scope
     device: Device
     memory_megabytes: int = 2048
+    correction: Correction | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Workbench:
 
     ``network`` is the model itself, or its classifier alone where ``images`` hold the features
     of the frozen rest. ``anchors`` are the parameters as they came, where a proximal term pulls
-    towards them.
+    towards them; ``corrections`` what SCAFFOLD adds to their gradients. Both are empty otherwise.
     """
 
     job: TrainingJob
@@ -68,6 +72,7 @@ class Workbench:
     names: tuple[str, ...]
     network: nn.Module
     anchors: tuple[torch.Tensor, ...] = ()
+    corrections: tuple[torch.Tensor, ...] = ()
 
     @classmethod
     def prepare(cls, job: TrainingJob, model: nn.Module, images: PatientImages) -> Workbench:
@@ -77,10 +82,13 @@ class Workbench:
         own = dict(model.named_parameters())
         pulled = names if job.training.proximal_mu > 0 else ()
         anchors = tuple(own[name].detach().clone() for name in pulled)
-        if images.features is None or job.trainable != "head":
-            return cls(job, model, names, model, anchors)
+        given = job.correction or {}
+        where = job.device.torch
+        corrections = tuple(torch.from_numpy(given[n]).to(where) for n in names if given)
         whole: Any = model
-        return cls(job, model, names, whole.get_classifier(), anchors)
+        on_features = images.features is not None and job.trainable == "head"
+        network = whole.get_classifier() if on_features else model
+        return cls(job, model, names, network, anchors, corrections)
 
     @property
     def on_features(self) -> bool:
@@ -103,6 +111,22 @@ class Workbench:
         """Return the parameters that move, in the order of ``names``."""
         own = dict(self.model.named_parameters())
         return [own[name] for name in self.names]
+
+    def correct_gradients(self) -> None:
+        """Add what the algorithm adds to a step's finished gradient, if it adds anything."""
+        self.add_proximal()
+        self.add_correction()
+
+    def add_correction(self) -> None:
+        """Add SCAFFOLD's ``c - c_i`` to the gradients.
+
+        Karimireddy et al. 2020, arXiv:1910.06378, algorithm 1, line 10; after clipping and noise,
+        as in DP-SCAFFOLD (Noble et al. 2022, arXiv:2111.09278). It was known before the round, and
+        reads no patient: under privacy it is post-processing.
+        """
+        for parameter, correction in zip(self.parameters(), self.corrections, strict=False):
+            if parameter.grad is not None:
+                parameter.grad.add_(correction)
 
     def add_proximal(self) -> None:
         """Add FedProx' term to the gradients: mu times the way from the round's base.

@@ -69,7 +69,7 @@ def train_plain(
             )
             optimizer.zero_grad(set_to_none=True)
             _accumulate(bench, images, chosen, extras, rows=rows, generator=generator)
-            bench.add_proximal()
+            bench.correct_gradients()
             optimizer.step()
     return bench.trained(job.training.local_steps)
 

@@ -128,7 +128,7 @@ def train_private(
     gradients = ClippedSum(bench, max_grad_norm=step.max_grad_norm, multiplicity=multiplicity)
     at_once = gradients.patients_at_once
     try:
-        optimizer = NoisyOptimizer(bench.optimizer(), step, random, bench.add_proximal)
+        optimizer = NoisyOptimizer(bench.optimizer(), step, random, bench.correct_gradients)
         for _ in range(job.training.local_steps):
             chosen = sample_patients(images, job.training.sampling_rate, random)
             parts = np.split(chosen, range(at_once, len(chosen), at_once))
