@@ -21,6 +21,7 @@ from client.outbox import Opened, Outbox
 from client.round_handler import RoundHandler, refusal_code
 from client.settings import SiteSettings
 from common.errors import ConfigurationError, WardroundError
+from common.tracing import Place, traced
 from common.wire import (
     records_to_correction,
     records_to_query,
@@ -104,12 +105,23 @@ def _round(settings: SiteSettings, outbox: Outbox, records: RecordDict) -> Recor
         models = BaseModels(settings)
         base = models.resolve(signed, arrived, records_to_step(records))
         request = outbox.opened(signed, base)
-        reply = RoundHandler(settings).handle(signed, base, records_to_correction(records))
+        with traced("site-round", _place(settings, request)) as span:
+            reply = RoundHandler(settings).handle(signed, base, records_to_correction(records))
+            refused = reply.refusal
+            span.ended("refused" if refused else "answered", refused.code if refused else None)
         if reply.receipt is not None and request.valid:  # the handler has checked the digest
             models.keep(reply.receipt.base_digest, base)
     except Exception as error:
         return _refuse(outbox, error, request)
     return outbox.send(reply, request)
+
+
+def _place(settings: SiteSettings, request: Opened) -> Place | None:
+    # Nothing of a plan that the coordinator did not sign gets into a trace.
+    plan = request.plan if request.valid else None
+    if plan is None:
+        return None
+    return Place(plan.campaign, plan.round, settings.name, plan.purpose, plan.nonce)
 
 
 def _describe(_settings: SiteSettings, outbox: Outbox, records: RecordDict) -> RecordDict:

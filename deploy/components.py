@@ -39,7 +39,8 @@ PROBE_SECONDS = 2.0
 
 INHERITED = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 """Of the caller's environment. Proxies are left out, for they would catch loopback; so are
-``WARDROUND_*`` settings, which would give every site the same values."""
+``WARDROUND_*`` settings, which would give every site the same values. ``OTEL_*`` ask for traces
+(`common.tracing`)."""
 
 
 def superlink(settings: CoordinatorSettings, logs: Path) -> ProcessSpec:
@@ -210,7 +211,11 @@ def site_url(settings: SiteSettings) -> str:
 def environment(flower_home: Path, further: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return a process's whole environment: what it needs, and nothing inherited by chance."""
     flower_home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name in INHERITED or name.startswith("OTEL_")
+    }
     return {
         **inherited,
         **ENVIRONMENT,

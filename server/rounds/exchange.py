@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from flwr.app import Message
 
+from common.tracing import Place, trace_exchange
 from server.audit import note_kept
 from server.registry.records import Outcome
 from server.rounds.clock import Backoff
@@ -172,6 +173,10 @@ class Exchange:
             "contribution campaign=%s round=%d site=%s outcome=%s code=%s",
             *(told.campaign, told.round, site, told.outcome, told.code),
         )
+        plan = request.expected.plan
+        place = Place(told.campaign, told.round, site, plan.purpose, plan.nonce)
+        seconds = self._link.clock.monotonic() - request.sent
+        trace_exchange(place, seconds=seconds, outcome=told.outcome, code=told.code)
         if answer.outcome == "accepted" and answer.receipt is not None:
             self._collected.accepted[site] = answer.receipt
             self._collected.faults.pop(site, None)
