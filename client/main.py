@@ -28,10 +28,13 @@ from client.api.services import Services
 from client.audit import site_audit
 from client.audit_writer import AuditWriter
 from client.cases.store import CaseStore
+from client.certificates import certificate_alarms
 from client.dicom.modalities import make_intake
 from client.inference.batching import MicroBatcher
 from client.inference.engine import InferenceEngine, ModelHolder
+from client.inference.graphs import GraphStore
 from client.inference.prediction import Admission, Predictor
+from client.inference.quickening import Quickener
 from client.releases.cache import ReleaseCache
 from client.releases.watcher import Releases, ReleaseWatcher
 from client.settings import SiteSettings
@@ -78,24 +81,26 @@ def make_app(
         If the site's folder or database cannot be used.
     """
     store = store or CaseStore.open(settings)
-    limit_threads(settings.threads)
     device = choose_device(settings.device).torch
+    on_cpu = device.type == "cpu"
+    # On the CPU the batcher's lanes use the cores, one each.
+    limit_threads(1 if on_cpu else settings.threads)
     service_metrics = metrics.ServiceMetrics()
     holder = ModelHolder()
-    batcher = MicroBatcher(on_batch=service_metrics.batch)
+    limits = settings.inference.limits(on_cpu=on_cpu, threads=settings.threads)
+    batcher = MicroBatcher(limits, on_batch=service_metrics.batch)
     engine = open_database(settings.database)
     audit = AuditWriter(site_audit(settings, engine))
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="images")
+    load = partial(InferenceEngine.load, device=device)
+    quickener = Quickener(load, GraphStore(settings.graphs))
     watcher = ReleaseWatcher(
         releases or ReleaseCache(settings),
         holder,
-        load=partial(InferenceEngine.load, device=device),
+        load=quickener.load if on_cpu and settings.inference.runtime == "auto" else load,
         poll_seconds=settings.release_poll_seconds,
         watch_seconds=settings.release_watch_seconds,
         on_served=audit.release,
-    )
-    service_metrics.registry.register(
-        metrics.StateCollector(holder, watcher, audit, settings, waiting=lambda: batcher.waiting)
     )
     dicom = make_intake(settings, own_recipe(settings, settings.task))
     services = Services(
@@ -108,9 +113,20 @@ def make_app(
         metrics=service_metrics,
         audit=audit,
         dicom=dicom,
+        alarm_sources=(
+            *(watcher.alarms, audit.alarms, quickener.alarms),
+            partial(certificate_alarms, settings),
+        ),
+    )
+    service_metrics.registry.register(
+        metrics.StateCollector(
+            *(holder, watcher, audit, settings),
+            waiting=lambda: batcher.waiting,
+            alarms=services.alarms,
+        )
     )
     stops = (
-        *(watcher.stop, batcher.close, workers.shutdown),
+        *(watcher.stop, quickener.close, batcher.close, workers.shutdown),
         *(audit.close, engine.dispose, store.close, dicom.close),
     )
     return _assemble(services, _lifespan((audit.start, watcher.start), stops))

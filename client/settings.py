@@ -21,6 +21,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from client.dicom.settings import DicomSettings
+from client.inference.settings import InferenceSettings
 from common.database import sqlite_url
 from common.folder_settings import FolderSettings
 from common.logs import LogFormat
@@ -37,7 +38,8 @@ class SiteSettings(FolderSettings):
     coordinator's ``host:port`` for rounds; ``runtime_port`` joins the site's SuperNode and its
     runner, on loopback. ``release_poll_seconds`` is the time between two pulls of releases,
     ``release_watch_seconds`` that between two looks at whether there is anything to pull before.
-    ``dicom`` is the ``[dicom]`` table, see `client.dicom.settings`.
+    ``dicom`` is the ``[dicom]`` table, see `client.dicom.settings`; ``inference`` is the
+    ``[inference]`` table, see `client.inference.settings`.
     ``proxy`` is the HTTP proxy through which the site goes out, if any.
     """
 
@@ -66,6 +68,7 @@ class SiteSettings(FolderSettings):
     tls_key: Path | None = None
     allow_plain_http: bool = False
     dicom: DicomSettings = DicomSettings()
+    inference: InferenceSettings = InferenceSettings()
 
     @property
     def data(self) -> Path:
@@ -86,6 +89,11 @@ class SiteSettings(FolderSettings):
     def cache(self) -> Path:
         """Folder of prepared pixels; may be deleted at any time."""
         return self.data / "cache"
+
+    @property
+    def graphs(self) -> Path:
+        """Folder of the networks' ONNX graphs; may be deleted at any time."""
+        return self.inference.graphs or self.cache / "graphs"
 
     @property
     def releases(self) -> Path:

@@ -92,7 +92,12 @@ class LocalFederation:
         if not names:
             raise ConfigurationError(f"{folder} has no site.", action="Name some with --site.")
         threads = max(1, (os.cpu_count() or 1) // len(names))
-        defaults = {"threads": threads, "release_poll_seconds": RELEASE_POLL_SECONDS}
+        defaults = {
+            "threads": threads,
+            "release_poll_seconds": RELEASE_POLL_SECONDS,
+            # One machine: a network's graph is made once, not once a site.
+            "inference": {"graphs": str(self.folder / "graphs")},
+        }
         provision(
             self.folder,
             sites=names,

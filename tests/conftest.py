@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 
 from hypothesis import settings
@@ -17,6 +19,9 @@ from tests.databases import (  # noqa: F401 - pytest finds fixtures by name
 # inherits that: the tests that interrupt a process could not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Making a network's ONNX graph takes seconds of both cores; the tests that are about it say so.
+os.environ.setdefault("WARDROUND_SITE_INFERENCE", json.dumps({"runtime": "torch"}))
 
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")

@@ -172,11 +172,12 @@ class LiveDocument(Document):
 
 
 class ReadyDocument(Document):
-    """Whether the site can answer, with which model, and what is wrong with releases."""
+    """Whether the site can answer, with which model, computed by what, and what is wrong."""
 
     status: Literal["ready", "no-model"]
     task: str
     model_version: int | None
     model_digest: str | None
+    runtime: Literal["torch", "onnxruntime"] | None
     release_verified_at: datetime | None
     alarms: tuple[AlarmDocument, ...]

@@ -29,6 +29,11 @@ from common.errors import (
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5
+RETRY = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
 
 STATUS_BY_CODE: Mapping[str, HTTPStatus] = {
     "upload-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -45,6 +50,7 @@ STATUS_BY_CODE: Mapping[str, HTTPStatus] = {
     "cross-origin": HTTPStatus.FORBIDDEN,
     "unknown-host": HTTPStatus.MISDIRECTED_REQUEST,
     "closing": HTTPStatus.SERVICE_UNAVAILABLE,
+    "queue-deadline": HTTPStatus.GATEWAY_TIMEOUT,
     "label-unknown": HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 # The first that fits counts, so a narrower class stands before its parent.
@@ -137,7 +143,7 @@ def _place(fault: Mapping[str, Any]) -> tuple[int | str, ...]:
 
 
 def _headers(status: HTTPStatus) -> dict[str, str]:
-    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+    if status in RETRY:
         return {"Retry-After": str(RETRY_SECONDS)}
     if status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
         return {"Connection": "close"}  # the rest of the body is not wanted

@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from client.api.services import ServicesDependency
 from client.audit_writer import AuditWriter
-from client.certificates import certificate_alarms, certificate_ends
+from client.certificates import certificate_ends
 from client.inference.engine import ModelHolder
-from client.releases.watcher import ReleaseWatcher
+from client.releases.watcher import Alarm, ReleaseWatcher
 from client.settings import SiteSettings
 
 router = APIRouter()
@@ -84,7 +84,9 @@ class StateCollector(Collector):
         settings: SiteSettings,
         *,
         waiting: Callable[[], int],
+        alarms: Callable[[], tuple[Alarm, ...]],
     ) -> None:
+        self._alarms = alarms
         self._audit = audit
         self._settings = settings
         self._holder = holder
@@ -95,12 +97,14 @@ class StateCollector(Collector):
         """Yield the metric families."""
         model = GaugeMetricFamily(
             "wardround_site_model_info",
-            "The model that answers now.",
-            labels=("task", "version", "digest"),
+            "The model that answers now, and what computes it.",
+            labels=("task", "version", "digest", "runtime"),
         )
         engine = self._holder.current
         if engine is not None:
-            model.add_metric((engine.recipe.name, str(engine.version), engine.digest), 1)
+            model.add_metric(
+                (engine.recipe.name, str(engine.version), engine.digest, engine.runtime), 1
+            )
         yield model
         yield GaugeMetricFamily(
             "wardround_site_model_version",
@@ -143,12 +147,7 @@ class StateCollector(Collector):
         alarms = GaugeMetricFamily(
             "wardround_site_release_alarm", "1 for each alarm that stands.", labels=("code",)
         )
-        standing = (
-            *self._watcher.alarms(),
-            *self._audit.alarms(),
-            *certificate_alarms(self._settings),
-        )
-        for code in sorted({alarm.code for alarm in standing}):
+        for code in sorted({alarm.code for alarm in self._alarms()}):
             alarms.add_metric((code,), 1)
         yield alarms
         verified = self._watcher.verified_at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,6 @@ from fastapi import Depends, Request
 
 from client.audit_writer import AuditWriter
 from client.cases.store import CaseStore
-from client.certificates import certificate_alarms
 from client.dicom.intake import DicomIntake, TakenIn
 from client.dicom.picture import looks_like_dicom
 from client.inference.engine import ModelHolder
@@ -36,14 +36,11 @@ class Services:
     metrics: ServiceMetrics
     audit: AuditWriter
     dicom: DicomIntake
+    alarm_sources: tuple[Callable[[], tuple[Alarm, ...]], ...]
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Return what hospital IT should look at, oldest first."""
-        found = (
-            *self.watcher.alarms(),
-            *self.audit.alarms(),
-            *certificate_alarms(self.settings),
-        )
+        found = (alarm for source in self.alarm_sources for alarm in source())
         return tuple(sorted(found, key=lambda alarm: alarm.since))
 
     async def take_in(self, image: bytes) -> TakenIn:

@@ -1,7 +1,8 @@
-"""A bounded micro-batcher: single images in, one network call for those that wait together.
+"""A bounded micro-batcher: images in, one network call for those that wait together.
 
-One thread runs the network, so the event loop never does and the device is never asked twice at
-once. Batches form while the thread is busy; `maximum_wait` adds a little on top.
+A few threads, the lanes, take what waits: each turns its jobs' bytes into pixels and runs the
+network on them at once, so the event loop never does, and an image changes threads only twice.
+Batches form while all lanes are busy; `maximum_wait` adds a little on top.
 """
 
 from __future__ import annotations
@@ -10,77 +11,81 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
 from client.inference.engine import Images, InferenceEngine, Probabilities
-from common.errors import Busy, ModelError
+from client.inference.limits import BatchLimits
+from common.errors import Busy, ModelError, WardroundError
 
 log = logging.getLogger(__name__)
+
+Prepare: TypeAlias = Callable[[], Images]
+"""Makes one image's pixels, uint8 (S, S, 3); what it raises is its own request's answer."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
     engine: InferenceEngine
-    image: Images
+    prepare: Prepare
+    given_up_at: float
     answer: Future[Probabilities] = field(default_factory=Future)
 
 
 class MicroBatcher:
-    """Collects single images for at most `maximum_wait` and runs them as one batch.
+    """Collects images for at most ``limits.wait`` and runs them as one batch.
 
     Parameters
     ----------
-    maximum_batch : int, default 8
-        Most images in one network call.
-    maximum_wait : float, default 0.002
-        Seconds that an image may wait for company.
-    maximum_queue : int, default 64
-        Images waiting; one more is refused.
+    limits : BatchLimits
+        How much, and how long.
     on_batch : callable, optional
         Told the size of each batch, for metrics.
     """
 
     def __init__(
         self,
+        limits: BatchLimits | None = None,
         *,
-        maximum_batch: int = 8,
-        maximum_wait: float = 0.002,
-        maximum_queue: int = 64,
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
-        self._maximum_batch = maximum_batch
-        self._maximum_wait = maximum_wait
+        self.limits = limits or BatchLimits()
         self._on_batch = on_batch
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(maximum_queue)
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
-        self._thread.start()
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(self.limits.queue)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"inference-{n}", daemon=True)
+            for n in range(self.limits.lanes)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def submit(self, engine: InferenceEngine, image: Images) -> Future[Probabilities]:
+    def submit(self, engine: InferenceEngine, prepare: Prepare) -> Future[Probabilities]:
         """Ask for one image's probabilities.
 
         Parameters
         ----------
         engine : InferenceEngine
             The model that shall answer, whatever is swapped meanwhile.
-        image : ndarray of uint8, (S, S, 3)
-            Prepared for that model.
+        prepare : callable
+            Makes the image's pixels for that model, uint8 (S, S, 3); runs in a lane.
 
         Returns
         -------
         Future of ndarray of float64, (K,)
+            Fails with what ``prepare`` raised, ModelError, or Busy (``queue-deadline``).
 
         Raises
         ------
         Busy
             If the queue is full, or the service is closing.
         """
-        job = _Job(engine, image)
+        job = _Job(engine, prepare, time.monotonic() + self.limits.queue_seconds)
         with self._lock:
             if self._closed.is_set():
                 raise Busy("The service is closing.", code="closing")
@@ -98,19 +103,21 @@ class MicroBatcher:
         return self._jobs.qsize()
 
     def close(self) -> None:
-        """Answer what waits, then stop the thread."""
+        """Answer what waits, then stop the lanes."""
         with self._lock:
             if self._closed.is_set():
                 return
             self._closed.set()
         self._jobs.put(None)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         # Nothing here may outlive one turn: a job kept in a local variable while waiting for the
         # next would keep a swapped-out network in memory.
         while self._turn():
             pass
+        self._jobs.put(None)  # for the lane beside
 
     def _turn(self) -> bool:
         jobs, more = self._collect()
@@ -121,7 +128,7 @@ class MicroBatcher:
     def _collect(self) -> tuple[list[_Job], bool]:
         jobs: list[_Job] = []
         deadline: float | None = None
-        while len(jobs) < self._maximum_batch:
+        while len(jobs) < self.limits.batch:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 job = self._jobs.get(timeout=left) if left != 0.0 else self._jobs.get_nowait()
@@ -132,31 +139,51 @@ class MicroBatcher:
             if job.answer.set_running_or_notify_cancel():
                 jobs.append(job)
             if deadline is None:
-                deadline = time.monotonic() + self._maximum_wait
+                deadline = time.monotonic() + self.limits.wait
         return jobs, True
 
-    def _answer(self, engine: InferenceEngine, jobs: list[_Job]) -> None:
+    def _answer(self, engine: InferenceEngine, jobs: Sequence[_Job]) -> None:
+        prepared = [(job, pixels) for job in jobs if (pixels := _prepared(job)) is not None]
+        if prepared:
+            self._compute(engine, prepared)
+
+    def _compute(self, engine: InferenceEngine, prepared: Sequence[tuple[_Job, Images]]) -> None:
         try:
-            rows = engine.probabilities(np.stack([job.image for job in jobs]))
-        except ModelError as error:
-            self._answer_one_by_one(engine, jobs, error)
-            return
-        except Exception as error:  # the thread must live on; each request is told
-            log.error("event=inference-failed type=%s batch=%d", type(error).__name__, len(jobs))
-            for job in jobs:
-                job.answer.set_exception(ModelError(f"Inference failed ({type(error).__name__})."))
+            rows = engine.probabilities(np.stack([pixels for _, pixels in prepared]))
+        except Exception as error:  # the lane must live on; each request is told
+            if isinstance(error, ModelError) and len(prepared) > 1:
+                # One image that breaks the network must not take its neighbours' answers along.
+                for alone in prepared:
+                    self._compute(engine, [alone])
+                return
+            _fail([job for job, _ in prepared], error)
             return
         if self._on_batch is not None:
-            self._on_batch(len(jobs))
-        for job, row in zip(jobs, rows, strict=True):
+            self._on_batch(len(prepared))
+        for (job, _), row in zip(prepared, rows, strict=True):
             job.answer.set_result(row)
 
-    def _answer_one_by_one(
-        self, engine: InferenceEngine, jobs: list[_Job], error: ModelError
-    ) -> None:
-        # One image that breaks the network must not take its neighbours' answers along.
-        if len(jobs) == 1:
-            jobs[0].answer.set_exception(error)
-            return
-        for job in jobs:
-            self._answer(engine, [job])
+
+def _prepared(job: _Job) -> Images | None:
+    """Return a job's pixels; None where it has got its answer, which is an error."""
+    if time.monotonic() > job.given_up_at:
+        late = Busy(
+            "The image waited too long for its turn.",
+            action="Try again in a moment.",
+            code="queue-deadline",
+        )
+        job.answer.set_exception(late)
+        return None
+    try:
+        return job.prepare()
+    except Exception as error:
+        _fail([job], error)
+        return None
+
+
+def _fail(jobs: Sequence[_Job], error: Exception) -> None:
+    if not isinstance(error, WardroundError):
+        log.error("event=inference-failed type=%s batch=%d", type(error).__name__, len(jobs))
+        error = ModelError(f"Inference failed ({type(error).__name__}).")
+    for job in jobs:
+        job.answer.set_exception(error)

@@ -1,21 +1,31 @@
 """The model that answers: self-tested before it may, swapped as one reference.
 
-Eager torch on the CPU or a CUDA device for now; everything that asks goes through
-`InferenceEngine.probabilities`, so that another runtime can take its place.
+Torch answers first, on the CPU or a CUDA device. On the CPU ONNX Runtime takes its place as soon as
+the network's graph is made and its answers were compared (`InferenceEngine.quicken`).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
+from client.inference.runtimes import (
+    Batch,
+    Runtime,
+    RuntimeName,
+    TorchRuntime,
+    compared,
+    probabilities_of,
+)
 from client.releases.cache import LocalRelease
 from common.errors import ModelError, ReleaseError
-from common.imaging import to_tensor
+from common.imaging import normalise
 from common.model import build_model, load_tensors, state_tensors
 from common.recipe import Recipe
 from common.release import ReleaseManifest
@@ -41,6 +51,8 @@ class InferenceEngine:
         self.manifest = manifest
         self._device = device
         self._network = network.eval().to(device)
+        self._torch = TorchRuntime(self._network, device)
+        self._runtime: Runtime = self._torch
 
     @classmethod
     def load(cls, release: LocalRelease, *, device: torch.device) -> InferenceEngine:
@@ -96,7 +108,29 @@ class InferenceEngine:
         """The recipe as trained; its ``image`` part says how pixels are prepared."""
         return self.manifest.recipe
 
-    @torch.inference_mode()
+    @property
+    def runtime(self) -> RuntimeName:
+        """What computes the answers now."""
+        return self._runtime.name
+
+    def quicken(self, graph: Path) -> None:
+        """Let ONNX Runtime answer from now on, if it answers as torch does.
+
+        Calls under way end as they began. The weights are the loaded ones.
+
+        Parameters
+        ----------
+        graph : Path
+            The network's, from `client.inference.graphs.GraphStore`.
+
+        Raises
+        ------
+        ModelError
+            With code ``graph-weights`` or ``graph-differs``; torch then goes on answering.
+        """
+        tensors = state_tensors(self._network)
+        self._runtime = compared(graph, tensors, self._torch, self._batch(self._noise()))
+
     def probabilities(self, images: Images) -> Probabilities:
         """Return class probabilities.
 
@@ -115,9 +149,7 @@ class InferenceEngine:
         ModelError
             If an output is not finite (code ``prediction-not-finite``).
         """
-        batch = to_tensor(images, self.recipe.image).to(self._device)
-        logits = self._network(batch).double().cpu()
-        result: Probabilities = torch.softmax(logits, dim=1).numpy()
+        result = probabilities_of(self._runtime.logits(self._batch(images)))
         if not np.isfinite(result).all():
             raise ModelError(
                 "The model gave no usable number for this image.",
@@ -127,10 +159,22 @@ class InferenceEngine:
             )
         return result
 
-    def _self_test(self) -> None:
+    def _batch(self, images: Images) -> Batch:
+        return normalise(images, self.recipe.image)
+
+    def _noise(self) -> Images:
         side = self.recipe.image.size
-        noise = np.random.default_rng(0).integers(0, 256, (SELF_TEST_BATCH, side, side, 3))
-        images = noise.astype(np.uint8)
+        dice = np.random.default_rng(0)
+        noise = dice.integers(0, 256, (SELF_TEST_BATCH, side, side, 3)).astype(np.uint8)
+        # Half of them smooth, as pictures are.
+        coarse = dice.integers(0, 256, (SELF_TEST_BATCH // 2, 4, 4, 3)).astype(np.uint8)
+        for number, image in enumerate(coarse):
+            resized = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+            noise[number] = np.asarray(resized)
+        return noise
+
+    def _self_test(self) -> None:
+        images = self._noise()
         try:
             together, alone = self.probabilities(images), self.probabilities(images[:1])
         except torch.OutOfMemoryError:

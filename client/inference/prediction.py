@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, ParamSpec, TypeVar
 
 from client.audit_writer import AuditWriter
 from client.inference.batching import MicroBatcher
-from client.inference.engine import Images, InferenceEngine, ModelHolder, Probabilities
+from client.inference.engine import Images, ModelHolder
 from common.errors import Busy
 from common.imaging import decode, prepare
 from common.recipe import ImageSpec
@@ -85,7 +86,9 @@ class Admission:
 
 
 class Predictor:
-    """Predicts off the event loop: decoding in ``workers``, the network in the batcher's thread.
+    """Predicts off the event loop: an image is decoded and asked about in a lane of the batcher.
+
+    ``workers`` is for other blocking work.
 
     Every answer is written down by ``audit`` before it is given.
     """
@@ -115,14 +118,14 @@ class Predictor:
         ImageRefused
             If the bytes are no image that we accept.
         Busy
-            If too many images wait.
+            If too many images wait, or this one did for too long.
         ModelError
             If the network fails on this image.
         """
         started = time.monotonic()
         engine = self._holder.require()
-        pixels = await self.in_worker(prepare_upload, image, engine.recipe.image)
-        row = await self._answer(engine, pixels)
+        prepare = partial(prepare_upload, image, engine.recipe.image)
+        row = await asyncio.wrap_future(self._batcher.submit(engine, prepare))
         await self._audit.prediction(engine.manifest, request_id)
         return Prediction(engine.manifest, tuple(float(p) for p in row), time.monotonic() - started)
 
@@ -130,9 +133,6 @@ class Predictor:
         """Run blocking work in the bounded pool."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._workers, lambda: work(*args, **kwargs))
-
-    async def _answer(self, engine: InferenceEngine, pixels: Images) -> Probabilities:
-        return await asyncio.wrap_future(self._batcher.submit(engine, pixels))
 
 
 def prepare_upload(image: bytes, spec: ImageSpec) -> Images:

@@ -1,4 +1,5 @@
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -7,9 +8,10 @@ from typing import cast
 import numpy as np
 import pytest
 
-from client.inference.batching import MicroBatcher
+from client.inference.batching import MicroBatcher, Prepare
 from client.inference.engine import Images, InferenceEngine, Probabilities
-from common.errors import Busy, ModelError
+from client.inference.limits import BatchLimits
+from common.errors import Busy, ImageRefused, ModelError
 
 BAD = 255
 
@@ -43,18 +45,22 @@ def image(value: int) -> Images:
     return np.full((2, 2, 3), value, np.uint8)
 
 
+def ready(value: int) -> Prepare:
+    return lambda: image(value)
+
+
 @pytest.fixture
 def batcher() -> Iterator[MicroBatcher]:
-    made = MicroBatcher(maximum_batch=4, maximum_wait=0.001, maximum_queue=8)
+    made = MicroBatcher(BatchLimits(batch=4, wait=0.001, queue=8))
     yield made
     made.close()
 
 
 def test_what_waits_together_runs_together(batcher: MicroBatcher) -> None:
     fake, model = engine(is_open=False)
-    first = batcher.submit(model, image(0))
+    first = batcher.submit(model, ready(0))
     assert fake.entered.wait(10)
-    others = [batcher.submit(model, image(i)) for i in range(1, 7)]
+    others = [batcher.submit(model, ready(i)) for i in range(1, 7)]
     assert batcher.waiting == 6
     fake.gate.set()
     assert [float(f.result(10)[0]) for f in [first, *others]] == list(range(7))
@@ -63,11 +69,11 @@ def test_what_waits_together_runs_together(batcher: MicroBatcher) -> None:
 
 def test_a_full_queue_refuses(batcher: MicroBatcher) -> None:
     fake, model = engine(is_open=False)
-    accepted = [batcher.submit(model, image(0))]
+    accepted = [batcher.submit(model, ready(0))]
     assert fake.entered.wait(10)
-    accepted += [batcher.submit(model, image(i)) for i in range(1, 9)]
+    accepted += [batcher.submit(model, ready(i)) for i in range(1, 9)]
     with pytest.raises(Busy) as refused:
-        batcher.submit(model, image(9))
+        batcher.submit(model, ready(9))
     assert refused.value.code == "busy"
     fake.gate.set()
     assert not wait(accepted, 10).not_done
@@ -75,9 +81,9 @@ def test_a_full_queue_refuses(batcher: MicroBatcher) -> None:
 
 def test_one_bad_image_fails_alone(batcher: MicroBatcher) -> None:
     fake, model = engine(is_open=False)
-    batcher.submit(model, image(0))
+    batcher.submit(model, ready(0))
     assert fake.entered.wait(10)
-    futures = [batcher.submit(model, image(value)) for value in (1, BAD, 3)]
+    futures = [batcher.submit(model, ready(value)) for value in (1, BAD, 3)]
     fake.gate.set()
     assert futures[0].result(10) == [1]
     with pytest.raises(ModelError):
@@ -89,18 +95,18 @@ def test_each_image_is_answered_by_the_model_it_came_with(batcher: MicroBatcher)
     blocking, blocker = engine(is_open=False)
     _, old = engine(100)
     _, new = engine(200)
-    batcher.submit(blocker, image(0))
+    batcher.submit(blocker, ready(0))
     assert blocking.entered.wait(10)
-    futures = [batcher.submit(m, image(i)) for i, m in enumerate((old, new, old, new))]
+    futures = [batcher.submit(m, ready(i)) for i, m in enumerate((old, new, old, new))]
     blocking.gate.set()
     assert [float(f.result(10)[0]) for f in futures] == [100, 201, 102, 203]
 
 
 def test_who_has_gone_is_not_computed(batcher: MicroBatcher) -> None:
     fake, model = engine(is_open=False)
-    first = batcher.submit(model, image(0))
+    first = batcher.submit(model, ready(0))
     assert fake.entered.wait(10)
-    gone, stays = batcher.submit(model, image(1)), batcher.submit(model, image(2))
+    gone, stays = batcher.submit(model, ready(1)), batcher.submit(model, ready(2))
     assert gone.cancel()
     fake.gate.set()
     assert stays.result(10) == [2]
@@ -111,24 +117,77 @@ def test_who_has_gone_is_not_computed(batcher: MicroBatcher) -> None:
 def test_an_idle_batcher_keeps_no_model_alive(batcher: MicroBatcher) -> None:
     fake, model = engine()
     gone = weakref.ref(fake)
-    assert batcher.submit(model, image(1)).result(10) == [1]
+    assert batcher.submit(model, ready(1)).result(10) == [1]
     del fake, model
     # The next turn of the thread begins after the answer is given; another image marks it.
     _, other = engine()
-    assert batcher.submit(other, image(2)).result(10) == [2]
+    assert batcher.submit(other, ready(2)).result(10) == [2]
     assert gone() is None
 
 
 def test_closing_answers_what_waits_and_refuses_the_rest() -> None:
     batcher = MicroBatcher()
     fake, model = engine(is_open=False)
-    futures = [batcher.submit(model, image(i)) for i in range(3)]
+    futures = [batcher.submit(model, ready(i)) for i in range(3)]
     closing = threading.Thread(target=batcher.close)
     closing.start()
     fake.gate.set()
     closing.join(10)
     assert [float(f.result(0)[0]) for f in futures] == [0, 1, 2]
     with pytest.raises(Busy) as refused:
-        batcher.submit(model, image(3))
+        batcher.submit(model, ready(3))
     assert refused.value.code == "closing"
     batcher.close()
+
+
+def test_an_image_that_cannot_be_read_fails_alone_and_with_its_own_error(
+    batcher: MicroBatcher,
+) -> None:
+    fake, model = engine(is_open=False)
+    batcher.submit(model, ready(0))
+    assert fake.entered.wait(10)
+
+    def unreadable() -> Images:
+        raise ImageRefused("no image", code="image-unreadable")
+
+    def broken() -> Images:
+        raise KeyError("a patient's name")
+
+    refused, failed = batcher.submit(model, unreadable), batcher.submit(model, broken)
+    stays = batcher.submit(model, ready(2))
+    fake.gate.set()
+    with pytest.raises(ImageRefused):
+        refused.result(10)
+    with pytest.raises(ModelError) as told:
+        failed.result(10)
+    assert "patient" not in told.value.line()
+    assert stays.result(10) == [2]
+
+
+def test_who_waited_too_long_is_told_and_not_computed() -> None:
+    batcher = MicroBatcher(BatchLimits(queue_seconds=0.05))
+    fake, model = engine(is_open=False)
+    first = batcher.submit(model, ready(0))
+    assert fake.entered.wait(10)
+    late = batcher.submit(model, ready(1))
+    time.sleep(0.1)
+    fake.gate.set()
+    assert first.result(10) == [0]
+    with pytest.raises(Busy) as refused:
+        late.result(10)
+    assert refused.value.code == "queue-deadline"
+    assert fake.sizes == [1]
+    batcher.close()
+
+
+def test_lanes_run_at_the_same_time_and_all_end() -> None:
+    batcher = MicroBatcher(BatchLimits(lanes=2, batch=1))
+    (one, first), (other, second) = engine(is_open=False), engine(is_open=False)
+    answers = [batcher.submit(first, ready(1)), batcher.submit(second, ready(2))]
+    assert one.entered.wait(10)
+    assert other.entered.wait(10)
+    one.gate.set()
+    other.gate.set()
+    assert [float(a.result(10)[0]) for a in answers] == [1, 2]
+    batcher.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("inference-")]
