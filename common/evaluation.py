@@ -12,8 +12,10 @@ totals that do):
 - Cases of a class with fewer than m cases are left out of the whole report, other classes'
   negatives included.
 - Histograms are microaggregated (Domingo-Ferrer and Mateo-Sanz 2002, doi:10.1109/69.979982):
-  runs of neighbouring bins are joined until each holds m cases, which are then taken to lie
-  evenly in the run. (Putting them at its middle would flatter the AUROC.)
+  runs of neighbouring bins are joined until each holds m cases. What is told of a run is its
+  number of cases, and the mean and standard deviation of their scores (as the range over which
+  evenly spread cases have these; all at the mean would flatter the AUROC). No case's own score
+  is told, but where all cases of a run share it.
 - Small off-diagonal cells of a confusion row are pooled into ``unresolved`` errors. When fewer
   than m, they are raised to m at the expense of correct answers: with suppression, accuracy and
   sensitivity are lower bounds. Calibration counts tell those as wrong, too (the ones of lowest

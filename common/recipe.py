@@ -289,8 +289,10 @@ class ReleaseGateSpec(_Part):
     of the difference's 95 % interval, the two models' AUROCs being correlated by
     ``champion_correlation``. ``wanted_sensitivity`` for the positive classes chooses the
     operating threshold; None keeps the recipe's. ``worst_site_auroc_floor`` and
-    ``worst_subgroup_auroc_floor`` are broken where even the upper end of the 95 % interval is
-    below. ``largest_change`` is the distance to the base model over the base's norm.
+    ``worst_subgroup_auroc_floor`` are broken by a site or subgroup whose figure is below, over
+    the classes of which it has ``judged_cases`` cases, and as many of the others; one without
+    such a class is not judged. ``largest_change`` is the distance to the base model over the
+    base's norm.
     ``not_required`` names checks that pass where their figure cannot be had, as where no site's
     policy releases it; all others then fail.
     """
@@ -306,6 +308,7 @@ class ReleaseGateSpec(_Part):
     calibration_error_ceiling: Fraction | None = None
     worst_site_auroc_floor: Fraction | None = None
     worst_subgroup_auroc_floor: Fraction | None = None
+    judged_cases: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     epsilon_ceiling: PositiveFloat | None = None
     largest_change: PositiveFloat | None = None
     not_required: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")], ...] = ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -130,13 +130,26 @@ class ReleaseMetrics(_Part):
 
 
 class GateCheck(_Part):
-    """One named check of the release gate: its figure, the limit it was held to, the verdict."""
+    """One named check of the release gate: its figure, the limit it was held to, the verdict.
+
+    ``unjudged`` names the sites or subgroups that have too few cases for a verdict on them.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
     passed: bool
     figure: FiniteFloat | None = None
     limit: FiniteFloat | None = None
     explanation: Annotated[str, Field(max_length=500)] = ""
+    unjudged: Annotated[
+        tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=10_000)
+    ] = ()
+
+    @property
+    def verdict(self) -> Literal["passed", "failed", "not enough cases to judge"]:
+        """The verdict in words; one that lacks cases need not have failed (``passed``)."""
+        if self.figure is None and self.unjudged:
+            return "not enough cases to judge"
+        return "passed" if self.passed else "failed"
 
 
 class ReleaseDraft(_Part):

@@ -1,4 +1,4 @@
-"""Evaluations of many sites as one: sums, metrics, and how sure an AUROC is."""
+"""Evaluations of many sites as one: sums, metrics, and what they are surely above."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from common.evaluation import Metrics, SiteEvaluation, evaluate_predictions, merge, metrics
+from server.evaluation_intervals import NORMAL_95, proportion
 
 BySite = Mapping[str, SiteEvaluation]
-NORMAL_95 = 1.6449
-"""One-sided 95 % point of the normal distribution."""
 
 
 def merged(evaluations: BySite) -> SiteEvaluation | None:
@@ -61,20 +60,47 @@ def macro_auroc_lower_bound(evaluation: SiteEvaluation) -> float | None:
     return found.macro_auroc - NORMAL_95 * sum(errors) / len(errors)
 
 
-def balanced_accuracy_upper_bound(evaluation: SiteEvaluation) -> float | None:
-    """Return the most that the balanced accuracy can be, whatever suppressed cells hide.
+def most_correct(evaluation: SiteEvaluation) -> tuple[int, ...]:
+    """Return how many answers of each class one site may have got right, whatever it hides.
 
-    ``unresolved`` answers may be right: with few holdout patients a site most are unresolved,
-    and a lower bound would refuse every model. None without a case.
+    ``unresolved`` answers are errors that were pooled, and right answers that were hidden with
+    them. How many of these there can be follows from `common.evaluation_suppression.suppress_row`:
+    where right answers are told, at most ``minimum_cell`` - 1 were taken from them, and only to
+    raise the errors to ``minimum_cell``; where none are told, there were fewer than twice as many.
     """
+    minimum, found = evaluation.minimum_cell, []
+    for index, (row, unresolved) in enumerate(
+        zip(evaluation.confusion, evaluation.unresolved, strict=True)
+    ):
+        if row[index]:
+            hidden = minimum - 1 if unresolved == minimum else 0
+        else:
+            hidden = min(unresolved, max(0, 2 * minimum - 2))
+        found.append(row[index] + hidden)
+    return tuple(found)
+
+
+def balanced_accuracy_lower_bound(evaluations: BySite) -> float | None:
+    """Return the one-sided 95 % lower bound of the balanced accuracy; None without a case.
+
+    What suppression hides is taken to be right (`most_correct`): with few holdout patients a site
+    most answers are hidden, and otherwise every model would be refused. Each class's sensitivity
+    has Wilson's bound; cases of different classes are different draws, so the distances to the
+    bounds add up as squares (MOVER: Zou and Donner 2008, doi:10.1002/sim.3095).
+    """
+    told = [one for one in evaluations.values() if one.cases]
+    if not told:
+        return None
+    right = np.array([most_correct(one) for one in told]).sum(axis=0)
+    cases = np.array([one.totals() for one in told]).sum(axis=0)
     found = [
-        (row[index] + unresolved) / positive.total
-        for index, (row, unresolved, positive) in enumerate(
-            zip(evaluation.confusion, evaluation.unresolved, evaluation.positives, strict=True)
-        )
-        if positive.total
+        proportion(hits, n, normal=NORMAL_95)
+        for hits, n in zip(right.tolist(), cases.tolist(), strict=True)
     ]
-    return sum(found) / len(found) if found else None
+    parts = [part for part in found if part is not None]
+    middle = sum(part.value for part in parts) / len(parts)
+    slack = math.sqrt(sum((part.value - part.lower) ** 2 for part in parts)) / len(parts)
+    return max(0.0, middle - slack)
 
 
 def _standard_error(area: float, positives: int, negatives: int) -> float:

@@ -38,7 +38,7 @@ DRAWS = 500
 SEGMENTS = 128
 """To which the grid is coarsened for drawing: the spread of a figure needs no more."""
 
-NORMAL_975 = 1.959964
+NORMAL_975, NORMAL_95 = 1.959964, 1.644854
 Floats: TypeAlias = NDArray[np.float64]
 
 
@@ -96,11 +96,15 @@ def mean_estimate(parts: tuple[Estimate | None, ...]) -> Estimate | None:
     return Estimate(*(sum(column) / len(told) for column in columns))
 
 
-def proportion(hits: float, cases: float) -> Estimate | None:
-    """Return a proportion with Wilson's interval; None without a case."""
+def proportion(hits: float, cases: float, *, normal: float = NORMAL_975) -> Estimate | None:
+    """Return a proportion with Wilson's interval; None without a case.
+
+    ``normal`` is the normal distribution's quantile of either end: 1.96 for a two-sided interval
+    of 95 %, `NORMAL_95` where one end alone is to hold with 95 %.
+    """
     if cases <= 0:
         return None
-    share, z = min(1.0, hits / cases), NORMAL_975
+    share, z = min(1.0, hits / cases), normal
     middle = (share + z**2 / (2 * cases)) / (1 + z**2 / cases)
     spread = share * (1 - share) / cases + z**2 / (4 * cases**2)
     half = z * math.sqrt(spread) / (1 + z**2 / cases)

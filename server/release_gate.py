@@ -5,8 +5,8 @@ that the protocol names as not required. ``docs/release-gate.md`` lists all of t
 
 On the majority baseline: always answering the most frequent class has a macro AUROC of exactly
 0.5 and a balanced accuracy of exactly one over the number of classes, however unequal the
-classes are. A candidate is held to both, the first with 95 % confidence. Plain accuracy is held
-to the majority's share where the recipe itself judges by accuracy (sets an ``accuracy_floor``):
+classes are. A candidate must be above both with 95 % confidence. Plain accuracy is held to the
+majority's share, likewise, where the recipe itself judges by accuracy (sets an ``accuracy_floor``):
 a network that is trained to weigh a missed cancer more rightly trades accuracy away.
 """
 

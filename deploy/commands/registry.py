@@ -217,7 +217,7 @@ def _draw_release(manifest: ReleaseManifest, console: Console) -> None:
 def _verdicts(checks: tuple[GateCheck, ...]) -> Table:
     table = Table("check", "figure", "limit", "verdict")
     for check in checks:
-        verdict = "[green]passed" if check.passed else "[red]failed"
+        verdict = ("[green]" if check.passed else "[red]") + check.verdict
         table.add_row(check.name, _figure(check.figure), _figure(check.limit), verdict)
     return table
 

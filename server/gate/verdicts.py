@@ -38,6 +38,12 @@ def at_most(
     return verdict(name, figure, limit, kept, explanation, limits)
 
 
+def above(name: str, figure: float | None, limit: float, explanation: str) -> GateCheck:
+    """Return the verdict on a figure that must be above its limit: to equal it is to fail."""
+    kept = None if figure is None else figure > limit + ROUNDING
+    return verdict(name, figure, limit, kept, explanation)
+
+
 def verdict(
     name: str,
     figure: float | None,

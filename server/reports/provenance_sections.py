@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.records import Receipt
 from common.refusals import SITE_REFUSALS
+from common.release import GateCheck
 from server.registry.records import Round
 from server.reports.checklists import CHECKLISTS, answer
 from server.reports.content import ReleaseReport, SitePart
@@ -70,7 +71,7 @@ def gate(report: ReleaseReport) -> Section:
     )
     rows = tuple(
         (check.name, count_or_figure(check.figure), count_or_figure(check.limit),
-         "passed" if check.passed else "FAILED", check.explanation)
+         _verdict(check), check.explanation)
         for check in checks
     )  # fmt: skip
     table = Table(
@@ -81,6 +82,12 @@ def gate(report: ReleaseReport) -> Section:
         widths=(0.26, 0.1, 0.1, 0.11, 0.43),
     )
     return Section("gate", "Release gate", (Paragraph(intro), table))
+
+
+def _verdict(check: GateCheck) -> str:
+    if check.verdict in ("passed", "failed"):
+        return "passed" if check.passed else "FAILED"
+    return f"{check.verdict} ({'not required' if check.passed else 'FAILED'})"
 
 
 def lineage(report: ReleaseReport) -> Section:

@@ -1,5 +1,6 @@
 """The gate's checks that a protocol may ask for, each passing, failing, and lacking its figure."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -95,9 +96,45 @@ def test_one_bad_site_is_named() -> None:
     found = evidence(*GOOD_SITES, site(-0.8, seed=3), worst_site_auroc_floor=0.5)
     assert "worst-site" in failed(found)
     assert "site-2" in check(found, "worst-site").explanation
-    # Of so few patients chance tells the same.
-    small = evidence(*GOOD_SITES, site(-0.2, seed=3, cases=20), worst_site_auroc_floor=0.5)
-    assert "worst-site" not in failed(small)
+    assert check(found, "worst-site").unjudged == ()
+
+
+def test_a_site_that_is_below_fails_though_its_interval_reaches_the_floor() -> None:
+    weak = site(-0.1, seed=3, cases=60)
+    found = check(evidence(*GOOD_SITES, weak, worst_site_auroc_floor=0.5), "worst-site")
+    assert not found.passed
+    assert found.figure is not None
+    assert found.figure < 0.5
+    ends = re.search(r"site-2 \(95 % (\S+) to (\S+)\)", found.explanation)
+    assert ends is not None
+    assert float(ends[1]) < 0.5 < float(ends[2])
+
+
+def test_too_few_cases_are_a_verdict_of_their_own() -> None:
+    small = site(-0.2, seed=3, cases=18)  # nine of each class
+    found = check(evidence(*GOOD_SITES, small, worst_site_auroc_floor=0.5), "worst-site")
+    assert found.passed
+    assert found.unjudged == ("site-2",)
+    assert "2 of 3 judged" in found.explanation
+    assert "Not enough cases to judge (10 of a class and of the others): site-2" in (
+        found.explanation
+    )
+    lower = evidence(*GOOD_SITES, small, worst_site_auroc_floor=0.5, judged_cases=9)
+    assert not check(lower, "worst-site").passed
+    # Where nobody can be judged, there is no figure, and without a figure nothing is released.
+    only = evidence(small, small, worst_site_auroc_floor=0.5)
+    assert check(only, "worst-site").verdict == "not enough cases to judge"
+    assert "worst-site" in failed(only)
+    waived = evidence(small, small, worst_site_auroc_floor=0.5, not_required=("worst-site",))
+    assert check(waived, "worst-site").passed
+    assert check(waived, "worst-site").verdict == "not enough cases to judge"
+
+
+def test_harm_that_few_cases_show_beyond_doubt_is_not_too_few() -> None:
+    backwards = site(-4.0, seed=3, cases=18)
+    found = check(evidence(*GOOD_SITES, backwards, worst_site_auroc_floor=0.5), "worst-site")
+    assert not found.passed
+    assert found.unjudged == ()
 
 
 def test_one_bad_subgroup_is_named() -> None:

@@ -6,8 +6,9 @@ import pytest
 from common.evaluation import SiteEvaluation, evaluate_predictions
 from common.recipe import Recipe, ReleaseGateSpec
 from server.evaluation import (
-    balanced_accuracy_upper_bound,
+    balanced_accuracy_lower_bound,
     macro_auroc_lower_bound,
+    most_correct,
     on_common_sites,
     pooled_metrics,
 )
@@ -144,7 +145,40 @@ def test_always_answering_the_majority_is_refused(share: float) -> None:
     found = pooled_metrics({"north": majority}, CLASSES)
     assert found.accuracy == pytest.approx(found.majority_baseline, abs=0.03)
     evidence = replace(GOOD, candidate={"north": majority, "south": majority})
-    assert "majority-auroc" in failed(evidence)
+    assert {"majority-auroc", "majority-balanced-accuracy"} <= set(failed(evidence))
+    strict = replace(evidence, recipe=recipe(accuracy_floor=0.1))
+    assert "majority-accuracy" in failed(strict)
+
+
+@pytest.mark.parametrize("ranking", [0.0, 1.0])
+def test_a_lucky_case_beside_the_majority_is_no_knowledge(ranking: float) -> None:
+    """It ranks well or not, but it answers with one class, but for a hit and a false alarm."""
+    labels = (np.arange(400) < 100).astype(int)
+    generator = np.random.default_rng(0)
+    logits = ranking * (2 * labels - 1) + generator.normal(size=400) - 20
+    logits[[0, -1]] = 3.0
+    positive = 1 / (1 + np.exp(-logits))
+    scores = np.stack([1 - positive, positive], axis=1)
+    nearly = evaluate_predictions(scores, labels, CLASSES, minimum_cell=1)
+    assert (pooled_metrics({"north": nearly}, CLASSES).balanced_accuracy or 0) > 0.5
+    evidence = replace(GOOD, candidate={"north": nearly, "south": nearly})
+    assert "majority-balanced-accuracy" in failed(evidence)
+    if ranking == 0.0:
+        assert "majority-auroc" in failed(evidence)
+
+
+@pytest.mark.parametrize("cell", [1, 2, 5, 10])
+def test_no_site_has_more_right_answers_than_it_may_have(cell: int) -> None:
+    generator = np.random.default_rng(cell)
+    for _ in range(200):
+        cases = int(generator.integers(2 * cell, 60))
+        labels = generator.integers(0, 3, size=cases)
+        scores = generator.dirichlet([0.4, 0.4, 0.4], size=cases)
+        told = evaluate_predictions(scores, labels, ("a", "b", "c"), minimum_cell=cell)
+        kept = np.bincount(labels, minlength=3) >= cell
+        right = np.bincount(labels[scores.argmax(axis=1) == labels], minlength=3) * kept
+        assert (right <= np.array(most_correct(told))).all()
+        assert (np.array(most_correct(told)) <= np.array(told.totals())).all()
 
 
 def test_chance_is_refused_even_when_it_is_lucky() -> None:
@@ -194,10 +228,13 @@ def test_small_holdouts_do_not_refuse_what_they_only_hide() -> None:
     assert sum(site.unresolved) > 0
     few = dict.fromkeys(("a", "b", "c", "d"), site)
     assert pooled_metrics(few, CLASSES).balanced_accuracy is not None
-    most = balanced_accuracy_upper_bound(site)
-    true = (15 / 17 + 6 / 8) / 2
-    assert most is not None
-    assert (pooled_metrics(few, CLASSES).balanced_accuracy or 0) < 0.5 < true <= most
+    most = most_correct(site)
+    assert (pooled_metrics(few, CLASSES).balanced_accuracy or 0) < 0.5
+    assert most[0] >= 15
+    assert most[1] >= 6
+    bound = balanced_accuracy_lower_bound(few)
+    assert bound is not None
+    assert 0.5 < bound < 1
     assert failed(replace(GOOD, candidate=few)) == ()
 
 
