@@ -16,10 +16,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.errors import ConfigurationError, NotFound, RoundFailed, WardroundError
 from common.signing import SigningKey
+from common.tracing import Place, traced
 from server.audit import note_candidate
 from server.model_store import ModelStore
 from server.registry.records import Candidate
 from server.registry.registry import Registry
+from server.rounds.buffered_loop import BufferedRun
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.clock import Clock, SystemClock
 from server.rounds.driver import campaign_folder, driving
@@ -98,7 +100,8 @@ def _drive(
 ) -> Candidate | None:
     moves, folder = registry.moves, campaign_folder(settings, identifier)
     try:
-        candidate = _run(grid, settings, registry, identifier, clock)
+        with traced("campaign", Place(identifier)):
+            candidate = _run(grid, settings, registry, identifier, clock)
         moves.finish(identifier)
     except CampaignPaused:
         moves.settle(identifier)
@@ -144,4 +147,5 @@ def _run(
         return None
     models = ModelStore(settings.models)
     checkpoints = Checkpoints(models, campaign_folder(settings, identifier))
-    return CampaignRun(campaign, link=link, models=models, checkpoints=checkpoints).run()
+    kind = CampaignRun if campaign.settings.buffer is None else BufferedRun
+    return kind(campaign, link=link, models=models, checkpoints=checkpoints).run()

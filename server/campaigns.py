@@ -15,6 +15,7 @@ from common.errors import ConfigurationError
 from common.recipe import Recipe
 from common.update import Tensors
 from server.audit import note_protocol
+from server.buffering import buffer_settings
 from server.model_store import ModelStore
 from server.protocol import GateProtocol, default_protocol
 from server.registry.records import CampaignSettings, Release, TrainablePhase
@@ -94,6 +95,8 @@ def create_campaign(
     ------
     ConfigurationError
         With code ``campaign-settings``, if the settings contradict each other.
+    RecipeError
+        With code ``algorithm-optimizer``, if the algorithm cannot work with the sites' optimizer.
     ModelError
         If the network cannot be built, or the weights do not fit.
     StoreError
@@ -101,6 +104,8 @@ def create_campaign(
     """
     from common.model import build_model  # torch takes seconds; running rounds needs none
 
+    training = recipe.privacy.training if private else recipe.training
+    recipe.federation.local(training)  # refuses what the algorithm cannot work with
     chosen = _settings(
         recipe,
         rounds=rounds,
@@ -159,6 +164,7 @@ def _settings(
         raise ConfigurationError(
             f"The campaign's settings break a rule: {faults}.", code="campaign-settings"
         ) from error
+    settings = settings.model_copy(update={"buffer": buffer_settings(recipe, settings)})
     _check_majority(recipe, settings)
     if settings.sites is not None and len(set(settings.sites)) < settings.quorum:
         raise ConfigurationError(

@@ -85,7 +85,7 @@ def site_contributions(accepted: tuple[Contribution, ...]) -> tuple[SiteContribu
     parts = []
     for site in sorted({contribution.site for contribution in accepted}):
         own = [contribution for contribution in accepted if contribution.site == site]
-        last = max(own, key=lambda contribution: contribution.round)
+        last = max(own, key=lambda c: (c.round, c.attempt))
         parts.append(SiteContribution(site=site, rounds=len(own), receipt=last.receipt))
     return tuple(parts)
 

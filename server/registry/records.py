@@ -35,6 +35,20 @@ class TrainablePhase(BaseModel):
     names: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+class BufferSettings(BaseModel):
+    """How buffered rounds are run; `common.recipe.FederationSpec` says what each means.
+
+    ``size`` updates make a step; a site trains ``site_rounds`` times at most.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: Annotated[int, Field(ge=1)]
+    site_rounds: Annotated[int, Field(ge=1, le=100_000)]
+    max_staleness: Annotated[int, Field(ge=0)]
+    quorum_steps: Annotated[int, Field(ge=1)]
+
+
 class CampaignSettings(BaseModel):
     """How a campaign is run.
 
@@ -60,6 +74,9 @@ class CampaignSettings(BaseModel):
         Whether the campaign ends when the sites have said what it would cost them.
     protocol : GateProtocol or None
         The gate's limits, locked; None in campaigns of older versions: the recipe's.
+    buffer : BufferSettings or None
+        Set where rounds are buffered: a round is then one step of the model, and ``quorum`` is of
+        different sites in some steps in a row.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,6 +93,12 @@ class CampaignSettings(BaseModel):
     auto_approve: bool = True
     only_preflight: bool = False
     protocol: GateProtocol | None = None
+    buffer: BufferSettings | None = None
+
+    @property
+    def site_rounds(self) -> int:
+        """How often a site trains in this campaign, at most: what its privacy is budgeted for."""
+        return self.rounds if self.buffer is None else self.buffer.site_rounds
 
     def phase(self, number: int) -> TrainablePhase:
         """Return the phase of a round."""

@@ -155,6 +155,17 @@ class UpdateSpool:
             wide[index] = np.frombuffer(data, dtype=np.float32)
         return wide
 
+    def row(self, index: int) -> NDArray[np.float32]:
+        """Return one whole update, of those in `updates`, shape (size,).
+
+        Raises
+        ------
+        StoreError
+            If the disk failed.
+        """
+        place = self._order()[index]
+        return self._block([place], slice(0, self._size))[0].astype(np.float32)
+
     def flat(self, tensors: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
         """Return tensors of the spool's names and shapes as a row, shape (size,)."""
         parts = [np.asarray(tensors[name], dtype=np.float32).reshape(-1) for name in self._shapes]

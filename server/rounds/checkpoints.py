@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Checkpoints:
         self._models = models
         self._folder = folder
         self._protected: set[str] = set()
+        self._held: frozenset[str] = frozenset()
 
     @property
     def folder(self) -> Path:
@@ -54,6 +56,12 @@ class Checkpoints:
     def protect(self, digest: str) -> None:
         """Never remove these weights: something else refers to them."""
         self._protected.add(digest)
+
+    def hold(self, digests: Iterable[str]) -> None:
+        """Keep these weights, too, and no longer those that were held before."""
+        before, self._held = self._held, frozenset(digests)
+        for digest in before - self._held - {digest for _, _, digest in self._files()}:
+            self._remove(digest)
 
     def save(self, number: int, digest: str, weights: Tensors, state: Tensors) -> None:
         """Write a checkpoint.
@@ -87,8 +95,12 @@ class Checkpoints:
         stay = files[len(files) - kept :] if kept else []
         for path, _, digest in files[: len(files) - len(stay)]:
             path.unlink(missing_ok=True)
-            if digest not in self._protected and all(digest != other for _, _, other in stay):
-                self._models.remove(digest)
+            if all(digest != other for _, _, other in stay):
+                self._remove(digest)
+
+    def _remove(self, digest: str) -> None:
+        if digest not in self._protected | self._held:
+            self._models.remove(digest)
 
     def _files(self) -> list[tuple[Path, int, str]]:
         found = [(path, _NAME.fullmatch(path.name)) for path in self._folder.glob("*.safetensors")]

@@ -19,6 +19,7 @@ from common.tracing import Place, trace_exchange
 from server.audit import note_kept
 from server.registry.records import Outcome
 from server.rounds.clock import Backoff
+from server.rounds.control_variates import SentCorrection
 from server.rounds.exchange_records import Collected, Request
 from server.rounds.kept_answers import AnswerHeader
 from server.rounds.link import Link
@@ -104,16 +105,30 @@ class Exchange:
             self._send(site, node, attempt)
 
     def _request_to(
-        self, site: str, node: int, attempt: int, *, stepped: bool = False
+        self,
+        site: str,
+        node: int,
+        attempt: int,
+        *,
+        stepped: bool = False,
+        correction: SentCorrection | None = None,
     ) -> SentRequest:
-        plan, shapes = self._request.plan, self._request.shapes
         return new_request(
-            self._link, plan, shapes, site=site, node=node, attempt=attempt, stepped=stepped
+            self._link,
+            self._request.plan,
+            self._request.shapes,
+            site=site,
+            node=node,
+            attempt=attempt,
+            stepped=stepped,
+            correction=correction,
         )
 
     def _send(self, site: str, node: int, attempt: int) -> None:
         step = self._request.step if site in self._holders else None
-        request = self._request_to(site, node, attempt, stepped=step is not None)
+        correction = self._request.correction(site)
+        stepped = step is not None
+        request = self._request_to(site, node, attempt, stepped=stepped, correction=correction)
         model = step or self._request.tensors
         identifier = push_request(self._link, request, model, number=self._request.number)
         if identifier:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord
@@ -11,6 +11,7 @@ from common.evaluation import SiteEvaluation
 from common.plan import RoundPlan
 from common.records import Receipt
 from common.wire import PackedStep
+from server.rounds.control_variates import SentCorrection
 from server.rounds.kept_answers import AnswerHeader
 
 
@@ -34,6 +35,8 @@ class Request:
         What leads to ``tensors``; for sites that answered about the model it starts from.
     kept : tuple of AnswerHeader
         What sites answered before the round was interrupted: they are not asked again.
+    correction : callable
+        What a site, by name, is to add to its gradients (SCAFFOLD); nothing by default.
     """
 
     number: int
@@ -43,6 +46,7 @@ class Request:
     quorum: int
     kept: tuple[AnswerHeader, ...] = ()
     step: PackedStep | None = None
+    correction: Callable[[str], SentCorrection | None] = lambda _: None
 
 
 @dataclass

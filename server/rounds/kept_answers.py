@@ -69,8 +69,24 @@ class KeptAnswers:
     def __init__(self, folder: Path, number: int) -> None:
         self._folder = folder / f"answers-{number:06d}"
 
-    def keep(self, header: AnswerHeader, delta: Mapping[str, NDArray[np.float32]]) -> None:
+    def keep(
+        self,
+        header: AnswerHeader,
+        delta: Mapping[str, NDArray[np.float32]],
+        *,
+        several: bool = False,
+    ) -> None:
         """Write an answer; when this returns it survives a power cut.
+
+        Parameters
+        ----------
+        header : AnswerHeader
+            What came with it.
+        delta : mapping of str to ndarray
+            The update.
+        several : bool, default False
+            Whether a site may answer more than once here; its newest answer replaces the one
+            before otherwise.
 
         Raises
         ------
@@ -81,7 +97,8 @@ class KeptAnswers:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             tensors = {name: np.array(array, order="C") for name, array in delta.items()}
             data = save(tensors, metadata={_KEY: header.model_dump_json()})
-            write_private(self._folder / f"{header.site}.safetensors", data)
+            name = f"{header.site}-{header.receipt.round:06d}" if several else header.site
+            write_private(self._folder / f"{name}.safetensors", data)
         except OSError as error:
             raise StoreError(
                 f"An accepted update cannot be kept ({error.strerror or error}).",
@@ -89,11 +106,25 @@ class KeptAnswers:
                 code="updates-disk",
             ) from error
 
-    def read(self, base_digest: str) -> Iterator[KeptAnswer]:
-        """Yield the answers to a request with this base model, by site; drop what is damaged."""
-        for path in sorted(self._folder.glob("*.safetensors")):
+    def read(
+        self, base_digest: str | None = None, *, site: str | None = None
+    ) -> Iterator[KeptAnswer]:
+        """Yield the answers in order of site and round; drop what is damaged.
+
+        Parameters
+        ----------
+        base_digest : str, optional
+            Only answers to requests with this base model are of use.
+        site : str, optional
+            Only this site's, of those that were kept as ``several``.
+        """
+        pattern = "*" if site is None else f"{site}-??????"
+        for path in sorted(self._folder.glob(f"{pattern}.safetensors")):
             answer = _read(path)
-            if answer is None or answer.header.receipt.base_digest != base_digest:
+            other = base_digest is not None and (
+                answer is None or answer.header.receipt.base_digest != base_digest
+            )
+            if answer is None or other:
                 logger.warning("kept-answer-unusable file=%s", path.name)
                 path.unlink(missing_ok=True)
                 continue

@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 
 from common.errors import RoundFailed
+from common.tracing import Place, traced
 from common.wire import pack_tensors
-from server.evaluation import pooled_metrics
+from server.evaluation import BySite, pooled_metrics
 from server.model_store import ModelStore
 from server.registry.records import Campaign, Candidate, TrainablePhase
 from server.rounds.aggregation import Aggregate, aggregate
 from server.rounds.aggregation_spool import UpdateSpool
 from server.rounds.checkpoints import Checkpoints
+from server.rounds.control_variates import ControlVariates, SentCorrection, remove_variates
 from server.rounds.descent_memory import DescentMemory
 from server.rounds.exchange import Exchange
 from server.rounds.exchange_records import Collected, Request
@@ -63,6 +65,8 @@ class CampaignRun:
         self._model = GlobalModel(campaign)
         self._norms = NormHistory()
         self._descent = DescentMemory(checkpoints.folder)
+        scaffold = campaign.recipe.federation.algorithm == "scaffold"
+        self._variates = ControlVariates(checkpoints.folder, campaign) if scaffold else None
         self._phase: TrainablePhase | None = None
         self._state = LoopState()
 
@@ -84,7 +88,8 @@ class CampaignRun:
             self._begin()
             # Round by round: ask the sites, aggregate, step, checkpoint.
             while not self._over():
-                self._train(self._state.done + 1)
+                with traced("round", Place(self._campaign.id, self._state.done + 1)):
+                    self._train(self._state.done + 1)
                 self._pause_if_asked()
             # Score the last model, judge it, and record it as the candidate.
             candidate = make_candidate(
@@ -92,6 +97,7 @@ class CampaignRun:
             )
             self._checkpoints.protect(candidate.model_digest)
             self._checkpoints.clear()
+            remove_variates(self._checkpoints.folder)
             return candidate
         finally:
             self._descent.forget()
@@ -108,6 +114,8 @@ class CampaignRun:
             self._checkpoint()
             return
         self._model.restore(self._models.load(newest.digest), newest.state)
+        if self._variates is not None:
+            self._variates.restore(newest.state)
         self._state = LoopState.unpack(newest.state)
         self._norms.restore(self._state.norms)
         self._phase = self._campaign.settings.phase(self._state.done)
@@ -142,8 +150,10 @@ class CampaignRun:
             if not collected.met:
                 self._registry.end_round(campaign.id, number, state="failed", metrics=found)
                 raise self._quorum_missed(number, collected)
-            self._note(number, base_digest, collected)
+            self._note(number, base_digest, collected.evaluations)
             aggregated = self._aggregate(spool, intake.refused)
+            if self._variates is not None:
+                self._variates.learn(spool, self._model.weights, number=number)
         self._registry.note_deviations(campaign.id, number, aggregated.deviations)
         self._model.step(aggregated.delta, number=number)
         self._state.done, self._state.metrics = number, found
@@ -154,6 +164,8 @@ class CampaignRun:
         if phase != self._phase:
             self._norms.forget()
             self._descent.forget()
+            if self._variates is not None:
+                self._variates.forget()
             self._phase = phase
 
     def _shapes(self, number: int) -> dict[str, tuple[int, ...]]:
@@ -179,16 +191,13 @@ class CampaignRun:
             quorum=campaign.settings.quorum,
             kept=kept,
             step=self._model.downlink.step_to(base_digest),
+            correction=lambda site: self._correction(site, number),
         )
         return Exchange(self._link, request, intake.take).collect()
 
-    def _note(self, number: int, digest: str, collected: Collected) -> None:
+    def _note(self, number: int, digest: str, evaluations: BySite) -> None:
         best = note_scores(
-            self._state,
-            self._campaign,
-            number,
-            digest=digest,
-            evaluations=collected.evaluations,
+            self._state, self._campaign, number, digest=digest, evaluations=evaluations
         )
         if best is not None:
             self._models.save(self._model.weights, digest=digest)
@@ -201,12 +210,21 @@ class CampaignRun:
             climbing = self._descent.judge(spool, weights, norm_multiple=spec.norm_multiple)
         return aggregate(spool, spec, refused=refused, climbing=climbing)
 
+    def _correction(self, site: str, number: int) -> SentCorrection | None:
+        if self._variates is None:
+            return None
+        return self._variates.correction(site, self._model.weights, number=number)
+
     def _checkpoint(self) -> str:
         """Make what is known so far durable; return the digest of the weights."""
         digest = self._model.digest
         self._state.norms = self._norms.norms
         memory = self._model.state() | self._state.pack()
+        if self._variates is not None:
+            memory |= self._variates.state()
         self._checkpoints.save(self._state.done, digest, self._model.weights, memory)
+        if self._variates is not None:
+            self._variates.prune()
         return digest
 
     def _end_round(self, digest: str) -> None:

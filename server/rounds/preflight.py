@@ -111,7 +111,7 @@ def _plan(link: Link, campaign: Campaign) -> RoundPlan:
         purpose="preflight",
         campaign=campaign.id,
         round=1,
-        rounds=settings.rounds,
+        rounds=settings.site_rounds,
         nonce=secrets.token_hex(32),
         base_digest=tensors_digest({}),
         recipe=campaign.recipe,

@@ -5,12 +5,19 @@ from __future__ import annotations
 from common.plan import PrivacyRequest, RoundPlan
 from common.recipe import Recipe
 from server.registry.records import Campaign, Purpose
+from server.rounds.turns import Turn
 
 _NO_NONCE = "0" * 64
 
 
 def round_plan(
-    campaign: Campaign, number: int, *, purpose: Purpose, recipe: Recipe, base_digest: str
+    campaign: Campaign,
+    number: int,
+    *,
+    purpose: Purpose,
+    recipe: Recipe,
+    base_digest: str,
+    turn: Turn | None = None,
 ) -> RoundPlan:
     """Return what a round asks of every site.
 
@@ -26,14 +33,22 @@ def round_plan(
         The campaign's; a champion's where that is scored.
     base_digest : str
         Of the model that travels.
+    turn : Turn, optional
+        Of the one site that is asked, where rounds are buffered: the plan's round is the site's
+        own then, and ``number`` that of the step which its base model leads to.
     """
     settings, training = campaign.settings, campaign.training
-    within = min(max(number, 1), settings.rounds)
+    # What comes after the last round must not look to a site like an earlier one.
+    within = max(number, 1) if number <= settings.rounds else settings.site_rounds
+    one = min(max(number, 1), settings.rounds)
+    scored = is_scored(one, settings.rounds, recipe.federation.evaluations)
+    if turn is not None:
+        within, scored = turn.number, turn.evaluate
     return RoundPlan(
         purpose=purpose,
         campaign=campaign.id,
         round=within,
-        rounds=settings.rounds,
+        rounds=settings.site_rounds,
         nonce=_NO_NONCE,
         base_digest=base_digest,
         recipe=recipe,
@@ -44,7 +59,7 @@ def round_plan(
             max_grad_norm=recipe.privacy.max_grad_norm,
             augmentation_multiplicity=recipe.privacy.augmentation_multiplicity,
         ),
-        evaluate=is_scored(within, settings.rounds, recipe.federation.evaluations),
+        evaluate=scored,
         steps_before=(within - 1) * training.local_steps,
         issued_at=0,
         expires_at=1,

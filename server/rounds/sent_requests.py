@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, Message, MessageType
 from common.plan import RoundPlan, sign_plan
 from common.wire import PackedStep, content_of, request_to_records
 from server.audit import note_plan
+from server.rounds.control_variates import SentCorrection
 from server.rounds.link import Link
 from server.rounds.update_checks import Expected
 
@@ -25,7 +26,8 @@ PULL_AT_ONCE = 4
 class SentRequest:
     """A request that was sent and not answered yet; ``sent`` is in monotonic seconds.
 
-    ``stepped`` says that it carried a step, not the whole model.
+    ``stepped`` says that it carried a step, not the whole model; ``correction`` is what the site
+    is to add to its gradients.
     """
 
     node: int
@@ -33,6 +35,7 @@ class SentRequest:
     sent: float
     expected: Expected
     stepped: bool = False
+    correction: SentCorrection | None = None
 
     @property
     def site(self) -> str:
@@ -49,16 +52,19 @@ def new_request(
     node: int,
     attempt: int,
     stepped: bool = False,
+    correction: SentCorrection | None = None,
 ) -> SentRequest:
     """Return a request of its own nonce and times; nothing is sent yet."""
     issued = int(link.clock.now())
     changes = {
+        "correction": correction.digest if correction is not None else None,
         "nonce": secrets.token_hex(32),
         "issued_at": issued,
         "expires_at": issued + link.plan_seconds,
     }
-    expected = Expected(site, plan.model_copy(update=changes), shapes)
-    return SentRequest(node, attempt, link.clock.monotonic(), expected, stepped)
+    added = correction.norm if correction is not None else 0.0
+    expected = Expected(site, plan.model_copy(update=changes), shapes, added)
+    return SentRequest(node, attempt, link.clock.monotonic(), expected, stepped, correction)
 
 
 def push_request(
@@ -85,7 +91,7 @@ def push_request(
     plan, site = request.expected.plan, request.site
     signed = sign_plan(plan, link.key)
     message = Message(
-        request_to_records(signed, model),
+        request_to_records(signed, model, request.correction and request.correction.packed),
         request.node,
         MessageType.TRAIN if plan.purpose == "train" else MessageType.EVALUATE,
         ttl=float(link.plan_seconds),

@@ -36,12 +36,14 @@ NOISE_SLACK = 3.0
 class Expected:
     """The request that a reply has to answer.
 
-    ``shapes`` are those of the trainable tensors.
+    ``shapes`` are those of the trainable tensors; ``added`` is the norm of what the site was to
+    add to each gradient.
     """
 
     site: str
     plan: RoundPlan
     shapes: Mapping[str, tuple[int, ...]]
+    added: float = 0.0
 
     @property
     def binding(self) -> UpdateBinding:
@@ -138,6 +140,7 @@ def check_update(
     private = expected.plan.privacy.epsilon is not None
     # Under privacy a small site's noise is rightly much larger than the others': its own bound.
     limit = private_norm_limit(receipt, expected.plan.training, size) if private else math.inf
+    limit += expected.plan.training.learning_rate * max(1, receipt.steps) * expected.added
     if not private:
         limit = history.limit()
     if not norm <= limit:
