@@ -384,6 +384,7 @@ class Recipe(_Part):
         algorithm: AlgorithmName | None = None,
         mode: RoundsMode | None = None,
         buffer_size: int | None = None,
+        site_rounds: int | None = None,
     ) -> Recipe:
         """Return the recipe with the parts that the command line may override.
 
@@ -411,6 +412,8 @@ class Recipe(_Part):
             data["federation"]["mode"] = mode
         if buffer_size is not None:
             data["federation"]["buffer_size"] = buffer_size
+        if site_rounds is not None:
+            data["federation"]["site_rounds"] = site_rounds
         return _validated(data, origin=f"recipe {self.name} with changes")
 
 

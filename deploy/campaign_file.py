@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import ConfigurationError
 from common.plan import Identifier
-from common.recipe import AggregationName, AlgorithmName
+from common.recipe import AggregationName, AlgorithmName, RoundsMode
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -32,6 +32,9 @@ class CampaignFile(BaseModel):
         False asks for a study without differential privacy.
     round_deadline_seconds, site_wait_seconds : float, optional
         The longest wait for a site's answer, and for sites to connect.
+    mode, buffer_size, site_rounds : optional
+        ``buffered`` rounds wait for no site: the model moves after every ``buffer_size`` updates,
+        and a site trains ``site_rounds`` times at most (``docs/campaigns.md``).
     aggregation, algorithm, model, image_size, weights : optional
         How updates become one; another timm network; pixels; a safetensors file to start from.
     protocol : Path, optional
@@ -51,6 +54,9 @@ class CampaignFile(BaseModel):
     private: bool = True
     round_deadline_seconds: Positive | None = None
     site_wait_seconds: Positive | None = None
+    mode: RoundsMode | None = None
+    buffer_size: Annotated[int, Field(ge=1, le=1000)] | None = None
+    site_rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
     aggregation: AggregationName | None = None
     algorithm: AlgorithmName | None = None
     model: str | None = None

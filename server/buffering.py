@@ -16,8 +16,8 @@ def buffer_settings(recipe: Recipe, settings: CampaignSettings) -> BufferSetting
     Raises
     ------
     ConfigurationError
-        With code ``campaign-settings``, if the steps could never be made, or the aggregation or
-        algorithm needs whole rounds.
+        With code ``campaign-settings``, if the steps could never be made, or the aggregation needs
+        whole rounds.
     """
     spec = recipe.federation
     if spec.mode != "buffered":
@@ -27,12 +27,6 @@ def buffer_settings(recipe: Recipe, settings: CampaignSettings) -> BufferSetting
             "`descent` cannot be used with buffered rounds.",
             "It compares a site's updates with models that all sites were given together.",
             "Choose another aggregation, or synchronous rounds.",
-        )
-    if str(spec.algorithm) == "scaffold":
-        raise _refused(
-            "SCAFFOLD cannot be used with buffered rounds.",
-            "Its corrections belong to the model of one round.",
-            "Choose another algorithm, or synchronous rounds.",
         )
     buffer = BufferSettings(
         size=spec.buffer_size or settings.quorum,

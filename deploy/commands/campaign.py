@@ -14,6 +14,7 @@ from deploy.commands.campaign_flags import (
     Aggregation,
     Algorithm,
     AsJson,
+    BufferSize,
     ByHand,
     Deadline,
     Epsilon,
@@ -21,12 +22,14 @@ from deploy.commands.campaign_flags import (
     Folder,
     Identifier,
     ImageSize,
+    Mode,
     Model,
     NoPrivacy,
     Protocol,
     Quorum,
     RecipeName,
     Rounds,
+    SiteRounds,
     Sites,
     SiteWait,
     Watch,
@@ -38,6 +41,13 @@ if TYPE_CHECKING:
     from deploy.campaigns import OnProgress, Progress
     from server.registry.records import Campaign
     from server.settings import CoordinatorSettings
+
+
+OF_THE_RECIPE = {
+    *("model", "image_size", "aggregation", "algorithm"),
+    *("mode", "buffer_size", "site_rounds"),
+}
+"""What a campaign file changes in its recipe."""
 
 
 def create(
@@ -55,6 +65,9 @@ def create(
     image_size: ImageSize = None,
     aggregation: Aggregation = None,
     algorithm: Algorithm = None,
+    mode: Mode = None,
+    buffer_size: BufferSize = None,
+    site_rounds: SiteRounds = None,
     weights: Weights = None,
     protocol: Protocol = None,
     by_hand: ByHand = False,
@@ -75,6 +88,9 @@ def create(
         image_size=image_size,
         aggregation=aggregation,
         algorithm=algorithm,
+        mode=mode,
+        buffer_size=buffer_size,
+        site_rounds=site_rounds,
         weights=weights,
         protocol=protocol,
         auto_approve=False if by_hand else None,
@@ -101,6 +117,9 @@ def start(
     image_size: ImageSize = None,
     aggregation: Aggregation = None,
     algorithm: Algorithm = None,
+    mode: Mode = None,
+    buffer_size: BufferSize = None,
+    site_rounds: SiteRounds = None,
     weights: Weights = None,
     protocol: Protocol = None,
     by_hand: ByHand = False,
@@ -126,6 +145,9 @@ def start(
             image_size=image_size,
             aggregation=aggregation,
             algorithm=algorithm,
+            mode=mode,
+            buffer_size=buffer_size,
+            site_rounds=site_rounds,
             weights=weights,
             protocol=protocol,
             auto_approve=False if by_hand else None,
@@ -186,13 +208,9 @@ def _prepare(settings: CoordinatorSettings, chosen: CampaignFile) -> str:
     from deploy.campaigns import prepare_campaign
     from server.protocol import load_protocol
 
-    recipe = load_recipe(chosen.recipe).with_changes(
-        model=chosen.model,
-        image_size=chosen.image_size,
-        aggregation=chosen.aggregation,
-        algorithm=chosen.algorithm,
-    )
-    other = {"recipe", "model", "image_size", "aggregation", "algorithm", "protocol"}
+    changes = chosen.model_dump(include=OF_THE_RECIPE)
+    recipe = load_recipe(chosen.recipe).with_changes(**changes)
+    other = {"recipe", "protocol", *OF_THE_RECIPE}
     protocol = None if chosen.protocol is None else load_protocol(chosen.protocol)
     fields = chosen.model_dump(exclude=other)
     return prepare_campaign(settings, recipe, protocol=protocol, **fields)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from common.recipe import AggregationName, AlgorithmName
+from common.recipe import AggregationName, AlgorithmName, RoundsMode
 
 Folder = Annotated[Path, typer.Option(help="The federation's or the coordinator's folder.")]
 File = Annotated[Path | None, typer.Option("--file", help="A campaign as TOML; flags go before.")]
@@ -36,6 +36,16 @@ Algorithm = Annotated[
 Aggregation = Annotated[
     AggregationName | None,
     typer.Option(help="How updates become one; the recipe's own by default."),
+]
+Mode = Annotated[
+    RoundsMode | None,
+    typer.Option(help="`buffered` rounds wait for no site; the recipe's own by default."),
+]
+BufferSize = Annotated[
+    int | None, typer.Option(min=1, help="Updates after which the model moves, where buffered.")
+]
+SiteRounds = Annotated[
+    int | None, typer.Option(min=1, help="How often a site trains at most, where buffered.")
 ]
 Weights = Annotated[
     Path | None,

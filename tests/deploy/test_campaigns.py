@@ -76,6 +76,9 @@ def test_a_campaign_file_and_flags(tmp_path: Path) -> None:
         ("north", "south"),
         2,
     )
+    path.write_text('recipe = "dermoscopy"\nmode = "buffered"\nbuffer_size = 3\n')
+    read = read_campaign(path, site_rounds=9)
+    assert (read.mode, read.buffer_size, read.site_rounds) == ("buffered", 3, 9)
     path.write_text('recipe = "dermoscopy"\nround = 5\n')
     with pytest.raises(ConfigurationError) as caught:
         read_campaign(path)
