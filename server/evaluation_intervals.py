@@ -14,7 +14,8 @@ two-sample problem). What is assumed:
   histograms do not tell either: the correlation is given (`difference_lower_bound`).
 
 Proportions (accuracy, sensitivity, specificity) need no drawing: Wilson 1927
-(doi:10.1080/01621459.1927.10502953).
+(doi:10.1080/01621459.1927.10502953). The calibration error has a module of its own,
+`server.calibration_interval`.
 """
 
 from __future__ import annotations
@@ -26,12 +27,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from common.evaluation_counts import CalibrationCounts, Counts
-from common.evaluation_figures import (
-    average_precision,
-    calibration_bins,
-    calibration_error,
-)
+from common.evaluation_counts import Counts
+from common.evaluation_figures import average_precision
 from common.score_histogram import BINS, ScoreHistogram, area_under_curve
 
 DRAWS = 500
@@ -109,27 +106,6 @@ def proportion(hits: float, cases: float, *, normal: float = NORMAL_975) -> Esti
     spread = share * (1 - share) / cases + z**2 / (4 * cases**2)
     half = z * math.sqrt(spread) / (1 + z**2 / cases)
     return Estimate(share, max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share)))
-
-
-def calibration_estimate(
-    counts: CalibrationCounts, generator: np.random.Generator
-) -> Estimate | None:
-    """Return the expected calibration error of the top class; None without a case.
-
-    The ECE of a sample is too large, and of a sample of the sample once more: the interval is
-    turned round the estimate (Efron and Tibshirani 1993, section 13.4, the basic interval), which
-    takes that out to first order. So its upper end may lie below the figure itself.
-    """
-    value = calibration_error(calibration_bins(counts))
-    if value is None:
-        return None
-    said, right, wrong = _calibration_cells(counts)
-    cells = np.concatenate([right, wrong])
-    drawn = generator.multinomial(counts.cases, cells / cells.sum(), size=DRAWS).astype(np.float64)
-    hits, misses = drawn[:, : len(right)], drawn[:, len(right) :]
-    errors = np.abs((hits + misses) * said - hits).sum(axis=1) / counts.cases
-    low, high = _percentiles(errors)
-    return Estimate(value, max(0.0, 2 * value - high), min(1.0, max(0.0, 2 * value - low)))
 
 
 def difference_lower_bound(
@@ -232,15 +208,6 @@ def _precisions(right: Floats, wrong: Floats) -> Floats:
     middle_called = called - (gained + wrong[:, ::-1]) / 2
     share = np.divide(middle_true, middle_called, out=np.zeros_like(true), where=middle_called > 0)
     return np.asarray((gained * share).sum(axis=1) / true[:, -1], dtype=np.float64)
-
-
-def _calibration_cells(counts: CalibrationCounts) -> tuple[Floats, Floats, Floats]:
-    """Return mean confidence, and right and wrong cases, of each bin that holds any."""
-    bins = calibration_bins(counts)
-    said = np.array([b.confidence for b in bins])
-    cases = np.array([b.cases for b in bins])
-    right = cases * np.array([b.accuracy for b in bins])
-    return said, right, np.maximum(cases - right, 0.0)
 
 
 def _percentiles(drawn: Floats) -> tuple[float, float]:

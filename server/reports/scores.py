@@ -8,11 +8,11 @@ import numpy as np
 
 from common.evaluation_counts import CalibrationCounts, Counts, DecisionCounts
 from common.evaluation_figures import calibration_bins, calibration_error, rates_at
+from server.calibration_interval import calibration_estimate
 from server.evaluation_intervals import (
     Estimate,
     auroc_estimate,
     average_precision_estimate,
-    calibration_estimate,
     mean_estimate,
     proportion,
 )

@@ -5,10 +5,10 @@ import pytest
 from scipy.stats import norm
 
 from common.evaluation import SiteEvaluation, evaluate_predictions, merge
+from server.calibration_interval import calibration_estimate
 from server.evaluation_intervals import (
     auroc_estimate,
     average_precision_estimate,
-    calibration_estimate,
     difference_lower_bound,
     mean_estimate,
     proportion,
