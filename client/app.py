@@ -118,7 +118,7 @@ def _round(settings: SiteSettings, outbox: Outbox, records: RecordDict) -> Recor
 
 def _place(settings: SiteSettings, request: Opened) -> Place | None:
     # Nothing of a plan that the coordinator did not sign gets into a trace.
-    plan = request.plan if request.valid else None
+    plan = request.signed_plan if request.valid else None
     if plan is None:
         return None
     return Place(plan.campaign, plan.round, settings.name, plan.purpose, plan.nonce)
