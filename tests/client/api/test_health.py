@@ -78,7 +78,8 @@ def test_metrics_count_by_template(site: ServedSite) -> None:
     assert 'route="other",status="404"' in text
     assert 'wardround_site_predictions_total{version="1"} 1.0' in text
     digest = site.services.holder.require().digest
-    info = f'wardround_site_model_info{{digest="{digest}",task="dermoscopy",version="1"}} 1.0'
+    labels = f'digest="{digest}",runtime="torch",task="dermoscopy",version="1"'
+    info = f"wardround_site_model_info{{{labels}}} 1.0"
     assert info in text
     assert "wardround_site_batch_images_count 1.0" in text
     assert case_id not in text
