@@ -22,6 +22,9 @@ from common.update import Tensors, tensors_digest
 
 Correction: TypeAlias = Mapping[str, NDArray[np.float32]]
 
+REACH = 10.0
+"""Times the model's own norm that a correction may move it by in a round."""
+
 SLACK = 1.001
 """Of the bound where it is checked, for what float32 and compression round."""
 
@@ -35,11 +38,11 @@ def norm_of(tensors: Tensors) -> float:
 def norm_bound(base: Tensors, training: LocalTraining) -> float:
     """Return the largest norm that a correction may have.
 
-    So that by itself, over all steps of a round, it moves the model by no more than the model's
-    own norm: whatever is longer drowns what the site's patients say, and spends their privacy
-    for nothing.
+    So that by itself, over all steps of a round, it moves the model by no more than `REACH` times
+    the model's own norm: whatever is longer drowns what the site's patients say, and spends their
+    privacy for nothing.
     """
-    return norm_of(base) / (training.learning_rate * training.local_steps)
+    return REACH * norm_of(base) / (training.learning_rate * training.local_steps)
 
 
 def read_correction(

@@ -25,7 +25,7 @@ _PLAN = {
     "base-unknown": "The site does not hold the model that a step starts from: send it whole.",
     "correction-mismatch": "The correction that came, or did not, is not the one of the plan.",
     "correction-malformed": "A correction had other tensors than asked for, or was not finite.",
-    "correction-norm": "A correction would have moved the model by more than its own length.",
+    "correction-norm": "A correction would have moved the model by more than ten times its norm.",
     "plan-base-mismatch": "The model that came is not the one that the plan names.",
 }
 _POLICY = {

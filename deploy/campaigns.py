@@ -18,6 +18,7 @@ from deploy.keeper import keeper_lock
 from server.registry.campaign_states import DRIVEN
 from server.registry.records import Campaign, Contribution, Round
 from server.registry.registry import Registry
+from server.rounds.control_variates import remove_variates
 from server.rounds.driver import campaign_folder, is_driven
 from server.rounds.kept_answers import remove_answers
 from server.settings import CoordinatorSettings
@@ -156,6 +157,7 @@ def cancel_campaign(settings: CoordinatorSettings, identifier: str) -> Campaign:
     with opened(settings) as registry:
         cancelled = registry.moves.cancel(identifier)
     remove_answers(campaign_folder(settings, identifier))
+    remove_variates(campaign_folder(settings, identifier))
     if cancelled.flower_run is not None:
         with suppress(ProcessError):  # its next write is refused anyway
             flower_run.stop_run(settings, int(cancelled.flower_run))

@@ -19,8 +19,8 @@ def read(packed: Packed | None, named: str | None = tensors_digest(GIVEN)) -> ob
     return read_correction(packed, named=named, shapes=SHAPES, bound=BOUND)
 
 
-def test_the_bound_is_what_would_move_the_model_by_its_own_norm() -> None:
-    assert pytest.approx(6 / 0.5) == BOUND
+def test_the_bound_is_what_would_move_the_model_by_ten_times_its_norm() -> None:
+    assert pytest.approx(10 * 6 / 0.5) == BOUND
 
 
 def test_what_the_plan_names_is_read() -> None:
