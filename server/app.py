@@ -39,6 +39,24 @@ KINDS = ("candidate", "gate-decision")
 
 FOLDER_VARIABLE = "WARDROUND_COORDINATOR_FOLDER"
 
+FLOWER_LOGGER = "flwr"
+"""Name of the logger by which Flower says that a ServerApp failed."""
+
+
+class _OneLine(logging.Filter):
+    """Says in one line why the app ends, where Flower would print its own way there, too."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change what is to be printed; keep it in any case."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, WardroundError):
+            record.msg, record.args = "%s: %s", (error.code, error.line())
+            record.exc_info = record.exc_text = None
+        return True
+
+
+_ONE_LINE = _OneLine()
+
 app = ServerApp()
 
 
@@ -47,6 +65,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run one campaign; a failure is written into the registry, and ends the run as failed."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every poll
+    logging.getLogger(FLOWER_LOGGER).addFilter(_ONE_LINE)
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         raise ConfigurationError(f"{FOLDER_VARIABLE} does not name the coordinator's folder.")

@@ -9,7 +9,6 @@ from common.audit_entries import (
     CandidateMade,
     GateDecision,
     PlanSent,
-    ProtocolLocked,
     Released,
     ReplyRefused,
     ReplyTaken,
@@ -18,7 +17,7 @@ from common.plan import RoundPlan, SignedPlan
 from common.records import SiteReply
 from common.release import ReleaseManifest
 from common.wire import content_of
-from server.registry.records import Campaign, Candidate
+from server.registry.records import Candidate
 from server.release_gate import failures
 from server.rounds.kept_answers import AnswerHeader
 
@@ -95,15 +94,6 @@ def note_refused(
             sha256=content.sha256 if content is not None else None,
         )
     )
-
-
-def note_protocol(log: AuditLog, campaign: Campaign) -> None:
-    """Write down which limits a new campaign is held to."""
-    protocol = campaign.settings.protocol
-    if protocol is not None:
-        log.append(
-            ProtocolLocked(campaign=campaign.id, protocol=protocol.name, digest=protocol.digest)
-        )
 
 
 def note_candidate(log: AuditLog, candidate: Candidate) -> None:

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from common.errors import ConfigurationError
 from common.recipe import Recipe
 from common.update import Tensors
-from server.audit import note_protocol
 from server.buffering import buffer_settings
 from server.model_store import ModelStore
 from server.protocol import GateProtocol, default_protocol
@@ -133,7 +132,6 @@ def create_campaign(
         initial_digest=store.save(first.tensors),
         base_release=first.release,
     )
-    note_protocol(registry.audit, campaign)
     logger.info("campaign-created campaign=%s task=%s", campaign.id, recipe.name)
     return campaign.id
 

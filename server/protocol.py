@@ -27,6 +27,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.audit import AuditLog
+from common.audit_entries import ProtocolLocked
 from common.errors import ConfigurationError
 from common.plan import Identifier
 from common.recipe import Recipe, ReleaseGateSpec
@@ -92,6 +93,11 @@ def load_protocol(path: Path) -> GateProtocol:
         raise _malformed(path, faults) from error
     except tomllib.TOMLDecodeError as error:
         raise _malformed(path, str(error)) from error
+
+
+def protocol_locked(campaign: str, protocol: GateProtocol) -> ProtocolLocked:
+    """Return the audit log's entry of the limits that a new campaign is held to."""
+    return ProtocolLocked(campaign=campaign, protocol=protocol.name, digest=protocol.digest)
 
 
 def locked_digest(log: AuditLog, campaign: str) -> str | None:

@@ -14,11 +14,13 @@ from sqlalchemy import Engine, select
 
 from common.anchor import Anchor
 from common.audit import AuditLog
+from common.audit_lines import AuditLine
 from common.database import migrate, open_database
 from common.errors import InputRefused, NotFound, StoreError
 from common.evaluation import Metrics
 from common.recipe import Recipe
 from server.accounts.store import Accounts
+from server.protocol import protocol_locked
 from server.registry import rows
 from server.registry.campaign_moves import CampaignMoves, campaign_row
 from server.registry.campaign_states import CampaignState
@@ -45,6 +47,7 @@ from server.registry.tables import (
     SiteRow,
 )
 from server.settings import CoordinatorSettings
+from server.triggers.signals import keep_statuses
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -126,7 +129,11 @@ class Registry(ReleaseRecords):
         initial_digest: str,
         base_release: int | None = None,
     ) -> Campaign:
-        """Record a new campaign; its id sorts by time."""
+        """Record a new campaign; its id sorts by time.
+
+        The protocol that its settings hold is locked into the audit log in the same transaction:
+        a campaign without its line would be held to limits that nobody can prove.
+        """
         now = utc_now()
         row = CampaignRow(
             id=f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}",
@@ -138,8 +145,15 @@ class Registry(ReleaseRecords):
             initial_digest=initial_digest,
             created_at=now,
         )
+        lines: tuple[AuditLine, ...] = ()
         with self._sessions.writing() as session:
             session.add(row)
+            session.flush()
+            if settings.protocol is not None:
+                locked = protocol_locked(row.id, settings.protocol)
+                lines = self.audit.append_in(session.connection(), locked)
+        if lines:
+            self.audit.remember(lines[-1])
         return rows.campaign(row)
 
     def campaign(self, identifier: str) -> Campaign:
@@ -265,9 +279,17 @@ class Registry(ReleaseRecords):
                     found.update_distance = deviations[found.site].distance
 
     def record_forecasts(self, campaign: str, forecasts: Sequence[SiteForecast]) -> None:
-        """Record what the sites said that a campaign would cost them."""
+        """Record what the sites said that a campaign would cost them.
+
+        What they told of themselves goes to the triggers, where the campaign only asks: what
+        they tell at the beginning of one that trains is trained on by it.
+        """
         with self._sessions.writing() as session:
             self.fence.check(session, campaign)
+            asked = rows.campaign(campaign_row(session, campaign))
+            if asked.settings.only_preflight:
+                told = [one.forecast for one in forecasts if one.forecast is not None]
+                keep_statuses(session, asked.task, told, now=utc_now())
             for told in forecasts:
                 detail = told.forecast
                 session.merge(

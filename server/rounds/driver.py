@@ -39,7 +39,8 @@ def driving(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise RoundFailed(
             f"Another ServerApp drives campaign {folder.name}.",
-            meaning="This one leaves it alone.",
+            meaning="This one leaves it alone and ends; the campaign goes on.",
+            action=f"`wardround coordinator campaign show {folder.name}` says how it stands.",
             code="campaign-driven",
         ) from error
     try:

@@ -1,11 +1,17 @@
+import inspect
+import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from flwr.app import Context, Message, RecordDict
+from flwr.supercore.logger import FLOWER_LOGGER, log
+from flwr.superlink.runtime import run_serverapp
 
 from common.errors import ConfigurationError, NotFound, RoundFailed
 from server import app
+from server.rounds.driver import campaign_folder, driving
 from tests.fakes import FakeSite
 from tests.server.campaigns import Coordinator
 
@@ -103,3 +109,37 @@ def test_progress_can_be_followed_in_the_registry(tmp_path: Path) -> None:
     made.run(campaign)
     assert ("running", 1, 1) in seen, "the first site's answer shows while the second works"
     assert ("running", 2, 3) in seen
+
+
+def test_a_late_second_serverapp_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flower prints a traceback of what a ServerApp raises, unless it is told otherwise."""
+    made = coordinator(tmp_path)
+    campaign = made.create(rounds=1)
+    monkeypatch.setenv(app.FOLDER_VARIABLE, str(made.settings.folder))
+    monkeypatch.setattr("server.rounds.driver.PATIENCE_SECONDS", 0.05)
+    printed: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: printed.append(handler.format(record))  # type: ignore[method-assign]
+    monkeypatch.setattr(FLOWER_LOGGER, "handlers", [handler])
+    with driving(campaign_folder(made.settings, campaign.id)):
+        try:
+            start(made, context(campaign=campaign.id))
+        except Exception as error:  # as `flwr.superlink.runtime.run_serverapp` does
+            log(logging.ERROR, "%s raised an exception", "ServerApp", exc_info=error)
+    (line,) = printed
+    assert line.startswith("campaign-driven: Another ServerApp drives campaign")
+    assert "\n" not in line
+    assert made.registry.campaign(campaign.id).state == "created", "the first one's business"
+    log(logging.ERROR, "%s raised an exception", "ServerApp", exc_info=ValueError("a bug"))
+    assert "ValueError: a bug" in printed[-1], "what nobody expected is told in full"
+    log(logging.INFO, "a line")
+    assert printed[-1] == "a line"
+
+
+def test_flower_still_logs_a_failed_serverapp_as_this_expects() -> None:
+    source = inspect.getsource(run_serverapp)
+    assert re.search(r"log\(ERROR, .*exc_info=ex\)", source)
+    assert "exit_code = ExitCode.SERVERAPP_EXCEPTION" in source
+    assert FLOWER_LOGGER.name == app.FLOWER_LOGGER

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from common.audit import AuditLog
 from common.audit_entries import ProtocolLocked
 from common.database import migrate, open_database
 from common.errors import ConfigurationError
 from common.recipe import ReleaseGateSpec
-from server.audit import note_protocol
 from server.candidates import record_candidate
 from server.protocol import GateProtocol, default_protocol, load_protocol, locked_digest
 from server.registry.records import Campaign, CampaignSettings
@@ -87,9 +87,7 @@ def begun(registry: Registry, **limits: object) -> Campaign:
         update={"limits": ReleaseGateSpec.model_validate(limits)}
     )
     settings = SETTINGS.model_copy(update={"protocol": protocol})
-    found = registry.add_campaign(recipe, settings, initial_digest=DIGEST)
-    note_protocol(registry.audit, found)
-    return found
+    return registry.add_campaign(recipe, settings, initial_digest=DIGEST)
 
 
 def judged(registry: Registry, campaign: Campaign) -> tuple[str, ...]:
@@ -116,6 +114,34 @@ def test_limits_that_were_changed_after_the_start_are_refused(registry: Registry
     assert changed.settings.protocol is not None
     assert changed.settings.protocol.limits.macro_auroc_floor == 0.5
     assert judged(registry, changed) == ("protocol-locked",)
+
+
+@pytest.mark.parametrize("where", ["append_in", "remember"])
+def test_killed_in_between_a_campaign_has_its_protocol_or_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'registry.db'}")
+    migrate(engine, MIGRATIONS)
+    registry = Registry(engine, anchor=tmp_path / "head.json")
+    first = begun(registry)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, where, killed)
+        with pytest.raises(KeyboardInterrupt):
+            begun(registry, macro_auroc_floor=0.9)
+    registry.close()
+    again = Registry(open_database(f"sqlite:///{tmp_path / 'registry.db'}"))
+    found = [c for c in again.campaigns() if c.id != first.id]
+    assert len(found) == (where == "remember")
+    for campaign in found:
+        assert campaign.settings.protocol is not None
+        assert locked_digest(again.audit, campaign.id) == campaign.settings.protocol.digest
+    after = begun(again)
+    assert locked_digest(again.audit, after.id) is not None
+    again.close()
 
 
 def test_a_second_line_in_the_audit_log_changes_nothing(registry: Registry) -> None:
