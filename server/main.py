@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -29,6 +30,9 @@ from server.registry.registry import Registry
 from server.reports.making import report_task
 from server.settings import CoordinatorSettings
 from server.triggers.creation import trigger_task
+
+if TYPE_CHECKING:
+    from server.accounts.provider import IdentityProvider
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +61,22 @@ def compose(settings: CoordinatorSettings) -> CoordinatorServices:
         publisher, registry, settings.models, timestamp_seconds=settings.timestamp_seconds
     )
     tasks = (*tasks, report_task(settings, registry), trigger_task(settings))
-    return CoordinatorServices(settings, publisher, registry, tasks)
+    return CoordinatorServices(settings, publisher, registry, tasks, provider=_provider(settings))
+
+
+def _provider(settings: CoordinatorSettings) -> IdentityProvider | None:
+    if settings.provider is None:
+        return None
+    try:
+        from server.accounts.provider import IdentityProvider
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "coordinator.toml has a table [provider], but OpenID Connect is not installed.",
+            meaning="Nobody could sign in through the identity provider.",
+            action="Install it with `pip install 'wardround[oidc]'`, or remove the table.",
+            code="oidc-missing",
+        ) from error
+    return IdentityProvider(settings.provider, folder=settings.folder)
 
 
 def check_keys(settings: CoordinatorSettings) -> None:

@@ -16,13 +16,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from common.database import sqlite_url
 from common.folder_settings import FolderSettings
 from common.logs import LogFormat
 from common.plan import Identifier
+from server.accounts.provider_settings import ProviderSettings
 
 
 class CoordinatorSettings(FolderSettings):
@@ -34,7 +35,8 @@ class CoordinatorSettings(FolderSettings):
     third of it. ``canary_sites`` take a release first, before a person rolls it out to all.
     ``host_names`` are the names by which browsers may call the page, loopback and ``host`` apart.
     A session ends after ``session_idle_seconds`` without a request, and after
-    ``session_seconds`` in any case.
+    ``session_seconds`` in any case. ``provider`` lets people sign in at an identity provider;
+    with one, ``local_accounts`` may be off: then no password opens the page.
     """
 
     model_config = SettingsConfigDict(env_prefix="WARDROUND_COORDINATOR_")
@@ -53,6 +55,16 @@ class CoordinatorSettings(FolderSettings):
     host_names: tuple[str, ...] = ()
     session_idle_seconds: Annotated[int, Field(ge=60)] = 1800
     session_seconds: Annotated[int, Field(ge=60)] = 43_200
+    provider: ProviderSettings | None = None
+    local_accounts: bool = True
+
+    @model_validator(mode="after")
+    def _somebody_can_sign_in(self) -> CoordinatorSettings:
+        if not self.local_accounts and self.provider is None:
+            raise ValueError(
+                "local_accounts = false needs a table [provider]: nobody could sign in"
+            )
+        return self
 
     @property
     def keys(self) -> Path:

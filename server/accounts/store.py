@@ -20,13 +20,14 @@ from sqlalchemy.orm import Session
 from common.audit import AuditLog
 from common.audit_entries import AccountChanged
 from common.errors import InputRefused, NotFound
+from server.accounts import provider_accounts
 from server.accounts.passwords import hashed, matches
-from server.accounts.records import ROLES, Account, Role, SessionKind
+from server.accounts.records import ROLES, Account, Identity, Role, SessionKind, SignInRefused
 from server.registry.sessions import Sessions, utc_now
 from server.registry.tables import AccountRow, SessionRow
 
 NAME = re.compile(r"[a-z][a-z0-9._-]{1,62}")
-RESERVED = frozenset({"policy", "gate", "console"})
+RESERVED = frozenset({"policy", "gate", "console", "provider"})
 SEEN_EVERY = timedelta(seconds=30)
 LONGEST_TOKEN = timedelta(days=366)
 
@@ -71,7 +72,7 @@ class Accounts:
     def set_password(self, name: str, password: str, *, by: str) -> None:
         """Change a password, and end all sessions and tokens; raises as `add`, or `NotFound`."""
         with self._sessions.writing() as session:
-            row = _row(session, name)
+            row = _own_row(session, name)
             row.password = hashed(password, name=name)
             row.changed_at = self._clock()
             _end_all(session, name)
@@ -81,7 +82,7 @@ class Accounts:
         """Change a role; it holds from the next request on."""
         _check_role(role)
         with self._sessions.writing() as session:
-            row = _row(session, name)
+            row = _own_row(session, name)
             row.role, row.changed_at = role, self._clock()
         self._note(name, "role", by)
 
@@ -106,6 +107,33 @@ class Accounts:
         right = matches(None if row is None else row.password, password)
         return _account(row) if right and row is not None and row.disabled_at is None else None
 
+    def admit(self, identity: Identity, role: Role | None) -> Account:
+        """Return the account of somebody whom the identity provider vouches for, made if new.
+
+        The role is the provider's word of this moment; without one, sessions end, too.
+
+        Raises
+        ------
+        SignInRefused
+            With code ``provider-role`` or ``account-disabled``.
+        """
+        with self._sessions.writing() as session:
+            row = provider_accounts.find(session, identity)
+            if row is not None and role is None:
+                _end_all(session, row.name)
+            if role is not None and (row is None or row.role != role):
+                change: Change = "added" if row is None else "role"
+                now = self._clock()
+                row = row or provider_accounts.make(session, identity, role, now=now)
+                row.role, row.changed_at = role, now
+            else:
+                change = "signed-in"
+        _check_admitted(row, role)
+        assert row is not None
+        if change != "signed-in":
+            self._note(row.name, change, "provider")
+        return _account(row)
+
     def open_session(self, account: str, *, life: timedelta) -> str:
         """Return the secret of a new browser session."""
         secret = self._open(account, "browser", life)
@@ -122,6 +150,8 @@ class Accounts:
         """
         if not timedelta(0) < life <= LONGEST_TOKEN:
             raise InputRefused("A token lives for at most a year.", code="token-life")
+        with self._sessions.reading() as session:
+            _own_row(session, account)
         secret = self._open(account, "token", life)
         self._note(account, "token", by)
         return secret
@@ -202,6 +232,33 @@ def _row(session: Session, name: str) -> AccountRow:
     return row
 
 
+def _own_row(session: Session, name: str) -> AccountRow:
+    row = _row(session, name)
+    if row.issuer is not None:
+        raise InputRefused(
+            f"The account {name} belongs to the identity provider.",
+            meaning="Its role comes from there at each sign-in, and it has no password or token.",
+            action="Change it at the provider; disable shuts it out here at once.",
+            code="account-of-provider",
+        )
+    return row
+
+
+def _check_admitted(row: AccountRow | None, role: Role | None) -> None:
+    if role is None:
+        raise SignInRefused(
+            "The identity provider gives you no role here.",
+            action="Ask whoever looks after it to put you into one of the groups for this page.",
+            code="provider-role",
+        )
+    if row is not None and row.disabled_at is not None:
+        raise SignInRefused(
+            "Your account is disabled here.",
+            action="Ask the coordinator's administrator.",
+            code="account-disabled",
+        )
+
+
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name) or name in RESERVED or name.startswith("console-"):
         raise InputRefused(
@@ -224,6 +281,7 @@ def _account(row: AccountRow) -> Account:
         changed_at=_utc(row.changed_at),
         disabled_at=None if row.disabled_at is None else _utc(row.disabled_at),
         has_password=row.password is not None,
+        issuer=row.issuer,
     )
 
 

@@ -12,7 +12,8 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.responses import Response
 
 from common.errors import Busy, InputRefused, NotFound, RoundFailed, StoreError, WardroundError
-from server.api import campaigns, decisions, health, pages, releases, sign_in
+from server.accounts.records import SignInRefused
+from server.api import campaigns, decisions, health, pages, provider_sign_in, releases, sign_in
 from server.api.authentication import NotAllowed, NotSignedIn, Viewer
 from server.api.drawing import draw_error, page_files
 from server.api.live import Pulse, live_router
@@ -25,6 +26,7 @@ STATUS: tuple[tuple[type[WardroundError], int], ...] = (
     (InputRefused, 400),
     (NotSignedIn, 401),
     (NotAllowed, 403),
+    (SignInRefused, 403),
     (RoundFailed, 409),
     (Busy, 429),
     (StoreError, 503),
@@ -64,7 +66,13 @@ def create_app(services: CoordinatorServices) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _answer_malformed)
     for router in (
         *(releases.router, health.router, campaigns.router, metrics_router(metrics)),
-        *(sign_in.router, pages.router, live_router(Pulse(services)), decisions.router),
+        *(
+            sign_in.router,
+            provider_sign_in.router,
+            pages.router,
+            live_router(Pulse(services)),
+            decisions.router,
+        ),
     ):
         app.include_router(router)
     app.mount("/static", page_files, name="static")

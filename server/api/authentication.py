@@ -24,6 +24,7 @@ from server.api.services import CoordinatorServices, Services
 
 SESSION_COOKIE = "__Host-wardround-session"
 SIGN_IN_COOKIE = "__Host-wardround-sign-in"
+PROVIDER_COOKIE = "__Host-wardround-provider"
 LIVE_HEADER = "wardround-live"
 LIVE_PATH = "/page/live"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -127,7 +128,17 @@ def _session(request: Request, services: CoordinatorServices) -> Visitor | None:
     account = services.registry.accounts.session(
         secret, kind="browser", idle=idle, touch=not by_itself
     )
-    return None if account is None else Visitor(account, form_token(secret))
+    if account is None or not _may_sign_in(account, services):
+        return None
+    return Visitor(account, form_token(secret))
+
+
+def _may_sign_in(account: Account, services: CoordinatorServices) -> bool:
+    """Tell whether accounts of this kind still sign in: the settings may have changed."""
+    provider = services.settings.provider
+    if account.issuer is None:
+        return services.settings.local_accounts
+    return provider is not None and account.issuer == provider.issuer
 
 
 def _token(request: Request, services: CoordinatorServices) -> Visitor | None:

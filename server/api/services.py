@@ -6,16 +6,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Request
 
+from server.accounts.pending import PendingSignIns
 from server.accounts.throttle import Throttle
 from server.presence import Presence
 from server.publishing.publisher import ReleasePublisher
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 from server.supervision import SupervisedTask
+
+if TYPE_CHECKING:
+    from server.accounts.provider import IdentityProvider
 
 
 def _now() -> datetime:
@@ -24,7 +28,10 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class CoordinatorServices:
-    """The coordinator's parts. ``ending`` is set when the service is about to stop."""
+    """The coordinator's parts. ``ending`` is set when the service is about to stop.
+
+    ``provider`` is where people sign in who have no account of this page, if anywhere.
+    """
 
     settings: CoordinatorSettings
     publisher: ReleasePublisher
@@ -33,6 +40,8 @@ class CoordinatorServices:
     clock: Callable[[], datetime] = _now
     throttle: Throttle = field(default_factory=Throttle)
     presence: Presence = field(default_factory=Presence)
+    provider: IdentityProvider | None = None
+    pending: PendingSignIns = field(default_factory=PendingSignIns)
     ending: threading.Event = field(default_factory=threading.Event)
 
 

@@ -26,7 +26,7 @@ from server.api.authentication import (
     form_token,
 )
 from server.api.drawing import draw
-from server.api.services import Services
+from server.api.services import CoordinatorServices, Services
 
 router = APIRouter(include_in_schema=False)
 logger = logging.getLogger(__name__)
@@ -40,8 +40,7 @@ Target = Annotated[str, Form(alias="next", max_length=300)]
 def form(request: Request, services: Services) -> Response:
     """Show the form."""
     check_request(request, services)
-    secret = request.cookies.get(SIGN_IN_COOKIE) or secrets.token_urlsafe(32)
-    return _form(request, services, secret, _safe(request.query_params.get("next", "")))
+    return show_form(request, services, safe_target(request.query_params.get("next", "")))
 
 
 @router.post("/sign-in")
@@ -55,28 +54,30 @@ def sign_in(
 ) -> Response:
     """Open a session, or say that the name or the password is wrong, and not which."""
     check_request(request, services)
+    if not services.settings.local_accounts:
+        raise NotAllowed("Accounts of this page are switched off.", code="local-accounts-off")
     secret = request.cookies.get(SIGN_IN_COOKIE, "")
     if not secret or not hmac.compare_digest(form_token(secret).encode(), token.encode()):
         raise NotAllowed(
             "This form is too old.", action="Load the page and sign in again.", code="form-token"
         )
-    where, address = _safe(target), address_of(request)
+    where, address = safe_target(target), address_of(request)
     try:
         services.throttle.attempt(name, address)
     except Busy as error:
-        return _form(request, services, secret, where, trouble=error.line(), status=429)
+        return show_form(request, services, where, trouble=error.line(), status=429)
     account = services.registry.accounts.verify(name, password)
     if account is None:
         logger.warning("sign-in-refused address=%s", address)
         trouble = "The name or the password is wrong."
-        return _form(request, services, secret, where, trouble=trouble, status=401)
+        return show_form(request, services, where, trouble=trouble, status=401)
     services.throttle.succeeded(name, address)
-    _close(request, services)
+    close_session(request, services)
     life = timedelta(seconds=services.settings.session_seconds)
     opened = services.registry.accounts.open_session(account.name, life=life)
     response = RedirectResponse(where, 303)
     response.delete_cookie(SIGN_IN_COOKIE, secure=True, httponly=True, samesite="strict")
-    _set(response, SESSION_COOKIE, opened)
+    set_cookie(response, SESSION_COOKIE, opened)
     return response
 
 
@@ -84,49 +85,58 @@ def sign_in(
 def sign_out(request: Request, services: Services, visitor: Viewer, token: FormToken) -> Response:
     """End the session."""
     check_form(visitor, token)
-    _close(request, services)
-    response = RedirectResponse("/sign-in", 303)
+    close_session(request, services)
+    response: Response = RedirectResponse("/sign-in", 303)
+    if visitor.account.issuer is not None and services.provider is not None:
+        context = {"address": services.provider.sign_out_address()}
+        response = draw(request, "signed-out.html", None, context)
     response.delete_cookie(SESSION_COOKIE, secure=True, httponly=True, samesite="strict")
     return response
 
 
 def sign_in_address(request: Request) -> str:
     """Return where somebody without a session is sent, to come back to this page."""
-    target = _safe(request.url.path if request.method == "GET" else "")
+    target = safe_target(request.url.path if request.method == "GET" else "")
     return f"/sign-in?next={quote(target, safe='')}"
 
 
-def _form(
+def show_form(
     request: Request,
-    services: Services,
-    secret: str,
+    services: CoordinatorServices,
     target: str,
     *,
     trouble: str = "",
     status: int = 200,
 ) -> Response:
+    """Return the form, with what went wrong; it leads on to ``target``, which was checked."""
+    secret = request.cookies.get(SIGN_IN_COOKIE) or secrets.token_urlsafe(32)
+    settings = services.settings
     context = {
         "token": form_token(secret),
         "next": target,
         "trouble": trouble,
-        "nobody": not services.registry.accounts.all(),
+        "nobody": settings.provider is None and not services.registry.accounts.all(),
+        "local": settings.local_accounts,
+        "provider": settings.provider,
     }
     response = draw(request, "sign-in.html", None, context, status=status)
-    _set(response, SIGN_IN_COOKIE, secret)
+    set_cookie(response, SIGN_IN_COOKIE, secret)
     return response
 
 
-def _close(request: Request, services: Services) -> None:
+def close_session(request: Request, services: CoordinatorServices) -> None:
+    """End the session that a browser had before."""
     old = request.cookies.get(SESSION_COOKIE)
     if old:
         services.registry.accounts.close_session(old)
 
 
-def _set(response: Response, name: str, value: str) -> None:
+def set_cookie(response: Response, name: str, value: str) -> None:
+    """Keep a secret in the browser, out of reach of scripts and of other web sites."""
     response.set_cookie(name, value, path="/", secure=True, httponly=True, samesite="strict")
 
 
-def _safe(target: str) -> str:
+def safe_target(target: str) -> str:
     """Return a page of ours to go on to; never another web site's."""
     plain = target.startswith("/page/") and "//" not in target and "\\" not in target
     return target if plain and target.isprintable() else "/page/sites"

@@ -197,10 +197,16 @@ class ReleaseRow(Base):
 
 
 class AccountRow(Base):
-    """A person's account, or a script's. ``password`` is an Argon2id hash, NULL without one."""
+    """A person's account, or a script's. ``password`` is an Argon2id hash, NULL without one.
+
+    ``issuer`` and ``subject`` say who it is at an identity provider; NULL for the page's own.
+    """
 
     __tablename__ = "accounts"
-    __table_args__ = (CheckConstraint("role IN ('viewer', 'operator', 'approver')", name="role"),)
+    __table_args__ = (
+        CheckConstraint("role IN ('viewer', 'operator', 'approver')", name="role"),
+        UniqueConstraint("issuer", "subject"),
+    )
 
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
     role: Mapped[str] = mapped_column(String(8))
@@ -208,6 +214,8 @@ class AccountRow(Base):
     created_at: Mapped[datetime] = mapped_column(Moment)
     changed_at: Mapped[datetime] = mapped_column(Moment)
     disabled_at: Mapped[datetime | None] = mapped_column(Moment)
+    issuer: Mapped[str | None] = mapped_column(String(255))
+    subject: Mapped[str | None] = mapped_column(String(255))
 
 
 class SessionRow(Base):
