@@ -164,7 +164,8 @@ class UpdateSpool:
             If the disk failed.
         """
         place = self._order()[index]
-        return self._block([place], slice(0, self._size))[0].astype(np.float32)
+        whole = self._block([place], slice(0, self._size))[0]
+        return np.asarray(whole, dtype=np.float32)
 
     def flat(self, tensors: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
         """Return tensors of the spool's names and shapes as a row, shape (size,)."""
