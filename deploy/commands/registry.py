@@ -15,7 +15,6 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from common.refusals import SITE_REFUSALS
 from deploy.console import emit
 
 if TYPE_CHECKING:
@@ -173,8 +172,10 @@ def _draw_campaign(document: CampaignDocument, console: Console) -> None:
 
 def _explain(codes: set[str], console: Console) -> None:
     """Say in words what the sites' codes mean, each once."""
-    for code in sorted(codes & SITE_REFUSALS.keys()):
-        console.print(f"{code}: {SITE_REFUSALS[code]}", highlight=False)
+    from server.outcome_reasons import OUTCOME_REASONS
+
+    for code in sorted(codes & OUTCOME_REASONS.keys()):
+        console.print(f"{code}: {OUTCOME_REASONS[code]}", highlight=False)
 
 
 def _aggregation(spec: AggregationSpec) -> str:

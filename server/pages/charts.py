@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from server.outcome_reasons import OUTCOME_REASONS
 from server.registry.records import Contribution, Round
+from server.rounds.staleness import model_versions, staleness_of
 
 WIDTH, HEIGHT = 640, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 12, 30
@@ -143,7 +145,10 @@ def timeline(
 ) -> Timeline | None:
     """Lay out what every site did in every round: its last attempt; None before the first."""
     shown = list(rounds)[-MOST_COLUMNS:]
-    by_cell = {(c.site, c.round): c for c in contributions}  # in order, so the last attempt stays
+    cells: dict[tuple[str, int], list[Contribution]] = {}
+    for contribution in contributions:
+        cells.setdefault((contribution.site, contribution.round), []).append(contribution)
+    versions = model_versions(rounds)
     names = sorted({*sites, *(c.site for c in contributions)})
     if not shown or not names:
         return None
@@ -154,8 +159,8 @@ def timeline(
             site=name,
             y=index * step,
             cells=tuple(
-                _cell(by_cell.get((name, found.number)), name, found, columns[found.number])
-                for found in shown
+                _cell(cells.get((name, found.number), ()), found, versions, site=name, x=x)
+                for found, x in zip(shown, columns.values(), strict=True)
             ),
         )
         for index, name in enumerate(names)
@@ -168,16 +173,28 @@ def timeline(
     )
 
 
-def _cell(found: Contribution | None, site: str, of: Round, x: int) -> Cell:
+def _cell(
+    told: Sequence[Contribution], of: Round, versions: Mapping[str, int], *, site: str, x: int
+) -> Cell:
     what = f"{site}, round {of.number} ({of.purpose})"
-    if found is None:
+    if not told:
         waiting = of.state == "running"
-        told = "waiting for its answer" if waiting else "was not asked"
-        return Cell(x, "waiting" if waiting else "none", "…" if waiting else "", f"{what}: {told}")
+        words = "waiting for its answer" if waiting else "was not asked"
+        return Cell(x, "waiting" if waiting else "none", "…" if waiting else "", f"{what}: {words}")
+    accepted = [c for c in told if c.outcome == "accepted"]
+    found = accepted[-1] if accepted else told[-1]
     why = f" ({found.code})" if found.code else ""
-    tries = f", attempt {found.attempt}" if found.attempt > 1 else ""
+    tries = f", attempt {found.attempt}" if found.attempt > 1 and not accepted[1:] else ""
     title = f"{what}: {found.outcome}{why} after {found.seconds:.1f} s{tries}"
-    return Cell(x, found.outcome, MARKS[found.outcome], title)
+    ages = [staleness_of(c, versions) or 0 for c in accepted] if of.purpose == "train" else []
+    if len(accepted) > 1:
+        title += f", {len(accepted)} updates"
+    if any(ages):
+        title += f", from models {' and '.join(map(str, ages))} steps old"
+    if found.code in OUTCOME_REASONS:
+        title += f". {OUTCOME_REASONS[found.code]}"
+    mark = str(len(accepted)) if len(accepted) > 1 else MARKS[found.outcome]
+    return Cell(x, found.outcome, mark, title)
 
 
 def _bounds(values: Sequence[float], low: float | None) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from datetime import datetime
 from common.audit_lines import AuditLine
 from common.errors import NotFound
 from server.api.services import CoordinatorServices
+from server.outcome_reasons import OUTCOME_REASONS
 from server.pages import charts
 from server.pages.certificates import CertificateEnd, certificate_ends
 from server.presence import Seen
@@ -53,6 +54,8 @@ class CampaignView:
     epsilon: charts.LineChart | None
     spent: Mapping[str, Contribution]
     candidates: tuple[Candidate, ...]
+    reasons: Mapping[str, str]
+    """What the codes among the contributions mean."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,9 @@ def campaign_view(services: CoordinatorServices, identifier: str) -> CampaignVie
         epsilon=charts.line_chart(_epsilon(contributions), low=0.0),
         spent=spent,
         candidates=registry.candidates(campaign=identifier),
+        reasons={
+            c.code: OUTCOME_REASONS[c.code] for c in contributions if c.code in OUTCOME_REASONS
+        },
     )
 
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from common.records import Receipt
-from common.refusals import SITE_REFUSALS
 from common.release import GateCheck
+from server.outcome_reasons import OUTCOME_REASONS
 from server.registry.records import Round
 from server.reports.checklists import CHECKLISTS, answer
 from server.reports.content import ReleaseReport, SitePart
 from server.reports.document import LineChart, Paragraph, Part, Section, Series, Table
 from server.reports.words import count_or_figure, figure, moment, short
-
-OWN_REASONS = {
-    "deadline": "It had not answered when its time was up.",
-    "late": "It had not answered when its time was up.",
-    "absent": "It was not connected.",
-}
-"""Codes of the coordinator's own, for a site that said nothing."""
 
 
 def privacy(report: ReleaseReport) -> Section:
@@ -137,7 +130,7 @@ def _over(rounds: list[Round], name: str) -> tuple[tuple[float, float], ...]:
 
 def _left_out(report: ReleaseReport) -> list[Part]:
     rows = tuple(
-        (part.site, code, str(times), SITE_REFUSALS.get(code) or OWN_REASONS.get(code, ""))
+        (part.site, code, str(times), OUTCOME_REASONS.get(code, ""))
         for part in report.sites
         for code, times in part.left_out
     )

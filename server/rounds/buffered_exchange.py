@@ -12,6 +12,7 @@ import logging
 
 from flwr.app import Message
 
+from server.outcome_reasons import TRAINING_LOST
 from server.rounds.buffered_requests import BufferedRequests, OpenTurn
 from server.rounds.buffered_step import BufferedStep, record
 from server.rounds.clock import Backoff
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 """Between two looks at who is connected."""
 
-SPENT = ("plan-replayed", "plan-out-of-order")
+SPENT = (TRAINING_LOST, "plan-out-of-order")
 """Refusals that say: this turn was trained already, and its answer is lost. The next one is due."""
 
 

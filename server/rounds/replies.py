@@ -15,6 +15,7 @@ from common.evaluation import SiteEvaluation
 from common.records import Receipt, SiteReply
 from common.wire import Content, content_of, records_to_reply
 from server.audit import note_refused, note_taken
+from server.outcome_reasons import TRAINING_LOST
 from server.registry.records import Contribution, Outcome
 from server.rounds.link import Link
 from server.rounds.sent_requests import SentRequest
@@ -120,4 +121,8 @@ def _refusal(request: SentRequest, reply: SiteReply, code: str) -> Answer:
     evaluation, classes = reply.evaluation, request.expected.plan.recipe.classes
     same = evaluation is not None and evaluation.classes == classes
     told = evaluation if same and reply.site == request.site else None
+    # Each request has a nonce of its own, so this is about the round: its training was reserved,
+    # and there is no reply to repeat.
+    if code == "plan-replayed" and request.expected.plan.purpose == "train":
+        code = TRAINING_LOST
     return Answer("refused", code, evaluation=told)
