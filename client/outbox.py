@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import get_args
 
@@ -202,6 +203,7 @@ class Outbox:
             elapsed=time.monotonic() - request.begun,
             trainable=_trainable(plan, request.shapes or {}) if plan.purpose == "train" else {},
             left_before=self._left_before(lines, plan) if plan.purpose == "train" else None,
+            preflights=self._preflights(request.at) if plan.purpose == "preflight" else 0,
         )
         check_reply(reply, grounds)
         return reply_to_records(reply)
@@ -223,8 +225,20 @@ class Outbox:
                 return None
             return Memory(row.campaign, row.round, row.purpose, row.scores)
 
+    def _preflights(self, at: float) -> int:
+        since = datetime.fromtimestamp(at, UTC) - timedelta(hours=24)
+        query = select(PlanRow.nonce).where(
+            PlanRow.purpose == "preflight", PlanRow.accepted_at >= since
+        )
+        with Session(self._ledger.engine) as session:
+            return len(session.scalars(query).all())
+
     def _write_down(self, reply: SiteReply, records: RecordDict, request: Opened) -> None:
-        contents = tuple(c for c in get_args(Content) if getattr(reply, c, None) is not None)
+        contents: tuple[Content, ...] = tuple(
+            c for c in get_args(Content) if getattr(reply, c, None) is not None
+        )
+        if reply.forecast is not None and reply.forecast.status is not None:
+            contents += ("status",)
         left = self._left(contents, records)
         plan, receipt = request.signed_plan, reply.receipt
         if plan is not None:

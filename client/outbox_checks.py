@@ -16,6 +16,8 @@ but the policy and the ledger's lines: a mistake there must not become a leak.
    scoring, of the recipe's classes, no cell but 0 below the policy's minimum, nor the rest of a
    class outside its subgroups; of other statistics only those that the policy lists.
 6. A forecast answers a preflight, and never tells less than has been spent already.
+7. With it leaves of a site's status what the policy lists, in bands, and not below its smallest
+   cell, so often a day as it says.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from common.compression import decode
 from common.errors import PrivacyRefused, UpdateRefused
 from common.evaluation import Counts, SiteEvaluation
 from common.plan import RoundPlan
-from common.records import Forecast, Receipt, SiteReply
+from common.records import NEW_CASE_BANDS, Forecast, Receipt, SiteReply, SiteStatus
 from common.refusals import SITE_REFUSALS
 from common.update import ModelUpdate, UpdateBinding
 
@@ -58,7 +60,8 @@ class Grounds:
 
     ``lines`` are the ledger's now, ``lines_before`` as the request came, ``elapsed`` seconds ago;
     ``trainable`` are the shapes of the tensors that the plan lets move; ``left_before`` is the
-    digest of the update that left in answer to the request that the round was trained for.
+    digest of the update that left in answer to the request that the round was trained for;
+    ``preflights`` were accepted in the last 24 hours, this one included.
     """
 
     site: str
@@ -70,6 +73,7 @@ class Grounds:
     trainable: Shapes
     elapsed: float
     left_before: str | None = None
+    preflights: int = 0
 
 
 def check_refusal(reply: SiteReply) -> None:
@@ -80,7 +84,7 @@ def check_refusal(reply: SiteReply) -> None:
 
 
 def check_reply(reply: SiteReply, grounds: Grounds) -> None:
-    """Hold a reply that is no refusal against rules 2 to 6.
+    """Hold a reply that is no refusal against rules 2 to 7.
 
     Raises
     ------
@@ -258,6 +262,18 @@ def _check_forecast(forecast: Forecast, grounds: Grounds) -> None:
     before = epsilon(spends(grounds.lines_before), policy.delta) if private else 0.0
     told = forecast.epsilon_life
     _hold(told is None or _covers(told, before), "forecast-epsilon")
+    if forecast.status is not None:
+        _check_status(forecast.status, grounds)
+
+
+def _check_status(status: SiteStatus, grounds: Grounds) -> None:
+    policy, told = grounds.policy, status.new_cases
+    _hold(0 < grounds.preflights <= policy.status_per_day, "status-too-often")
+    _hold(told is None or "new-cases" in policy.release_status, "status-unlisted")
+    _hold(status.drift is None or "drift" in policy.release_status, "status-unlisted")
+    banded = told in NEW_CASE_BANDS and (told == 0 or told >= policy.minimum_cell)
+    _hold(told is None or banded, "status-band")
+    _hold((told, status.drift) != (None, None), "status-empty")
 
 
 def withheld(rule: str) -> PrivacyRefused:

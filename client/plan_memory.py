@@ -116,6 +116,12 @@ class PlanMemory:
             )
         return Accepted(scores)
 
+    def preflights(self, *, now: float) -> int:
+        """Return how many preflights were accepted in the 24 hours before ``now``."""
+        since = datetime.fromtimestamp(now, UTC) - DAY
+        with self._transactions.reading() as session:
+            return _count(session, PlanRow.purpose == "preflight", since)
+
     def training_rounds(self, task: str) -> list[TrainingRound]:
         """Return the training rounds of a task, oldest first."""
         query = (

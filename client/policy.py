@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -63,6 +63,11 @@ class SitePolicy(BaseModel):
         What may leave beside the counts by class: ``decision`` (scores of the positive classes,
         for the operating threshold), ``calibration`` (confidence of right and of wrong answers),
         ``subgroups`` (the counts by age band and by sex).
+    release_status : tuple of str
+        What is told with the answer to a preflight, for the coordinator's triggers: ``new-cases``
+        (a band of newly confirmed patients), ``drift`` (none, some, much). Nothing by default.
+    status_per_day : int
+        How many preflights of 24 hours are told that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +89,8 @@ class SitePolicy(BaseModel):
     minimum_cell: Annotated[int, Field(ge=1)] = 10
     allowed_compression: tuple[Compression, ...] = COMPRESSIONS
     release_statistics: tuple[Statistic, ...] = ("decision", "calibration")
+    release_status: tuple[Literal["new-cases", "drift"], ...] = ()
+    status_per_day: Annotated[int, Field(ge=0)] = 4
 
     @classmethod
     def read(cls, path: Path) -> SitePolicy:

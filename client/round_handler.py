@@ -24,6 +24,7 @@ from client.round_task import RoundTask, prepare_task, round_receipt
 from client.settings import SiteSettings
 from client.site_recipes import own_recipe
 from client.site_records import SiteRecords
+from client.site_status import site_status
 from client.training import PrivateStep, Trained, train_plain, train_private
 from client.training.evaluation import count_holdout, predict
 from client.update_feedback import compress_update
@@ -103,6 +104,8 @@ class RoundHandler:
             records.audit.append(_accepted(plan, signed))
             if plan.purpose == "preflight":
                 forecast = forecast_plan(records.ledger, plan, policy, site=self._settings.name)
+                status = site_status(self._settings, plan, policy, records.plans, now=now)
+                forecast = forecast.model_copy(update={"status": status})
                 return SiteReply(site=self._settings.name, forecast=forecast)
             scores = accepted.scores and policy.release_evaluation
             again = kept_reply(self._settings, plan, scores=scores)

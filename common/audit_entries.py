@@ -16,7 +16,7 @@ Count = Annotated[int, Field(ge=0)]
 RoundNumber = Annotated[int, Field(ge=1)]
 Epsilon = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Content: TypeAlias = Literal[
-    "update", "receipt", "evaluation", "forecast", "refusal", "description"
+    "update", "receipt", "evaluation", "forecast", "refusal", "description", "status"
 ]
 
 
@@ -33,7 +33,7 @@ class Left(_Entry):
     """
 
     kind: Literal["left"] = "left"
-    contents: Annotated[tuple[Content, ...], Field(min_length=1, max_length=6)]
+    contents: Annotated[tuple[Content, ...], Field(min_length=1, max_length=7)]
     destination: Annotated[str, Field(pattern=r"^[^\s/]{1,255}:[0-9]{1,5}$")]
     bytes: Count
     sha256: Hex64
@@ -90,12 +90,16 @@ class ReleaseInstalled(_Entry):
 
 
 class PredictionMade(_Entry):
-    """At a site: one answer was given. Nothing about the image, the answer or the patient."""
+    """At a site: one answer was given. Nothing about the image, the answer or the patient.
+
+    ``head_digest`` is of the site's own head, left out where the plain release answered.
+    """
 
     kind: Literal["prediction"] = "prediction"
     request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     version: RoundNumber
     model_digest: Hex64
+    head_digest: Annotated[Hex64 | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class Unaudited(_Entry):

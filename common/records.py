@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from common.evaluation import SiteEvaluation
 from common.plan import Hex64, Identifier
@@ -45,12 +45,43 @@ class Receipt(BaseModel):
     evaluation_outside_guarantee: bool = True
 
 
+NEW_CASE_BANDS = (0, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+"""Floors of the bands in which new cases are told: never an exact number."""
+
+
+def band_floor(count: int, minimum: int) -> int:
+    """Return the floor of the band that a count is in; 0 below ``minimum``."""
+    return max(floor for floor in NEW_CASE_BANDS if floor == 0 or minimum <= floor <= count)
+
+
+class SiteStatus(BaseModel):
+    """What a site tells of itself for the triggers of retraining, where its policy lists it.
+
+    ``new_cases`` is the floor of the band of patients with a case that was confirmed since the
+    site last trained for the task. ``drift`` compares them with those before: 0 is none that
+    chance does not explain, 1 some, 2 much (``client.drift``). None is not told.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    new_cases: Annotated[int, Field(ge=0)] | None = None
+    drift: Annotated[int, Field(ge=0, le=2)] | None = None
+
+    @field_validator("new_cases")
+    @classmethod
+    def _a_band(cls, value: int | None) -> int | None:
+        if value is not None and value not in NEW_CASE_BANDS:
+            raise ValueError("not the floor of a band")
+        return value
+
+
 class Forecast(BaseModel):
     """What the rounds of a plan would cost a site, from its policy and ledger alone.
 
     ``affordable`` is False where the policy or the budget would refuse, and ``code`` says why.
     Epsilons are upper bounds (RDP) at ``delta`` after ``rounds`` rounds; None without privacy, or
-    where the site cannot afford them. Nothing in it depends on a case.
+    where the site cannot afford them. Nothing in it depends on a case but ``status``, which is
+    there only where the policy lists something of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +97,7 @@ class Forecast(BaseModel):
     epsilon_campaign: Finite | None = None
     epsilon_life: Finite | None = None
     delta: Finite | None = None
+    status: SiteStatus | None = None
 
 
 class Refusal(BaseModel):

@@ -91,7 +91,7 @@ def _shape(said: Floats, right: Floats, cases: Floats) -> Floats:
     return np.ones_like(gap)
 
 
-def _errors(held: NDArray[np.generic], said: Floats, hits: NDArray[np.generic]) -> Floats:
+def _errors(held: NDArray[np.number], said: Floats, hits: NDArray[np.number]) -> Floats:
     """Return the ECE of each row of bins."""
-    cases = np.asarray(held, dtype=np.float64)
-    return np.asarray(np.abs(cases * said - hits).sum(axis=1) / cases.sum(axis=1))
+    cases, right = held.astype(np.float64), hits.astype(np.float64)
+    return np.asarray(np.abs(cases * said - right).sum(axis=1) / cases.sum(axis=1))

@@ -288,8 +288,8 @@ class Registry(ReleaseRecords):
             self.fence.check(session, campaign)
             asked = rows.campaign(campaign_row(session, campaign))
             if asked.settings.only_preflight:
-                told = [one.forecast for one in forecasts if one.forecast is not None]
-                keep_statuses(session, asked.task, told, now=utc_now())
+                answers = [one.forecast for one in forecasts if one.forecast is not None]
+                keep_statuses(session, asked.recipe.name, answers, now=utc_now())
             for told in forecasts:
                 detail = told.forecast
                 session.merge(

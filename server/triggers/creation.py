@@ -18,6 +18,7 @@ from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 from server.supervision import SupervisedTask
 from server.triggers.evaluator import TriggerEvaluator
+from server.triggers.polling import StatusPolls
 from server.triggers.store import Trigger, TriggerStore
 
 LOOK_SECONDS = 60.0
@@ -43,8 +44,25 @@ def create_triggered(settings: CoordinatorSettings, registry: Registry, trigger:
     return campaign
 
 
-def create_in_child(settings: CoordinatorSettings, trigger: Trigger) -> str:
-    """Do the same in a child process.
+def create_poll(settings: CoordinatorSettings, registry: Registry, trigger: Trigger) -> str:
+    """Create a campaign that only asks the sites about a trigger's task, and let it go."""
+    from server.campaigns import create_campaign
+
+    campaign = create_campaign(
+        settings,
+        registry,
+        trigger.recipe,
+        rounds=trigger.plan.rounds,
+        epsilon=trigger.plan.epsilon,
+        only_preflight=True,
+    )
+    registry.moves.pause(campaign)
+    registry.moves.resume(campaign)
+    return campaign
+
+
+def create_in_child(settings: CoordinatorSettings, trigger: Trigger, *, asks: bool = False) -> str:
+    """Create a trigger's campaign, or with ``asks`` the one that only asks, in a child process.
 
     Raises
     ------
@@ -53,6 +71,7 @@ def create_in_child(settings: CoordinatorSettings, trigger: Trigger) -> str:
     """
     command = [sys.executable, "-m", "server.triggers.creation"]
     command += ["--folder", str(settings.folder), "--trigger", trigger.name]
+    command += ["--asks"] if asks else []
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=CREATION_SECONDS, check=False
@@ -78,9 +97,13 @@ def evaluator(settings: CoordinatorSettings) -> TriggerEvaluator:
 def trigger_task(settings: CoordinatorSettings) -> SupervisedTask:
     """Return the coordinator's task that looks at the triggers, not yet started."""
     looking = evaluator(settings)
+    asking = StatusPolls(
+        looking.store, lambda trigger: create_in_child(settings, trigger, asks=True)
+    )
 
     def look() -> None:
         looking.look()
+        asking.look()
 
     return SupervisedTask("triggers", look, every_seconds=LOOK_SECONDS)
 
@@ -90,12 +113,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m server.triggers.creation", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--trigger", required=True)
+    parser.add_argument("--asks", action="store_true", help="only ask the sites how they are")
     options = parser.parse_args()
     try:
         settings = CoordinatorSettings.read(options.folder)
         registry = Registry.open(settings)
         trigger = TriggerStore(open_database(settings.database)).get(options.trigger)
-        campaign = create_triggered(settings, registry, trigger)
+        create = create_poll if options.asks else create_triggered
+        campaign = create(settings, registry, trigger)
     except WardroundError as error:
         sys.stdout.write(json.dumps({"code": error.code, "error": error.line()}) + "\n")
         return 1

@@ -2,77 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Annotated, Literal, cast
+from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import ColumnElement, Engine, delete, select
 
 from common.errors import InputRefused, NotFound, RoundFailed, StoreError
-from common.recipe import Recipe
 from server.registry.campaign_states import ENDED
 from server.registry.sessions import Sessions
-from server.registry.tables import CampaignRow, FiringRow, SignalRow, TriggerRow
-from server.triggers.rules import RULES, Rule, Signal, SignalKind
+from server.registry.tables import CampaignRow, FiringRow, TriggerRow
+from server.triggers.records import (
+    Firing,
+    Trigger,
+    TriggerPlan,
+    firing_of,
+    in_utc,
+    trigger_of,
+)
+from server.triggers.rules import Signal, SignalKind
+from server.triggers.signals import keep_signal, signals_of
 
-FiringState = Literal["firing", "fired", "failed"]
+__all__ = ["Firing", "Trigger", "TriggerPlan", "TriggerStore"]
 
-
-class TriggerPlan(BaseModel):
-    """How the campaign is to be, where not as the recipe says."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    epsilon: Annotated[float, Field(gt=0, le=1000)] | None = None
-    auto_approve: bool = False
-
-
-@dataclass(frozen=True)
-class Trigger:
-    """A rule for one task.
-
-    Attributes
-    ----------
-    recipe : Recipe
-        As it was when the trigger was added.
-    starts : bool
-        Whether the campaign is let go at once; ``approved_by`` names who allowed that.
-    looked_at : datetime
-        Until when the schedule was looked at.
-    standing : str or None
-        Why it is due and does not fire, in words.
-    """
-
-    name: str
-    rule: Rule
-    recipe: Recipe
-    plan: TriggerPlan
-    starts: bool
-    approved_by: str | None
-    created_at: datetime
-    looked_at: datetime
-    standing: str | None
-
-    @property
-    def task(self) -> str:
-        """The clinical task."""
-        return self.recipe.name
-
-
-@dataclass(frozen=True)
-class Firing:
-    """One firing: when and why, and the campaign that came of it, or the code of what failed."""
-
-    trigger: str
-    task: str
-    slot: str
-    state: FiringState
-    reason: str
-    fired_at: datetime
-    campaign: str | None
-    code: str | None
+_POLL = CampaignRow.settings.contains('"only_preflight":true')
+"""A campaign that only asks: it trains nothing, so it keeps no trigger waiting."""
 
 
 class TriggerStore:
@@ -142,12 +94,12 @@ class TriggerStore:
                 f"There is no trigger {name!r}.",
                 action="`wardround coordinator trigger list` names them.",
             )
-        return _trigger(found[0])
+        return trigger_of(found[0])
 
     def all(self) -> tuple[Trigger, ...]:
         """Return all triggers by name."""
         return tuple(
-            map(_trigger, self._sessions.all(select(TriggerRow).order_by(TriggerRow.name)))
+            map(trigger_of, self._sessions.all(select(TriggerRow).order_by(TriggerRow.name)))
         )
 
     def mark(self, name: str, *, looked_at: datetime, standing: str | None) -> None:
@@ -180,7 +132,7 @@ class TriggerStore:
             if session.scalars(known).first() is not None:
                 return False
             active = select(CampaignRow).where(
-                CampaignRow.task == trigger.task, CampaignRow.state.not_in(ENDED)
+                CampaignRow.task == trigger.task, CampaignRow.state.not_in(ENDED), ~_POLL
             )
             firing = select(FiringRow).where(
                 FiringRow.task == trigger.task, FiringRow.state == "firing"
@@ -214,55 +166,32 @@ class TriggerStore:
         query = select(FiringRow).order_by(FiringRow.id.desc())
         if name is not None:
             query = query.where(FiringRow.trigger == name)
-        return tuple(map(_firing, self._sessions.all(query)))
+        return tuple(map(firing_of, self._sessions.all(query)))
 
     def report(self, site: str, task: str, kind: SignalKind, level: int, *, now: datetime) -> None:
         """Keep what a registered site reports, in place of what it reported before."""
         with self._sessions.writing() as session:
-            session.merge(SignalRow(site=site, task=task, kind=kind, level=level, reported_at=now))
+            keep_signal(session, site, task, kind, level, now=now)
 
     def newest_campaign(self, task: str) -> tuple[str, datetime] | None:
-        """Return the id of a task's newest campaign and when it was created."""
-        query = select(CampaignRow).where(CampaignRow.task == task)
+        """Return the id of a task's newest campaign that trains, and when it was created."""
+        return self._newest(task, ~_POLL)
+
+    def newest_poll(self, task: str) -> tuple[str, datetime] | None:
+        """Return the id of the newest campaign that only asked the sites, and when it was."""
+        return self._newest(task, _POLL)
+
+    def is_busy(self, task: str) -> bool:
+        """Tell whether a campaign of the task has not ended, one that only asks included."""
+        query = select(CampaignRow).where(CampaignRow.task == task, CampaignRow.state.not_in(ENDED))
+        return bool(self._sessions.all(query.limit(1)))
+
+    def _newest(self, task: str, which: ColumnElement[bool]) -> tuple[str, datetime] | None:
+        query = select(CampaignRow).where(CampaignRow.task == task, which)
         found = self._sessions.all(query.order_by(CampaignRow.created_at.desc()).limit(1))
-        return (found[0].id, _utc(found[0].created_at)) if found else None
+        return (found[0].id, in_utc(found[0].created_at)) if found else None
 
     def signals(self, task: str) -> tuple[Signal, ...]:
         """Return the sites' last reports for a task."""
-        query = select(SignalRow).where(SignalRow.task == task).order_by(SignalRow.site)
-        return tuple(
-            Signal(row.site, cast("SignalKind", row.kind), row.level, _utc(row.reported_at))
-            for row in self._sessions.all(query)
-        )
-
-
-def _trigger(row: TriggerRow) -> Trigger:
-    return Trigger(
-        name=row.name,
-        rule=RULES.validate_json(row.rule),
-        recipe=Recipe.model_validate_json(row.recipe),
-        plan=TriggerPlan.model_validate_json(row.plan),
-        starts=row.starts,
-        approved_by=row.approved_by,
-        created_at=_utc(row.created_at),
-        looked_at=_utc(row.looked_at),
-        standing=row.standing,
-    )
-
-
-def _firing(row: FiringRow) -> Firing:
-    return Firing(
-        trigger=row.trigger,
-        task=row.task,
-        slot=row.slot,
-        state=cast("FiringState", row.state),
-        reason=row.reason,
-        fired_at=_utc(row.fired_at),
-        campaign=row.campaign,
-        code=row.code,
-    )
-
-
-def _utc(moment: datetime) -> datetime:
-    """SQLite forgets the zone; what we write is UTC."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        with self._sessions.reading() as session:
+            return signals_of(session, task)

@@ -1,0 +1,58 @@
+"""What a site tells of itself with the answer to a preflight, where its policy lists it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, datetime
+
+from client.cases.store import CaseStore
+from client.drift import drift_level
+from client.plan_memory import PlanMemory
+from client.policy import SitePolicy
+from client.settings import SiteSettings
+from common.plan import RoundPlan
+from common.records import SiteStatus, band_floor
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def site_status(
+    settings: SiteSettings, plan: RoundPlan, policy: SitePolicy, plans: PlanMemory, *, now: float
+) -> SiteStatus | None:
+    """Return new cases and drift since the site last trained for the task; None where untold.
+
+    New cases are patients with a case that was confirmed since then, on either side of the split.
+    They are told by the floor of a band, and as 0 below the policy's smallest cell.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        The site.
+    plan : RoundPlan
+        A preflight that was accepted.
+    policy : SitePolicy
+        What may be told, and how often a day.
+    plans : PlanMemory
+        The accepted plans, this one included.
+    now : float
+        UTC seconds since 1970.
+
+    Raises
+    ------
+    ConfigurationError, StoreError
+        If the case store cannot be read.
+    """
+    listed = policy.release_status
+    if not listed or plans.preflights(now=now) > policy.status_per_day:
+        return None
+    task = plan.recipe.name
+    rounds = plans.training_rounds(task)
+    since = rounds[-1].accepted_at if rounds else BEGINNING
+    with closing(CaseStore.open(settings)) as store:
+        cases = [*store.training_cases(task), *store.holdout_cases(task)]
+        fresh = {c.patient for c in cases if (c.confirmed_at or c.created_at) > since}
+        told = band_floor(len(fresh), policy.minimum_cell) if "new-cases" in listed else None
+        drift = drift_level(cases, store.image_bytes, since=since) if "drift" in listed else None
+    if told is None and drift is None:
+        return None
+    return SiteStatus(new_cases=told, drift=drift)
