@@ -41,7 +41,10 @@ def open_database(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except SQLAlchemyError as error:
-        raise ConfigurationError("The database URL cannot be read.") from error
+        raise ConfigurationError(
+            "The database URL cannot be read.",
+            action="Write it as postgresql+psycopg://USER@HOST/NAME or sqlite:///PATH.",
+        ) from error
     backend = parsed.get_backend_name()
     if backend == "postgresql":
         return create_engine(

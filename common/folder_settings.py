@@ -60,12 +60,17 @@ class FolderSettings(BaseSettings):
                 action="Name a folder that `wardround provision` made.",
             ) from error
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigurationError(f"{path} cannot be read: {error}.") from error
+            raise ConfigurationError(
+                f"{path} cannot be read: {error}.", action="Correct the file; it is TOML in UTF-8."
+            ) from error
         try:
             settings = cls(**{**data, "folder": folder})
         except ValidationError as error:
             faults = "; ".join(
                 f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()
             )
-            raise ConfigurationError(f"{path} breaks a rule: {faults}.") from error
+            raise ConfigurationError(
+                f"{path} breaks a rule: {faults}.",
+                action="Correct the field that is named; unknown ones are refused, too.",
+            ) from error
         return settings.model_copy(update={"folder": folder.resolve()})

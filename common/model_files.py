@@ -94,7 +94,9 @@ def read_safetensors(path: Path) -> dict[str, NDArray[np.generic]]:
         tensors: dict[str, NDArray[np.generic]] = safetensors_numpy.load(path.read_bytes())
     except OSError as error:
         raise ModelError(
-            f"The model file {path} cannot be read: {error.strerror or error}.", code="model-file"
+            f"The model file {path} cannot be read: {error.strerror or error}.",
+            action="Check the path and its permissions.",
+            code="model-file",
         ) from error
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelError(

@@ -440,7 +440,10 @@ def load_recipe(name_or_path: str) -> Recipe:
         try:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"The recipe {path} cannot be read: {error}.") from error
+            raise RecipeError(
+                f"The recipe {path} cannot be read: {error}.",
+                action="Check the path and its permissions.",
+            ) from error
         return parse_recipe(text, origin=str(path))
     raise RecipeError(
         f"There is no recipe {name_or_path!r}.",
@@ -461,7 +464,10 @@ def parse_recipe(text: str, *, origin: str = "recipe") -> Recipe:
             return Recipe.model_validate_json(text)
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{origin} is not valid TOML: {error}.") from error
+        raise RecipeError(
+            f"{origin} is not valid TOML: {error}.",
+            action="Correct the line that is named; common/recipes has examples.",
+        ) from error
     except ValidationError as error:
         raise _as_recipe_error(error, origin) from error
     return _validated(data, origin=origin)

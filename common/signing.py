@@ -54,7 +54,10 @@ class SigningKey:
                 action="Restore it from backup, or provision the federation again.",
             ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise ConfigurationError(f"{path} holds no Ed25519 private key.")
+            raise ConfigurationError(
+                f"{path} holds no Ed25519 private key.",
+                action="Put back the key of a backup, or provision anew.",
+            )
         return cls(key)
 
     def pem(self) -> bytes:
@@ -95,7 +98,10 @@ class VerifyKey:
                 action="Copy it again from the start-up kit.",
             ) from error
         if not isinstance(key, Ed25519PublicKey):
-            raise ConfigurationError(f"{path} holds no Ed25519 public key.")
+            raise ConfigurationError(
+                f"{path} holds no Ed25519 public key.",
+                action="Ask the coordinator for its public plan key.",
+            )
         return cls(key)
 
     def pem(self) -> bytes:

@@ -87,5 +87,7 @@ def read_campaign(path: Path | None, **flags: object) -> CampaignFile:
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(
-            f"{path} cannot be read as TOML ({error}).", code="campaign-file"
+            f"{path} cannot be read as TOML ({error}).",
+            action="docs/campaigns.md has an example.",
+            code="campaign-file",
         ) from error

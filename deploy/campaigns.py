@@ -239,6 +239,7 @@ def watch_campaign(
             if timeout is not None and now - begin > timeout:
                 raise RoundFailed(
                     f"Campaign {identifier} was not done within {timeout:.0f} s.",
+                    action="It goes on; `wardround coordinator campaign watch` waits again.",
                     code="campaign-timeout",
                 )
             time.sleep(POLL_SECONDS)

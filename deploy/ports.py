@@ -72,7 +72,10 @@ def free_port(taken: Collection[int] = ()) -> int:
         port = random.randint(FIRST, LAST)  # noqa: S311 - no secret
         if port not in taken and claim(port):
             return port
-    raise ProcessError("No free TCP port was found on this machine.")
+    raise ProcessError(
+        "No free TCP port was found on this machine.",
+        action="End programs that hold ports, or start again later.",
+    )
 
 
 def _lock_folder() -> Path:

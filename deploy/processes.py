@@ -292,7 +292,8 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
             )
         except OSError as error:
             raise ProcessError(
-                f"The process {spec.name} cannot be started ({error.strerror})."
+                f"The process {spec.name} cannot be started ({error.strerror}).",
+                action="Check that Wardround is installed whole in this environment.",
             ) from error
 
 

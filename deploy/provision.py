@@ -134,7 +134,10 @@ def provision(
             if _behind_gateway(coordinator, gateway):
                 render(coordinator)
     except Timeout as error:
-        raise ConfigurationError(f"Another process is provisioning {folder}.") from error
+        raise ConfigurationError(
+            f"Another process is provisioning {folder}.",
+            action="Wait until it has ended, then run this again.",
+        ) from error
     certificate = _certificate(coordinator, "server.crt")
     return Provisioned(
         coordinator=coordinator.folder,
@@ -156,7 +159,7 @@ def _checked_names(sites: Sequence[str]) -> tuple[str, ...]:
                 action="Use small letters, digits, dots and dashes, such as north-hospital.",
             ) from error
     if len(set(sites)) != len(sites):
-        raise ConfigurationError("A site is named twice.")
+        raise ConfigurationError("A site is named twice.", action="Give each site once.")
     return tuple(sites)
 
 
@@ -217,7 +220,10 @@ def _kit(
     if (folder / "site.toml").is_file():
         existing = SiteSettings.read(folder)
         if existing.name != name:
-            raise ConfigurationError(f"{folder} is the kit of {existing.name}, not of {name}.")
+            raise ConfigurationError(
+                f"{folder} is the kit of {existing.name}, not of {name}.",
+                action="Move it away, or name the site as it is named there.",
+            )
         return ProvisionedSite(name=name, folder=folder, created=False)
     host = _certified_hosts(_certificate(coordinator, "server.crt"))[0]
     reached = "127.0.0.1" if host == "localhost" else host

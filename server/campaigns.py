@@ -160,7 +160,9 @@ def _settings(
     except ValidationError as error:
         faults = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors() if e["loc"])
         raise ConfigurationError(
-            f"The campaign's settings break a rule: {faults}.", code="campaign-settings"
+            f"The campaign's settings break a rule: {faults}.",
+            action="Correct the field that is named.",
+            code="campaign-settings",
         ) from error
     settings = settings.model_copy(update={"buffer": buffer_settings(recipe, settings)})
     _check_majority(recipe, settings)

@@ -173,7 +173,9 @@ def _assign(patients: Mapping[str, list[SourceRow]], rule: SiteRule, seed: int) 
         return _by_column(patients)
     if len(patients) < rule.sites:
         raise InputRefused(
-            f"{len(patients)} patients cannot make {rule.sites} hospitals.", code="few-patients"
+            f"{len(patients)} patients cannot make {rule.sites} hospitals.",
+            action="Ask for fewer hospitals, or give more data.",
+            code="few-patients",
         )
     if isinstance(rule, ByPatientHash):
         # In order of the hash, dealt out in turn: alike in size, and none is empty.

@@ -140,7 +140,11 @@ def rotate_plan_key(
     from deploy.pki import plan_keys
 
     if activate and retire:
-        raise ConfigurationError("--activate and --retire are two steps.", code="usage")
+        raise ConfigurationError(
+            "--activate and --retire are two steps.",
+            action="Activate first; retire when every site has the new key.",
+            code="usage",
+        )
     step = plan_keys.activate if activate else plan_keys.retire if retire else plan_keys.announce
     done = step(folder)
 

@@ -66,7 +66,9 @@ def report(
 
     if (version is None) == (candidate is None):
         raise ConfigurationError(
-            "Exactly one of a version and --candidate is needed.", code="report-of-what"
+            "Exactly one of a version and --candidate is needed.",
+            action="Name the release's version, or a campaign with --candidate.",
+            code="report-of-what",
         )
     nested = folder / "coordinator"
     registry = Registry.open(CoordinatorSettings.read(nested if nested.is_dir() else folder))

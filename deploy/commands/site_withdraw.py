@@ -35,7 +35,9 @@ def withdraw(
     from client.withdrawal import withdraw_case, withdraw_patient
 
     if (patient is None) == (case is None):
-        raise ConfigurationError("Give either --patient or --case.", code="usage")
+        raise ConfigurationError(
+            "Give either --patient or --case.", action="Name one of the two.", code="usage"
+        )
     settings = SiteSettings.read(site)
     if case is not None:
         document = withdraw_case(settings, case)

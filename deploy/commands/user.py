@@ -175,7 +175,9 @@ def _password(file: Path | None) -> str:
         )
     typed = getpass.getpass("Password: ")
     if typed != getpass.getpass("Once more: "):
-        raise InputRefused("The two passwords differ.", code="password-differs")
+        raise InputRefused(
+            "The two passwords differ.", action="Type the same one twice.", code="password-differs"
+        )
     return typed
 
 

@@ -212,7 +212,11 @@ def _secret(settings: ProviderSettings, folder: Path) -> str | None:
             code="client-secret-missing",
         ) from error
     if not secret:
-        raise ConfigurationError(f"{path} is empty.", code="client-secret-missing")
+        raise ConfigurationError(
+            f"{path} is empty.",
+            action="Write the client secret into it.",
+            code="client-secret-missing",
+        )
     return secret
 
 

@@ -59,7 +59,11 @@ class Accounts:
         row.password = None if password is None else hashed(password, name=name)
         with self._sessions.writing() as session:
             if session.get(AccountRow, name) is not None:
-                raise InputRefused(f"The account {name} exists already.", code="account-exists")
+                raise InputRefused(
+                    f"The account {name} exists already.",
+                    action="Choose another name; `wardround coordinator user list` names them.",
+                    code="account-exists",
+                )
             session.add(row)
         self._note(name, "added", by)
         return _account(row)
@@ -149,7 +153,11 @@ class Accounts:
             If there is no such account, or with code ``token-life``.
         """
         if not timedelta(0) < life <= LONGEST_TOKEN:
-            raise InputRefused("A token lives for at most a year.", code="token-life")
+            raise InputRefused(
+                "A token lives for at most a year.",
+                action="Ask for 1 to 366 days.",
+                code="token-life",
+            )
         with self._sessions.reading() as session:
             _own_row(session, account)
         secret = self._open(account, "token", life)
@@ -270,7 +278,9 @@ def _check_name(name: str) -> None:
 
 def _check_role(role: str) -> None:
     if role not in ROLES:
-        raise InputRefused(f"The roles are {', '.join(ROLES)}.", code="account-role")
+        raise InputRefused(
+            f"The roles are {', '.join(ROLES)}.", action="Name one of them.", code="account-role"
+        )
 
 
 def _account(row: AccountRow) -> Account:

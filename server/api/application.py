@@ -100,7 +100,11 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 
 async def _answer_malformed(request: Request, _error: Exception) -> Response:
     """Answer a request of the wrong form without quoting it, for it may hold a password."""
-    refused = InputRefused("The request is not as this service expects it.", code="malformed")
+    refused = InputRefused(
+        "The request is not as this service expects it.",
+        action="Load the page again; a script finds the form in /openapi.json.",
+        code="malformed",
+    )
     return await _answer_error(request, refused)
 
 

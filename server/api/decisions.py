@@ -128,7 +128,9 @@ def _published(services: CoordinatorServices, done: str, where: str) -> Response
 def _check_typed(typed: str, wanted: str) -> None:
     if typed.strip() != wanted:
         raise InputRefused(
-            f"To confirm, {wanted} must be typed; nothing was done.", code="not-confirmed"
+            f"To confirm, {wanted} must be typed; nothing was done.",
+            action="Go back and type it.",
+            code="not-confirmed",
         )
 
 

@@ -126,7 +126,11 @@ def _identity(claims: Mapping[str, object], settings: ProviderSettings) -> Ident
 
 def _provider(services: CoordinatorServices) -> IdentityProvider:
     if services.provider is None:
-        raise NotFound("No identity provider is configured.", code="provider-none")
+        raise NotFound(
+            "No identity provider is configured.",
+            action="Sign in with an account of this page.",
+            code="provider-none",
+        )
     return services.provider
 
 

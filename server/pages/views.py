@@ -144,7 +144,7 @@ def release_view(services: CoordinatorServices, version: int) -> ReleaseView:
     for view in release_views(services):
         if view.release.version == version:
             return view
-    raise NotFound(f"There is no release {version}.")
+    raise NotFound(f"There is no release {version}.", action="The page of releases names them.")
 
 
 def audit_tail(services: CoordinatorServices) -> tuple[AuditLine, ...]:

@@ -211,7 +211,10 @@ class ReleasePublisher:
         """
         state = self._repository.load()
         if version not in _versions(state):
-            raise NotFound(f"There is no release {version}.")
+            raise NotFound(
+                f"There is no release {version}.",
+                action="`wardround coordinator release list` names them.",
+            )
         return self._manifest(state, release_target(version))
 
     def _release(

@@ -97,7 +97,10 @@ class ReleaseRecords:
         """
         found = self._sessions.all(select(CandidateRow).where(CandidateRow.id == identifier))
         if not found:
-            raise NotFound(f"There is no candidate {identifier!r}.")
+            raise NotFound(
+                f"There is no candidate {identifier!r}.",
+                action="`wardround coordinator campaign show` names a campaign's candidate.",
+            )
         return rows.candidate(found[0])
 
     def candidates(self, *, campaign: str | None = None) -> tuple[Candidate, ...]:
@@ -132,7 +135,10 @@ class ReleaseRecords:
         with self._sessions.writing() as session:
             candidate = session.get(CandidateRow, name, with_for_update=True)
             if candidate is None:
-                raise NotFound(f"There is no candidate {name}.")
+                raise NotFound(
+                    f"There is no candidate {name}.",
+                    action="`wardround coordinator campaign show` names a campaign's candidate.",
+                )
             known = session.get(ReleaseRow, manifest.version)
             if known is not None and known.candidate == name:
                 return rows.release(known)
@@ -144,7 +150,9 @@ class ReleaseRecords:
                 )
             if candidate.state != "approved":
                 raise RoundFailed(
-                    f"Candidate {name} is {candidate.state}.", code="candidate-not-approved"
+                    f"Candidate {name} is {candidate.state}.",
+                    action="Only one that waits can be decided on.",
+                    code="candidate-not-approved",
                 )
             candidate.state = "published"
             row = rows.release_row(manifest, utc_now(), sites=candidate.sites)
@@ -177,7 +185,10 @@ class ReleaseRecords:
         """
         found = self._sessions.all(select(ReleaseRow).where(ReleaseRow.version == version))
         if not found:
-            raise NotFound(f"There is no release {version}.")
+            raise NotFound(
+                f"There is no release {version}.",
+                action="`wardround coordinator release list` names them.",
+            )
         return rows.release(found[0])
 
     def champion(self, task: str) -> Release | None:

@@ -212,7 +212,10 @@ def _rollout_entry(release: Release, by: str) -> RolloutChanged:
 def _waiting(session: Session, identifier: str) -> CandidateRow:
     row = session.get(CandidateRow, identifier, with_for_update=True)
     if row is None:
-        raise NotFound(f"There is no candidate {identifier!r}.")
+        raise NotFound(
+            f"There is no candidate {identifier!r}.",
+            action="`wardround coordinator campaign show` names a campaign's candidate.",
+        )
     if row.state != "waiting":
         raise RoundFailed(
             f"Candidate {identifier} is {row.state}, not waiting.",
@@ -225,7 +228,10 @@ def _waiting(session: Session, identifier: str) -> CandidateRow:
 def _release(session: Session, version: int) -> ReleaseRow:
     row = session.get(ReleaseRow, version, with_for_update=True)
     if row is None:
-        raise NotFound(f"There is no release {version}.")
+        raise NotFound(
+            f"There is no release {version}.",
+            action="`wardround coordinator release list` names them.",
+        )
     return row
 
 
@@ -291,7 +297,11 @@ def _checked_ring(session: Session, sites: Ring) -> Ring:
     known = set(session.scalars(select(SiteRow.name)).all())
     unknown = sorted(set(sites) - known)
     if unknown:
-        raise InputRefused(f"No such site: {', '.join(unknown)[:200]}.", code="site-unknown")
+        raise InputRefused(
+            f"No such site: {', '.join(unknown)[:200]}.",
+            action="Name sites as `wardround provision` made them.",
+            code="site-unknown",
+        )
     return sites
 
 
@@ -299,6 +309,8 @@ def _checked_reason(reason: str) -> str:
     text = " ".join(reason.split())
     if not text or len(text) > LONGEST_REASON:
         raise InputRefused(
-            f"A reason of 1 to {LONGEST_REASON} characters is needed.", code="reason-missing"
+            f"A reason of 1 to {LONGEST_REASON} characters is needed.",
+            action="Say why: it is kept on record.",
+            code="reason-missing",
         )
     return text

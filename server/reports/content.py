@@ -106,7 +106,10 @@ def candidate_report(registry: Registry, campaign: str) -> ReleaseReport:
     registry.campaign(campaign)
     found = registry.candidates(campaign=campaign)
     if not found:
-        raise NotFound(f"Campaign {campaign} has made no candidate.")
+        raise NotFound(
+            f"Campaign {campaign} has made no candidate.",
+            action="Wait until it has finished; `wardround coordinator campaign show` tells.",
+        )
     candidate = found[0]
     releases = [r for r in registry.releases() if r.candidate == candidate.id]
     return _collect(registry, candidate, releases[0] if releases else None)
