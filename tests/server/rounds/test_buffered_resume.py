@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from flwr.app import RecordDict
 
+from common.audit import AuditLog
 from common.errors import RoundFailed, StoreError
 from common.folders import write_private
 from common.plan import RoundPlan
 from common.records import SiteReply
-from server.model_store import ModelStore
+from server.model_store import ModelStore, write_tensors
 from server.registry.records import Campaign
 from server.rounds.driver import campaign_folder
 from tests.server.campaigns import Coordinator
@@ -68,6 +71,47 @@ def test_killed_at_any_write_it_ends_as_if_nothing_had_been(
     for write in range(2 + 2 * part, total + 1, 8):
         found, _ = run_cut(tmp_path / f"at-{write}", write, monkeypatch)
         assert found == calm, write
+
+
+@contextmanager
+def killed_at_file(nth: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    """Die at the n-th answer, checkpoint or audit line, by turns before and after it is on disk."""
+    count = 0
+
+    def dying(real: Callable[..., object]) -> Callable[..., object]:
+        def write(*given: object, **named: object) -> object:
+            nonlocal count
+            count += 1
+            if count >= nth and nth % 2:
+                raise Killed
+            done = real(*given, **named)
+            if count >= nth:
+                raise Killed
+            return done
+
+        return write
+
+    with monkeypatch.context() as patch:
+        patch.setattr("server.rounds.kept_answers.write_private", dying(write_private))
+        patch.setattr("server.rounds.checkpoints.write_tensors", dying(write_tensors))
+        patch.setattr(AuditLog, "append", dying(AuditLog.append))
+        yield lambda: count
+
+
+@pytest.mark.parametrize("nth", [*range(10, 34, 5), *range(34, 46, 3)])
+def test_killed_at_any_file_or_audit_line_nothing_is_lost_or_trained_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    made, behaviours = ledgered(tmp_path, 0.0, 0.0, 0.0)
+    campaign = buffered(made, size=3, rounds=ROUNDS)
+    with killed_at_file(nth, monkeypatch) as writes:
+        try:
+            made.run(campaign)
+        except Killed:
+            assert writes() >= nth
+    if made.registry.campaign(campaign.id).state != "finished":
+        made.run(campaign)
+    check(made, campaign, behaviours)
 
 
 @pytest.mark.parametrize("nth", range(1, 12, 2))
