@@ -158,7 +158,7 @@ def _parts(contributions: tuple[Contribution, ...], draft: ReleaseDraft) -> tupl
         trained = [c for c in own if c.outcome == "accepted" and c.receipt is not None]
         reasons = [c.code or c.outcome for c in own if c.outcome != "accepted"]
         listed = released.get(site)
-        last = max(trained, key=lambda c: c.round).receipt if trained else None
+        last = max(trained, key=lambda c: (c.round, c.attempt)).receipt if trained else None
         parts.append(
             SitePart(
                 site=site,
