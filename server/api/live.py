@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import anyio
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from common.errors import Busy, WardroundError
 from server.api.authentication import Viewer, signed_in
@@ -26,6 +29,7 @@ EVERY_SECONDS = 1.0
 CHECK_SESSION_TURNS = 15
 MOST_TURNS = 300
 MOST_STREAMS = 64
+MOST_STREAMS_OF_ACCOUNT = 16
 
 
 class Pulse:
@@ -39,7 +43,6 @@ class Pulse:
         self._lock = threading.Lock()
         self._read_at = float("-inf")
         self._value = ""
-        self.streams = 0
 
     def value(self) -> str:
         """Return what differs when a page may have become stale."""
@@ -62,38 +65,80 @@ class Pulse:
         return hashlib.sha256(f"{state}{sorted(seen.items())}".encode()).hexdigest()
 
 
+class Listeners:
+    """How many streams are open, in all and by account; used by the event loop's thread alone."""
+
+    def __init__(self) -> None:
+        self._open: Tally[str] = Tally()
+
+    def enter(self, account: str) -> None:
+        """Count a stream.
+
+        Raises
+        ------
+        Busy
+            If there are `MOST_STREAMS`, or `MOST_STREAMS_OF_ACCOUNT` of this account.
+        """
+        if self._open.total() >= MOST_STREAMS or self._open[account] >= MOST_STREAMS_OF_ACCOUNT:
+            raise Busy(
+                "Too many pages are open.",
+                meaning="This one does not refresh itself.",
+                action="Close some, or load it again by hand.",
+            )
+        self._open[account] += 1
+
+    def leave(self, account: str) -> None:
+        """Count a stream that has ended."""
+        self._open[account] -= 1
+        if self._open[account] <= 0:
+            del self._open[account]
+
+
+class CountedStream(StreamingResponse):
+    """An event stream that is counted out however it ends, also before its first byte."""
+
+    def __init__(self, events: AsyncIterator[bytes], *, ended: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
+
+
 def live_router(pulse: Pulse) -> APIRouter:
     """Return the ``/page/live`` route."""
     router = APIRouter(include_in_schema=False)
     still_signed_in = signed_in("viewer")
 
+    listeners = Listeners()
+
     async def stream(request: Request, services: CoordinatorServices) -> AsyncIterator[bytes]:
-        pulse.streams += 1
-        try:
-            known = await run_in_threadpool(pulse.value)
-            yield b"retry: 2000\n\n"
-            for turn in range(1, MOST_TURNS):
-                await anyio.sleep(EVERY_SECONDS)
-                if services.ending.is_set():
+        known = await run_in_threadpool(pulse.value)
+        yield b"retry: 2000\n\n"
+        for turn in range(1, MOST_TURNS):
+            await anyio.sleep(EVERY_SECONDS)
+            if services.ending.is_set():
+                return
+            if turn % CHECK_SESSION_TURNS == 0:
+                try:
+                    await run_in_threadpool(still_signed_in, request, services)
+                except WardroundError:
+                    yield b"event: changed\ndata: signed-out\n\n"
                     return
-                if turn % CHECK_SESSION_TURNS == 0:
-                    try:
-                        await run_in_threadpool(still_signed_in, request, services)
-                    except WardroundError:
-                        yield b"event: changed\ndata: signed-out\n\n"
-                        return
-                    yield b": still here\n\n"
-                found = await run_in_threadpool(pulse.value)
-                if found != known:
-                    known = found
-                    yield b"event: changed\ndata: state\n\n"
-        finally:
-            pulse.streams -= 1
+                yield b": still here\n\n"
+            found = await run_in_threadpool(pulse.value)
+            if found != known:
+                known = found
+                yield b"event: changed\ndata: state\n\n"
 
     @router.get("/page/live")
-    async def live(request: Request, services: Services, _visitor: Viewer) -> Response:
-        if pulse.streams >= MOST_STREAMS:
-            raise Busy("Too many pages are open.", action="Load the page again by hand.")
-        return StreamingResponse(stream(request, services), media_type="text/event-stream")
+    async def live(request: Request, services: Services, visitor: Viewer) -> Response:
+        account = visitor.account.name
+        listeners.enter(account)
+        return CountedStream(stream(request, services), ended=partial(listeners.leave, account))
 
     return router
