@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
+BENCH := $(VENV)/.bench
 # Tests that run at once: two cores and about 4 GB each way.
 WORKERS ?= 2
 # These start federations, which would choose the same free ports at once: one after the other.
@@ -21,6 +22,10 @@ $(SETUP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25" "setuptools>=80"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+$(BENCH): $(SETUP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	@touch $@
 
 setup: $(SETUP) ## make the environment in .venv and install everything
@@ -47,12 +52,15 @@ format: $(SETUP) ## format and sort imports
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(SETUP) ## measured ratios against peers, one run each
+bench: $(BENCH) ## measured ratios against peers, one run each
 	$(BIN)/python -m tests.bench.dp_step
 	$(BIN)/python -m tests.bench.round_time
 	$(BIN)/python -m tests.bench.round_overhead
 	$(BIN)/python -m tests.bench.aggregation_memory
 	$(BIN)/python -m tests.bench.robustness
+	$(BIN)/python -m tests.bench.compression
+	$(BIN)/python -m tests.bench.evaluation
+	$(BIN)/python -m tests.bench.inference
 
 clean: ## remove the environment and what runs left behind
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,9 +1,9 @@
 """Three usual ways to serve a timm network over HTTP, as their own documentation shows them.
 
 ``python -m tests.bench.peers.services KIND PORT [GRAPH]``: ``eager`` is FastAPI with eager torch in
-a ``def`` endpoint; ``litserve`` is LitServe with ONNX Runtime, batching on; ``onnx`` is FastAPI with
-ONNX Runtime in its thread pool, one thread a call. All take a multipart ``image``, decode it with
-Pillow, and answer with JSON. None checks, logs or writes anything down.
+a ``def`` endpoint; ``litserve`` is LitServe with ONNX Runtime, batching on; ``onnx`` is FastAPI
+with ONNX Runtime in its thread pool, one thread a call. All take a multipart ``image``, decode it
+with Pillow, and answer with JSON. None checks, logs or writes anything down.
 """
 
 from __future__ import annotations
