@@ -76,7 +76,9 @@ class AuditWriter:
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
 
-    async def prediction(self, manifest: ReleaseManifest, request_id: str) -> None:
+    async def prediction(
+        self, manifest: ReleaseManifest, request_id: str, *, head_digest: str | None = None
+    ) -> None:
         """Write down one answer; returns when that is done, has failed, or takes too long.
 
         Parameters
@@ -85,9 +87,14 @@ class AuditWriter:
             Of the model that answered.
         request_id : str
             As the answer names it.
+        head_digest : str, optional
+            Of the site's own head, where that answered.
         """
         entry = PredictionMade(
-            request_id=request_id, version=manifest.version, model_digest=manifest.model_digest
+            request_id=request_id,
+            version=manifest.version,
+            model_digest=manifest.model_digest,
+            head_digest=head_digest,
         )
         # Not wait_for, which would cancel an entry that is late: it is to be written all the same.
         written = asyncio.wrap_future(self._submit(entry))

@@ -31,10 +31,12 @@ from client.cases.store import CaseStore
 from client.certificates import certificate_alarms
 from client.dicom.modalities import make_intake
 from client.inference.batching import MicroBatcher
-from client.inference.engine import InferenceEngine, ModelHolder
+from client.inference.engine import ModelHolder
 from client.inference.graphs import GraphStore
 from client.inference.prediction import Admission, Predictor
 from client.inference.quickening import Quickener
+from client.personalisation.head import PersonalHeads
+from client.personalisation.serving import load_personalised, outdated
 from client.releases.cache import ReleaseCache
 from client.releases.watcher import Releases, ReleaseWatcher
 from client.settings import SiteSettings
@@ -92,7 +94,8 @@ def make_app(
     engine = open_database(settings.database)
     audit = AuditWriter(site_audit(settings, engine))
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="images")
-    load = partial(InferenceEngine.load, device=device)
+    heads = PersonalHeads(settings)
+    load = partial(load_personalised, heads=heads, device=device)
     quickener = Quickener(load, GraphStore(settings.graphs))
     watcher = ReleaseWatcher(
         releases or ReleaseCache(settings),
@@ -100,6 +103,7 @@ def make_app(
         load=quickener.load if on_cpu and settings.inference.runtime == "auto" else load,
         poll_seconds=settings.release_poll_seconds,
         watch_seconds=settings.release_watch_seconds,
+        outdated=partial(outdated, heads=heads),
         on_served=audit.release,
     )
     dicom = make_intake(settings, own_recipe(settings, settings.task))

@@ -19,6 +19,7 @@ from client.audit import open_site_audit
 from client.cases.case import PatientHistory
 from client.cases.store import CaseStore
 from client.kept_reply import forget_reply
+from client.personalisation.head import PersonalHeads
 from client.plan_memory import TrainingRound
 from client.privacy.accounting import epsilon
 from client.privacy.ledger_lines import LedgerLine
@@ -100,6 +101,7 @@ def _withdraw(
         history, cases = act(store)
     forget_reply(settings)  # the patient may be in it
     forget_feedback(settings)  # and in what compression left over
+    PersonalHeads(settings).forget()  # and in the site's own head
     with open_site_audit(settings) as audit:
         audit.append(PatientWithdrawn(cases=cases))
     for task in history.confirmed:

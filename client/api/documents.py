@@ -35,7 +35,8 @@ class PredictionDocument(Document):
 
     ``probabilities`` sum to 1; ``verdict`` is positive where ``positive_probability``, the sum
     over ``positive_classes``, is at or above ``threshold``. ``milliseconds`` is the time from the
-    last byte of the upload to the answer.
+    last byte of the upload to the answer. ``head_digest`` is of the site's own head, None where the
+    plain release answered.
     """
 
     request_id: str
@@ -48,6 +49,7 @@ class PredictionDocument(Document):
     threshold: float
     verdict: Literal["positive", "negative"]
     milliseconds: float
+    head_digest: str | None = None
 
     @classmethod
     def of(cls, prediction: Prediction, *, request_id: str) -> PredictionDocument:
@@ -64,6 +66,7 @@ class PredictionDocument(Document):
             threshold=manifest.threshold,
             verdict=prediction.verdict,
             milliseconds=round(prediction.seconds * 1000, 3),
+            head_digest=prediction.head_digest,
         )
 
 
@@ -117,7 +120,10 @@ class CountsDocument(Document):
 
 
 class ModelDocument(Document):
-    """The model that answers now."""
+    """The model that answers now; ``personalised`` with the site's own head on the release.
+
+    ``macro_auroc`` is the release's, over all sites.
+    """
 
     task: str
     title: str
@@ -131,9 +137,11 @@ class ModelDocument(Document):
     campaign: str
     macro_auroc: float | None
     created_at: datetime
+    personalised: bool = False
+    head_digest: str | None = None
 
     @classmethod
-    def of(cls, manifest: ReleaseManifest) -> ModelDocument:
+    def of(cls, manifest: ReleaseManifest, *, head_digest: str | None = None) -> ModelDocument:
         """Write a release's manifest down, in short."""
         recipe = manifest.recipe
         return cls(
@@ -149,6 +157,8 @@ class ModelDocument(Document):
             campaign=manifest.lineage.campaign,
             macro_auroc=manifest.metrics.candidate.macro_auroc,
             created_at=manifest.created_at,
+            personalised=head_digest is not None,
+            head_digest=head_digest,
         )
 
 
@@ -178,6 +188,7 @@ class ReadyDocument(Document):
     task: str
     model_version: int | None
     model_digest: str | None
+    personalised: bool = False
     runtime: Literal["torch", "onnxruntime"] | None
     release_verified_at: datetime | None
     alarms: tuple[AlarmDocument, ...]

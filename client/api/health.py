@@ -38,6 +38,7 @@ def readiness(services: Services) -> ReadyDocument:
         task=services.settings.task,
         model_version=None if engine is None else engine.version,
         model_digest=None if engine is None else engine.digest,
+        personalised=engine is not None and engine.head_digest is not None,
         runtime=None if engine is None else engine.runtime,
         release_verified_at=services.watcher.verified_at,
         alarms=tuple(AlarmDocument.of(alarm) for alarm in services.alarms()),

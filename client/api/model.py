@@ -13,4 +13,5 @@ router = APIRouter(tags=["model"])
 @router.get("/model", summary="The model that answers now")
 async def model(services: ServicesDependency) -> ModelDocument:
     """Describe the released model that answers now; 503 while there is none."""
-    return ModelDocument.of(services.holder.require().manifest)
+    engine = services.holder.require()
+    return ModelDocument.of(engine.manifest, head_digest=engine.head_digest)

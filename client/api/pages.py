@@ -40,6 +40,7 @@ async def clinician_page(request: Request, services: ServicesDependency) -> Resp
         "task": services.settings.task,
         "recipe": services.recipe(),
         "manifest": None if engine is None else engine.manifest,
+        "personalised": engine is not None and engine.head_digest is not None,
         "alarms": readiness(services).alarms,
         "maximum_bytes": services.settings.maximum_upload_bytes,
     }

@@ -23,6 +23,7 @@ from client.inference.runtimes import (
     compared,
     probabilities_of,
 )
+from client.personalisation.head import PersonalHead
 from client.releases.cache import LocalRelease
 from common.errors import ModelError, ReleaseError
 from common.imaging import normalise
@@ -46,16 +47,24 @@ class InferenceEngine:
     """
 
     def __init__(
-        self, network: nn.Module, manifest: ReleaseManifest, *, device: torch.device
+        self,
+        network: nn.Module,
+        manifest: ReleaseManifest,
+        *,
+        device: torch.device,
+        head_digest: str | None = None,
     ) -> None:
         self.manifest = manifest
+        self.head_digest = head_digest
         self._device = device
         self._network = network.eval().to(device)
         self._torch = TorchRuntime(self._network, device)
         self._runtime: Runtime = self._torch
 
     @classmethod
-    def load(cls, release: LocalRelease, *, device: torch.device) -> InferenceEngine:
+    def load(
+        cls, release: LocalRelease, *, device: torch.device, head: PersonalHead | None = None
+    ) -> InferenceEngine:
         """Build, load, warm up and self-test a release's network.
 
         The self-test holds that the digest of the loaded weights is the manifest's, that the
@@ -68,6 +77,8 @@ class InferenceEngine:
             Verified by the release cache.
         device : torch.device
             Where it runs.
+        head : PersonalHead, optional
+            The site's own, put in the place of the release's classifier once that is verified.
 
         Raises
         ------
@@ -81,10 +92,13 @@ class InferenceEngine:
         load_tensors(network, release.load())
         if tensors_digest(state_tensors(network)) != release.manifest.model_digest:
             raise _self_test_failed("The loaded weights are not those that the manifest names.")
+        if head is not None:
+            load_tensors(network, state_tensors(network) | head.tensors)
         # TF32 would round each convolution to 10 bits, by kernels that differ with the batch size.
         torch.backends.cudnn.allow_tf32 = False
         try:
-            engine = cls(network, release.manifest, device=device)
+            own = head.digest if head is not None else None
+            engine = cls(network, release.manifest, device=device, head_digest=own)
             engine._self_test()
         except torch.OutOfMemoryError as error:
             # Says nothing about the release: training may hold the device's memory just now.

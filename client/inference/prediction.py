@@ -35,11 +35,14 @@ class Prediction:
         In the order of the recipe's classes; they sum to 1.
     seconds : float
         From the image's bytes to the answer.
+    head_digest : str or None
+        Of the site's own head, where that answered in the place of the release's classifier.
     """
 
     manifest: ReleaseManifest
     probabilities: tuple[float, ...]
     seconds: float
+    head_digest: str | None = None
 
     @property
     def positive_probability(self) -> float:
@@ -126,8 +129,10 @@ class Predictor:
         engine = self._holder.require()
         prepare = partial(prepare_upload, image, engine.recipe.image)
         row = await asyncio.wrap_future(self._batcher.submit(engine, prepare))
-        await self._audit.prediction(engine.manifest, request_id)
-        return Prediction(engine.manifest, tuple(float(p) for p in row), time.monotonic() - started)
+        head = engine.head_digest
+        await self._audit.prediction(engine.manifest, request_id, head_digest=head)
+        seconds = time.monotonic() - started
+        return Prediction(engine.manifest, tuple(float(p) for p in row), seconds, head)
 
     async def in_worker(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking work in the bounded pool."""

@@ -73,6 +73,8 @@ class ReleaseWatcher:
     watch_seconds : float, optional
         Mean time between two looks at whether a poll is worth while before its time; by default
         there are none.
+    outdated : callable, optional
+        Tells that the engine that answers is to be loaded again, though its release is the newest.
     on_served : callable, optional
         Called with the manifest of a release that begins to answer.
     """
@@ -85,8 +87,10 @@ class ReleaseWatcher:
         load: Loader,
         poll_seconds: float,
         watch_seconds: float | None = None,
+        outdated: Callable[[InferenceEngine], bool] = lambda _: False,
         on_served: Callable[[ReleaseManifest], None] = lambda _: None,
     ) -> None:
+        self._outdated = outdated
         self._on_served = on_served
         self.releases = releases
         self._holder = holder
@@ -146,7 +150,7 @@ class ReleaseWatcher:
             left = due - time.monotonic()
             if left <= 0 or self._stopping.wait(min(left, _jittered(self._watch_seconds))):
                 return
-            if time.monotonic() < due and self.releases.moved():
+            if time.monotonic() < due and (self.releases.moved() or self._to_load_again()):
                 return
 
     def _guarded(self, find: Callable[[], LocalRelease | None]) -> None:
@@ -166,7 +170,8 @@ class ReleaseWatcher:
     def _serve(self, release: LocalRelease) -> LocalRelease | None:
         """Serve a release; return the one to try instead, None when there is nothing to do."""
         version = release.version
-        if self._served_version() >= version:
+        served = self._served_version()
+        if served > version or (served == version and not self._to_load_again()):
             return None
         try:
             self._holder.swap(self._load(release))
@@ -184,6 +189,10 @@ class ReleaseWatcher:
         if version >= self._alarm_version:
             self._load_alarm = None
         return None
+
+    def _to_load_again(self) -> bool:
+        served = self._holder.current
+        return served is not None and self._outdated(served)
 
     def _served_version(self) -> int:
         served = self._holder.current

@@ -88,10 +88,10 @@ def push_request(
     str or None
         The message's id; None where SuperLink does not know the node.
     """
-    plan, site = request.expected.plan, request.site
+    plan, site, correction = request.expected.plan, request.site, request.correction
     signed = sign_plan(plan, link.key)
     message = Message(
-        request_to_records(signed, model, request.correction and request.correction.packed),
+        request_to_records(signed, model, correction.packed if correction is not None else None),
         request.node,
         MessageType.TRAIN if plan.purpose == "train" else MessageType.EVALUATE,
         ttl=float(link.plan_seconds),

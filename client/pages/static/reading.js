@@ -28,7 +28,7 @@ export function showReading(answer) {
   byId("threshold").style.left = width(answer.threshold);
   byId("threshold-label").textContent = `Line: threshold ${percent(answer.threshold)}`;
   byId("classes").replaceChildren(...rows(answer));
-  byId("reading-version").textContent = `${answer.model_version} (${answer.model_digest.slice(0, 12)})`;
+  byId("reading-version").textContent = `${answer.model_version} (${answer.model_digest.slice(0, 12)})${answer.head_digest ? ", personalised" : ""}`;
   byId("reading-digest").textContent = answer.model_digest;
   byId("reading-request").textContent = answer.request_id;
   byId("reading-time").textContent = `${Math.round(answer.milliseconds)} ms`;

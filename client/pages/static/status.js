@@ -25,7 +25,7 @@ export async function refresh() {
     version.textContent = state.model_version;
     const digest = document.createElement("code");
     digest.textContent = state.model_digest.slice(0, 12);
-    model.replaceChildren("Model version ", version, " ", digest);
+    model.replaceChildren("Model version ", version, " ", digest, state.personalised ? " personalised" : "");
   }
   const missing = state.model_version === null
     ? ["No released model is loaded yet: images cannot be read, but cases can be stored."] : [];
