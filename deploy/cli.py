@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import click
 import typer
@@ -12,6 +14,7 @@ from deploy.commands import (
     audit,
     campaign,
     demo,
+    export_mlflow,
     gateway,
     local,
     pki,
@@ -25,7 +28,6 @@ from deploy.commands import (
     site_dicom,
     site_import,
     site_outbox,
-    site_personalise,
     site_withdraw,
     trigger,
     up,
@@ -40,6 +42,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"wardround {version('wardround')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _wardround(
+    *,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=lambda wanted: _version(wanted=wanted), is_eager=True,
+            help="Print the version and end.",
+        ),
+    ] = False,
+) -> None:  # fmt: skip
+    """Federated learning across hospital sites: the model makes its rounds, the patients stay."""
+
+
 site = typer.Typer(no_args_is_help=True, help="For hospital IT: one site's cases and privacy.")
 coordinator = typer.Typer(no_args_is_help=True, help="For coordinators: campaigns and releases.")
 
@@ -55,7 +79,6 @@ site.command("import")(site_import.import_command)
 site.command("budget")(site_budget.budget)
 site.command("dicom")(site_dicom.dicom)
 site.command("outbox")(site_outbox.outbox)
-site.command("personalise")(site_personalise.personalise)
 site.command("withdraw")(site_withdraw.withdraw)
 app.add_typer(pki.commands, name="pki")
 coordinator.command("up")(up.coordinator_up)
@@ -69,6 +92,7 @@ campaigns.command("pause")(campaign.pause)
 campaigns.command("resume")(campaign.resume)
 campaigns.command("cancel")(campaign.cancel)
 campaigns.command("preflight")(preflight.preflight)
+campaigns.command("export-mlflow")(export_mlflow.export_mlflow)
 campaigns.command("list")(registry.list_campaigns)
 campaigns.command("show")(registry.show_campaign)
 releases = typer.Typer(no_args_is_help=True, help="Decide on releases, list and show them.")

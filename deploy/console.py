@@ -27,12 +27,15 @@ from common.errors import (
     UpdateRefused,
     WardroundError,
 )
+from common.recipe import shipped_recipes
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
 EXIT_EXPIRING = 4
 EXIT_INTERRUPTED = 130
+
+RECIPE_HELP = f"A shipped recipe ({', '.join(shipped_recipes())}), or a .toml file."
 
 progress_console = Console(stderr=True)
 """For progress and warnings; a script that reads stdout never sees it."""

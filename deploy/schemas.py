@@ -13,17 +13,19 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from client.intake.summary import ImportSummary
-from client.personalisation.personalise import Personalised
 from client.withdrawal import Withdrawal
 from common.release import ReleaseManifest
 from deploy.audit_report import AuditReport
 from deploy.commands.audit import Exported
 from deploy.commands.campaign_documents import CampaignStanding, StartedCampaign
+from deploy.commands.export_mlflow import ExportedCampaign
 from deploy.commands.gateway import RenderedGateway
 from deploy.commands.preflight import PreflightDocument
 from deploy.commands.release import RolloutDocument
+from deploy.commands.report import WrittenReport
 from deploy.commands.site_budget import BudgetDocument
 from deploy.commands.site_outbox import OutboxDocument
+from deploy.commands.trigger import TriggerResult, Triggers
 from deploy.commands.user import AccountsDocument, TokenDocument
 from deploy.console import ErrorDocument
 from deploy.demo.report import DemoReport
@@ -42,7 +44,6 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("site-import", ImportSummary),
     ("site-budget", BudgetDocument),
     ("site-outbox", OutboxDocument),
-    ("site-personalise", Personalised),
     ("site-withdraw", Withdrawal),
     ("coordinator-campaign-create", StartedCampaign),
     ("coordinator-campaign-start", StartedCampaign),
@@ -53,8 +54,14 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("coordinator-campaign-preflight", PreflightDocument),
     ("coordinator-campaign-list", Campaigns),
     ("coordinator-campaign-show", CampaignDocument),
+    ("coordinator-campaign-export-mlflow", ExportedCampaign),
     ("coordinator-release-list", Releases),
     ("coordinator-release-rollout", RolloutDocument),
+    ("coordinator-release-report", WrittenReport),
+    ("coordinator-trigger-list", Triggers),
+    ("coordinator-trigger-add", TriggerResult),
+    ("coordinator-trigger-remove", TriggerResult),
+    ("coordinator-trigger-fire", TriggerResult),
     ("coordinator-user-list", AccountsDocument),
     ("coordinator-user-token", TokenDocument),
     ("coordinator-release-show", ReleaseManifest),

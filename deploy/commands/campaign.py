@@ -35,6 +35,7 @@ from deploy.commands.campaign_flags import (
     Watch,
     Weights,
 )
+from deploy.commands.undeclared import warn_of_undeclared
 from deploy.console import progress
 
 if TYPE_CHECKING:
@@ -228,4 +229,7 @@ def _watched(settings: CoordinatorSettings, campaign: str, *, quiet: bool) -> Ca
             display.update(task, completed=seen.rounds_done)
 
         on_progress: OnProgress = advance
-        return watch_campaign(settings, campaign, on_progress)
+        try:
+            return watch_campaign(settings, campaign, on_progress)
+        finally:
+            warn_of_undeclared(settings, campaign)

@@ -8,38 +8,57 @@ from typing import Annotated
 import typer
 
 from common.recipe import AggregationName, AlgorithmName, RoundsMode
+from deploy.console import RECIPE_HELP
 
 Folder = Annotated[Path, typer.Option(help="The federation's or the coordinator's folder.")]
 File = Annotated[Path | None, typer.Option("--file", help="A campaign as TOML; flags go before.")]
-RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe, or the path of one.")]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(help=RECIPE_HELP),
+]
 Rounds = Annotated[
-    int | None, typer.Option(min=1, help="Training rounds; the recipe's own by default.")
+    int | None, typer.Option(min=1, help="Training rounds.", show_default="the recipe's")
 ]
 Epsilon = Annotated[
-    float | None, typer.Option(min=0.01, help="Each site's epsilon for the campaign.")
+    float | None,
+    typer.Option(
+        min=0.01, help="Each site's epsilon for the campaign.", show_default="the recipe's"
+    ),
 ]
 NoPrivacy = Annotated[
     bool, typer.Option("--no-privacy", help="A study without differential privacy.")
 ]
-Sites = Annotated[list[str] | None, typer.Option("--site", help="Who takes part; may repeat.")]
-Quorum = Annotated[int | None, typer.Option(min=1, help="Successes that a round needs.")]
+Sites = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--site", help="Who takes part; may repeat.", show_default="every registered site"
+    ),
+]
+Quorum = Annotated[
+    int | None,
+    typer.Option(min=1, help="Successes that a round needs.", show_default="the recipe's"),
+]
 Deadline = Annotated[
     float | None, typer.Option(min=1, help="Longest wait for a site's answer, seconds.")
 ]
 SiteWait = Annotated[float | None, typer.Option(min=1, help="Longest wait for sites, seconds.")]
-Model = Annotated[str | None, typer.Option(help="Another timm network.")]
-ImageSize = Annotated[int | None, typer.Option(help="Another image size, pixels.")]
+Model = Annotated[
+    str | None, typer.Option(help="Another timm network.", show_default="the recipe's")
+]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Another image size, pixels.", show_default="the recipe's")
+]
 Algorithm = Annotated[
     AlgorithmName | None,
-    typer.Option(help="A published method; the recipe's own by default."),
+    typer.Option(help="A published method.", show_default="the recipe's"),
 ]
 Aggregation = Annotated[
     AggregationName | None,
-    typer.Option(help="How updates become one; the recipe's own by default."),
+    typer.Option(help="How updates become one.", show_default="the recipe's"),
 ]
 Mode = Annotated[
     RoundsMode | None,
-    typer.Option(help="`buffered` rounds wait for no site; the recipe's own by default."),
+    typer.Option(help="`buffered` rounds wait for no site.", show_default="the recipe's"),
 ]
 BufferSize = Annotated[
     int | None, typer.Option(min=1, help="Updates after which the model moves, where buffered.")
@@ -53,7 +72,7 @@ Weights = Annotated[
 ]
 Protocol = Annotated[
     Path | None,
-    typer.Option(help="TOML that locks the release gate's limits; the recipe's by default."),
+    typer.Option(help="TOML that locks the release gate's limits.", show_default="the recipe's"),
 ]
 ByHand = Annotated[
     bool, typer.Option("--by-hand", help="Leave a candidate that passes the gate to a person.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.console import emit, progress, progress_console
+from deploy.console import RECIPE_HELP, emit, progress, progress_console
 
 if TYPE_CHECKING:
     from client.intake.source import CsvColumns
@@ -28,15 +28,33 @@ def demo(
         typer.Option(help="Folder of real images with a labels.csv; phantoms where absent."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe's name, or the path of its TOML file.")
+        str | None,
+        typer.Option(
+            help=RECIPE_HELP,
+            show_default="mammography, for phantoms",
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Another timm network.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side in pixels.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Another timm network.", show_default="the recipe's")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side in pixels.", show_default="the recipe's")
+    ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds of the first campaign; the second has half.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Rounds of the first campaign; the second has half.",
+            show_default="the recipe's",
+        ),
     ] = None,
     epsilon: Annotated[
-        float | None, typer.Option(min=0.01, help="Bound on each site's epsilon, both campaigns.")
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Bound on each site's epsilon, both campaigns.",
+            show_default="the recipe's",
+        ),
     ] = None,
     no_privacy: Annotated[
         bool, typer.Option("--no-privacy", help="A study without differential privacy.")

@@ -13,7 +13,7 @@ from rich.table import Table
 from common.recipe import load_recipe
 from common.records import Forecast
 from common.refusals import SITE_REFUSALS
-from deploy.console import emit, progress
+from deploy.console import RECIPE_HELP, emit, progress
 
 if TYPE_CHECKING:
     from server.registry.records import SiteForecast
@@ -48,18 +48,28 @@ class PreflightDocument(BaseModel):
 
 def preflight(
     folder: Annotated[Path, typer.Option(help="The federation's or the coordinator's folder.")],
-    recipe: Annotated[str, typer.Option(help="A shipped recipe, or the path of one.")],
+    recipe: Annotated[
+        str,
+        typer.Option(help=RECIPE_HELP),
+    ],
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Training rounds; the recipe's own by default.")
+        int | None, typer.Option(min=1, help="Training rounds.", show_default="the recipe's")
     ] = None,
     epsilon: Annotated[
-        float | None, typer.Option(min=0.01, help="Each site's epsilon for the campaign.")
+        float | None,
+        typer.Option(
+            min=0.01, help="Each site's epsilon for the campaign.", show_default="the recipe's"
+        ),
     ] = None,
     no_privacy: Annotated[
         bool, typer.Option("--no-privacy", help="A study without differential privacy.")
     ] = False,
-    model: Annotated[str | None, typer.Option(help="Another timm network.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Another image size, pixels.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Another timm network.", show_default="the recipe's")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Another image size, pixels.", show_default="the recipe's")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Ask every site what a campaign would cost it. Nothing is trained, nothing is spent.

@@ -10,13 +10,20 @@ from rich.console import Console
 from rich.table import Table
 
 from common.recipe import load_recipe
-from deploy.console import emit
+from deploy.console import RECIPE_HELP, emit
 
 
 def provision(
     folder: Annotated[Path, typer.Option(help="Where the federation's folders go.")],
     site: Annotated[list[str], typer.Option(help="A site's name; give it once a site.")],
-    task: Annotated[str, typer.Option(help="The recipe that new sites train.")],
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            "--task",  # its name until 0.1; still understood
+            help=f"What new sites train. {RECIPE_HELP}",
+        ),
+    ],
     host: Annotated[
         list[str] | None,
         typer.Option(help="Name or address by which sites reach the coordinator; may repeat."),
@@ -29,9 +36,9 @@ def provision(
     """
     from deploy import provision as provisioning
 
-    recipe = load_recipe(task)
+    chosen = load_recipe(recipe)
     done = provisioning.provision(
-        folder, sites=site, task=recipe.name, recipe=recipe, hosts=host or ()
+        folder, sites=site, task=chosen.name, recipe=chosen, hosts=host or ()
     )
 
     def show(console: Console) -> None:

@@ -67,8 +67,10 @@ def show_campaign(
     as_json: AsJson = False,
 ) -> None:
     """Show one campaign: its rounds, what every site did in them, and the gate's verdicts."""
+    from server.api.campaigns import CampaignDocument
+
     with opened_registry(folder) as registry:
-        document = _campaign_document(registry, campaign)
+        document = CampaignDocument.read(registry, campaign)
     emit(document, as_json=as_json, show=lambda console: _draw_campaign(document, console))
 
 
@@ -128,23 +130,6 @@ def opened_registry(folder: Path) -> Iterator[Registry]:
         yield registry
     finally:
         registry.close()
-
-
-def _campaign_document(registry: Registry, identifier: str) -> CampaignDocument:
-    from server.api import campaigns as documents
-
-    contributions = registry.contributions(identifier)
-    return documents.CampaignDocument(
-        campaign=documents.CampaignSummary.of(registry.campaign(identifier)),
-        rounds=tuple(
-            documents.RoundDocument.of(found, contributions)
-            for found in registry.rounds(identifier)
-        ),
-        candidates=tuple(
-            documents.CandidateDocument.of(candidate)
-            for candidate in registry.candidates(campaign=identifier)
-        ),
-    )
 
 
 def _draw_campaign(document: CampaignDocument, console: Console) -> None:

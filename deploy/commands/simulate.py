@@ -15,7 +15,7 @@ from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.recipe import AggregationName, AlgorithmName
-from deploy.console import emit, progress
+from deploy.console import RECIPE_HELP, emit, progress
 
 if TYPE_CHECKING:
     from client.intake.source import ImportSource
@@ -37,7 +37,13 @@ class Baseline(StrEnum):
 
 
 def simulate(
-    recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name, or its .toml file.")],
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            help=RECIPE_HELP,
+        ),
+    ],
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder of images with labels, or an .npz file.")
     ] = None,
@@ -60,20 +66,30 @@ def simulate(
     ] = None,
     label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
     patient_column: Annotated[str, typer.Option(help="Column of the patient.")] = "patient_id",
-    model: Annotated[str | None, typer.Option(help="Another timm network.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Another image size in pixels.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Another number of rounds.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="Another epsilon, at each site.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Another timm network.", show_default="the recipe's")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Another image size in pixels.", show_default="the recipe's")
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Another number of rounds.", show_default="the recipe's"),
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(help="Another epsilon, at each site.", show_default="the recipe's"),
+    ] = None,
     no_privacy: Annotated[
         bool, typer.Option("--no-privacy", help="A study without differential privacy.")
     ] = False,
     aggregation: Annotated[
         AggregationName | None,
-        typer.Option(help="How updates become one; the recipe's own by default."),
+        typer.Option(help="How updates become one.", show_default="the recipe's"),
     ] = None,
     algorithm: Annotated[
         AlgorithmName | None,
-        typer.Option(help="A published method; the recipe's own by default."),
+        typer.Option(help="A published method.", show_default="the recipe's"),
     ] = None,
     adversary: Annotated[
         list[str] | None,
@@ -102,7 +118,9 @@ def simulate(
 
     if (data is None) == (not phantom):
         raise ConfigurationError(
-            "Exactly one of --data and --phantom is needed.", code="simulation-data"
+            "Exactly one of --data and --phantom is needed.",
+            action="Name a folder of images with --data, or give --phantom.",
+            code="simulation-data",
         )
     attacking = tuple(parse_adversary(text) for text in adversary or ())
     chosen = load_recipe(recipe)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.recipe import load_recipe
-from deploy.console import emit
+from deploy.console import RECIPE_HELP, emit
 
 if TYPE_CHECKING:
     from server.settings import CoordinatorSettings
@@ -83,7 +83,10 @@ class TriggerResult(BaseModel):
 @commands.command("add")
 def add(
     name: Name,
-    recipe: Annotated[str, typer.Option(help="A shipped recipe, or the path of one.")],
+    recipe: Annotated[
+        str,
+        typer.Option(help=RECIPE_HELP),
+    ],
     schedule: Annotated[
         str | None, typer.Option(help="Cron expression of five fields, UTC: '0 3 1 * *'.")
     ] = None,
@@ -93,10 +96,19 @@ def add(
     drift: Annotated[
         int | None, typer.Option(min=1, help="Sites that report an alarm of drift.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="In place of the recipe's.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="In place of the recipe's.")] = None,
-    model: Annotated[str | None, typer.Option(help="Another timm network.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Another image size in pixels.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Training rounds.", show_default="the recipe's")
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(help="Each site's epsilon for the campaign.", show_default="the recipe's"),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Another timm network.", show_default="the recipe's")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Another image size in pixels.", show_default="the recipe's")
+    ] = None,
     start: Annotated[
         bool, typer.Option("--start", help="Let the campaign go at once; needs --approved-by.")
     ] = False,
@@ -126,7 +138,9 @@ def add(
     except ValidationError as error:
         faults = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(
-            f"The trigger breaks a rule: {faults}.", code="trigger-malformed"
+            f"The trigger breaks a rule: {faults}.",
+            action="Correct the field that is named.",
+            code="trigger-malformed",
         ) from error
     with _store(folder) as (_, store):
         store.add(trigger)

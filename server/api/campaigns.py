@@ -14,6 +14,7 @@ from common.release import GateCheck
 from server.api.authentication import signed_in
 from server.api.services import Services
 from server.registry.records import Campaign, Candidate, Contribution, Round
+from server.registry.registry import Registry
 
 router = APIRouter(
     prefix="/campaigns", tags=["campaigns"], dependencies=[Depends(signed_in("viewer"))]
@@ -161,6 +162,18 @@ class CampaignDocument(_Document):
     rounds: tuple[RoundDocument, ...]
     candidates: tuple[CandidateDocument, ...]
 
+    @classmethod
+    def read(cls, registry: Registry, identifier: str) -> CampaignDocument:
+        """Describe a campaign as the registry has it; raises `NotFound`."""
+        campaign = registry.campaign(identifier)
+        told = registry.contributions(identifier)
+        found = registry.candidates(campaign=identifier)
+        return cls(
+            campaign=CampaignSummary.of(campaign),
+            rounds=tuple(RoundDocument.of(r, told) for r in registry.rounds(identifier)),
+            candidates=tuple(CandidateDocument.of(candidate) for candidate in found),
+        )
+
 
 @router.get("", summary="All campaigns, the newest first")
 def list_campaigns(services: Services) -> list[CampaignSummary]:
@@ -171,11 +184,4 @@ def list_campaigns(services: Services) -> list[CampaignSummary]:
 @router.get("/{identifier}", summary="One campaign's progress, round by round and site by site")
 def show_campaign(identifier: str, services: Services) -> CampaignDocument:
     """Show one campaign."""
-    registry = services.registry
-    campaign = registry.campaign(identifier)
-    contributions = registry.contributions(identifier)
-    return CampaignDocument(
-        campaign=CampaignSummary.of(campaign),
-        rounds=tuple(RoundDocument.of(r, contributions) for r in registry.rounds(identifier)),
-        candidates=tuple(CandidateDocument.of(c) for c in registry.candidates(campaign=identifier)),
-    )
+    return CampaignDocument.read(services.registry, identifier)
