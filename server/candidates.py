@@ -16,7 +16,7 @@ from common.release import (
 )
 from server.audit import note_candidate
 from server.evaluation import merged, on_common_sites, pooled_metrics
-from server.gate.performance_checks import operating_threshold
+from server.gate.operating_point import operating_threshold
 from server.protocol import locked_digest
 from server.registry.records import Campaign, Candidate, Contribution
 from server.registry.registry import Registry

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from common.evaluation import Metrics, SiteEvaluation, evaluate_predictions, merge, metrics
-from server.evaluation_intervals import NORMAL_95, proportion
+from common.evaluation_counts import DecisionCounts
+from common.evaluation_figures import rates_at
+from server.evaluation_intervals import NORMAL_95, Estimate, proportion
 
 BySite = Mapping[str, SiteEvaluation]
 
@@ -97,7 +99,26 @@ def balanced_accuracy_lower_bound(evaluations: BySite) -> float | None:
         proportion(hits, n, normal=NORMAL_95)
         for hits, n in zip(right.tolist(), cases.tolist(), strict=True)
     ]
-    parts = [part for part in found if part is not None]
+    return _mean_lower_bound([part for part in found if part is not None])
+
+
+def verdict_lower_bound(counts: DecisionCounts, threshold: float) -> float | None:
+    """Return the same bound of the mean of sensitivity and specificity at a threshold."""
+    rates = rates_at(counts, threshold)
+    sides = (
+        (rates.sensitivity, counts.positives.total),
+        (rates.specificity, counts.negatives.total),
+    )
+    parts = [
+        proportion(share * cases, cases, normal=NORMAL_95)
+        for share, cases in sides
+        if share is not None
+    ]
+    both = [part for part in parts if part is not None]
+    return _mean_lower_bound(both) if len(both) == 2 else None
+
+
+def _mean_lower_bound(parts: Sequence[Estimate]) -> float:
     middle = sum(part.value for part in parts) / len(parts)
     slack = math.sqrt(sum((part.value - part.lower) ** 2 for part in parts)) / len(parts)
     return max(0.0, middle - slack)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.evaluation_figures import calibration_bins, calibration_error, rates_at, threshold_for
+from common.evaluation_figures import calibration_bins, calibration_error, rates_at
 from common.release import GateCheck
 from server.evaluation import merged, on_common_sites, pooled_metrics
 from server.evaluation_intervals import difference_lower_bound
 from server.gate.chance_checks import accuracy_checks, against_majority
 from server.gate.evidence import Evidence
+from server.gate.operating_point import operating_threshold
 from server.gate.part_checks import worst_site, worst_subgroup
 from server.gate.verdicts import at_least, at_most
 
@@ -29,20 +30,6 @@ def performance_checks(evidence: Evidence) -> list[GateCheck]:
     if limits.worst_subgroup_auroc_floor is not None:
         checks.append(worst_subgroup(evidence))
     return checks
-
-
-def operating_threshold(evidence: Evidence) -> float:
-    """Return the threshold that the candidate would be released with.
-
-    The highest that reaches ``wanted_sensitivity`` on all holdouts that told of it; the recipe's
-    where none is wanted, or it cannot be told (then the gate's check on it fails).
-    """
-    wanted, total = evidence.limits.wanted_sensitivity, merged(evidence.candidate)
-    if wanted is not None and total is not None and total.decision is not None:
-        chosen = threshold_for(total.decision, wanted)
-        if chosen is not None:
-            return chosen
-    return evidence.recipe.decision.threshold
 
 
 def champion_checks(evidence: Evidence) -> list[GateCheck]:

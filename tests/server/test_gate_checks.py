@@ -11,7 +11,7 @@ from common.evaluation_counts import Statistic
 from common.evaluation_figures import rates_at
 from common.release import GateCheck
 from server.evaluation import merged
-from server.gate.performance_checks import operating_threshold
+from server.gate.operating_point import operating_threshold
 from server.release_gate import Evidence, judge
 from tests.fakes import CLASSES
 from tests.server.test_release_gate import GOOD, failed, recipe
@@ -90,6 +90,37 @@ def test_what_no_policy_releases_fails_unless_it_is_not_required(name: str, limi
     hard = 0.001 if name == "calibration-error" else 0.999
     held = evidence(*GOOD_SITES, **{limit: hard, "not_required": (name,)})
     assert failed(held) == (name,)
+
+
+@pytest.mark.parametrize("wanted", [None, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("answer", [0.05, 0.5, 0.95])
+def test_always_the_same_verdict_is_refused(wanted: float | None, answer: float) -> None:
+    labels = (np.arange(400) % 4 == 0).astype(int)
+    constant = evaluate_predictions(
+        np.tile([1 - answer, answer], (400, 1)), labels, CLASSES, minimum_cell=5,
+        positive_classes=(CLASSES[1],), statistics=EVERYTHING[:2],
+    )  # fmt: skip
+    found = evidence(constant, constant, wanted_sensitivity=wanted)
+    assert not check(found, "majority-balanced-accuracy").passed
+
+
+def test_a_ranking_whose_threshold_makes_use_of_it_is_an_answer() -> None:
+    """Its highest probability is always that of the first class."""
+    shy = []
+    for seed in range(2):
+        generator = np.random.default_rng(seed)
+        labels = np.arange(200) % 2
+        positive = 1 / (1 + np.exp(-(1.5 * labels + generator.normal(size=200) - 9)))
+        shy.append(
+            evaluate_predictions(
+                np.stack([1 - positive, positive], axis=1), labels, CLASSES, minimum_cell=5,
+                positive_classes=(CLASSES[1],), statistics=EVERYTHING[:2],
+            )
+        )  # fmt: skip
+    assert not check(evidence(*shy), "majority-balanced-accuracy").passed  # at the recipe's 0.5
+    found = check(evidence(*shy, wanted_sensitivity=0.9), "majority-balanced-accuracy")
+    assert found.passed
+    assert "verdict" in found.explanation
 
 
 def test_one_bad_site_is_named() -> None:
