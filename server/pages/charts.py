@@ -191,7 +191,7 @@ def _cell(
         title += f", {len(accepted)} updates"
     if any(ages):
         title += f", from models {' and '.join(map(str, ages))} steps old"
-    if found.code in OUTCOME_REASONS:
+    if found.code is not None and found.code in OUTCOME_REASONS:
         title += f". {OUTCOME_REASONS[found.code]}"
     mark = str(len(accepted)) if len(accepted) > 1 else MARKS[found.outcome]
     return Cell(x, found.outcome, mark, title)

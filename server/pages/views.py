@@ -120,7 +120,8 @@ def campaign_view(services: CoordinatorServices, identifier: str) -> CampaignVie
         spent=spent,
         candidates=registry.candidates(campaign=identifier),
         reasons={
-            c.code: OUTCOME_REASONS[c.code] for c in contributions if c.code in OUTCOME_REASONS
+            code: OUTCOME_REASONS[code]
+            for code in sorted({c.code or "" for c in contributions} & OUTCOME_REASONS.keys())
         },
     )
 
