@@ -9,7 +9,7 @@ the folder of the real dermatoscopy hospitals.
 
 After it, how often 95 % intervals hold the truth, by simulation: ``--samples`` of them for each
 row. The exit status is 1 if a pooled AUROC is off by more than 0.005 from scikit-learn's on the
-same cases, or a coverage is below 0.92.
+same cases, or a coverage is below 95 % by more than three standard errors.
 """
 
 from __future__ import annotations
