@@ -23,7 +23,11 @@ def row(session: Session, case_id: str) -> tuple[CaseRow, str]:
     """
     found = session.execute(_cases().where(CaseRow.id == case_id)).first()
     if found is None:
-        raise NotFound("There is no such case.", code="case-not-found")
+        raise NotFound(
+            "There is no such case.",
+            action="Check its id on the site's page; a case that was withdrawn is gone.",
+            code="case-not-found",
+        )
     return found[0], found[1]
 
 
