@@ -12,6 +12,8 @@ TRAINING_LOST = "training-lost"
 
 _SILENT = {
     "not-connected": "The site was not connected.",
+    "awaited": "The site is registered, and not connected yet.",
+    "asked": "The site was asked, and has not answered yet.",
     "not-delivered": "The SuperLink no longer knew the site when it was to be asked.",
     "deadline": "The site had not answered when its time was up.",
     "late": "The site had not answered when its time was up.",

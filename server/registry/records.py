@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.evaluation import Metrics, SiteEvaluation
 from common.plan import Identifier
-from common.recipe import AggregationSpec, LocalTraining, Recipe, ServerOptimizer
+from common.recipe import AggregationSpec, LocalTraining, Recipe, ReleaseGateSpec, ServerOptimizer
 from common.records import Forecast, Receipt
 from common.release import ReleaseDraft, ReleaseManifest
 from server.protocol import GateProtocol
@@ -18,6 +18,7 @@ from server.registry.campaign_states import CampaignState
 
 Scope = Literal["all", "bias", "head"]
 Purpose = Literal["train", "evaluate"]
+CampaignKind = Literal["training", "preflight"]
 RoundState = Literal["running", "finished", "failed"]
 Outcome = Literal["accepted", "refused", "failed", "late", "absent", "rejected"]
 CandidateState = Literal["waiting", "approved", "refused", "published"]
@@ -151,6 +152,17 @@ class Campaign:
     def private(self) -> bool:
         """Whether the sites are asked for differential privacy."""
         return self.settings.epsilon is not None
+
+    @property
+    def limits(self) -> ReleaseGateSpec:
+        """The release gate's limits that it is held to: the locked ones, else the recipe's."""
+        protocol = self.settings.protocol
+        return self.recipe.release if protocol is None else protocol.limits
+
+    @property
+    def kind(self) -> CampaignKind:
+        """Whether it trains, or only asks the sites what that would cost."""
+        return "preflight" if self.settings.only_preflight else "training"
 
     @property
     def training(self) -> LocalTraining:

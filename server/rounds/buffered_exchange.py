@@ -16,6 +16,7 @@ from server.outcome_reasons import TRAINING_LOST
 from server.rounds.buffered_requests import BufferedRequests, OpenTurn
 from server.rounds.buffered_step import BufferedStep, record
 from server.rounds.clock import Backoff
+from server.rounds.exchange import NOT_CONNECTED
 from server.rounds.link import Link
 from server.rounds.replies import Answer, read_answer
 from server.rounds.sent_requests import pull_replies
@@ -175,5 +176,5 @@ class BufferedExchange:
         self._connected, self._looked = directory.connected(), now
         away = directory.expected() - self._connected.keys() - set(self._requests.busy)
         for site in sorted(away - step.standing.faults.keys()):
-            self._requests.note(step, site, Answer("absent", "not-connected"))
-            step.standing.faults[site] = "not-connected"
+            self._requests.note(step, site, Answer("absent", NOT_CONNECTED))
+            step.standing.faults[site] = NOT_CONNECTED

@@ -30,6 +30,9 @@ from server.rounds.update_checks import Expected
 
 logger = logging.getLogger(__name__)
 
+NOT_CONNECTED = "not-connected"
+"""The code of a site that was to be asked, and was not there."""
+
 PAUSE_SECONDS = (1.0, 4.0, 16.0)
 """Between attempts; the last one again and again."""
 
@@ -78,7 +81,7 @@ class Exchange:
         for number in range(1, attempts + 1):
             self._ask(self._earlier + number)
             self._receive(number)
-            if self._collected.met:
+            if self._collected.met or self._nobody_left():
                 break
             if number < attempts:
                 pause = PAUSE_SECONDS[min(number, len(PAUSE_SECONDS)) - 1]
@@ -86,6 +89,11 @@ class Exchange:
         for opened in self._open.values():
             self._record(opened, Answer("late", "deadline"))
         return self._collected
+
+    def _nobody_left(self) -> bool:
+        """Tell whether all who could ever answer have: to ask again would find nobody."""
+        reachable = self._link.directory.reachable()
+        return reachable is not None and not self._open and reachable <= self._settled
 
     def _ask(self, attempt: int) -> None:
         busy = self._settled | {opened.site for opened in self._open.values()}
@@ -97,7 +105,7 @@ class Exchange:
         )
         free = {site: node for site, node in connected.items() if site not in busy}
         for site in sorted(self._link.directory.expected() - connected.keys() - busy):
-            self._record(self._request_to(site, 0, attempt), Answer("absent", "not-connected"))
+            self._record(self._request_to(site, 0, attempt), Answer("absent", NOT_CONNECTED))
         if self._request.plan.purpose == "train" and hopeful + len(free) < self._request.quorum:
             logger.warning("quorum-out-of-reach round=%d", self._request.number)
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message, MessageType
@@ -18,18 +19,23 @@ from common.audit import AuditLog
 from common.errors import RoundFailed, UpdateRefused
 from common.plan import PrivacyRequest, RoundPlan, sign_plan
 from common.records import Forecast
-from common.refusals import SITE_REFUSALS
 from common.update import tensors_digest
 from common.wire import records_to_reply, request_to_records
 from server.audit import note_plan, note_refused, note_taken
+from server.outcome_reasons import OUTCOME_REASONS
 from server.registry.records import Campaign, SiteForecast
 from server.rounds.clock import Backoff
+from server.rounds.exchange import NOT_CONNECTED
 from server.rounds.link import Link
 from server.rounds.replies import FLOWER_ERRORS
 
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 60.0
+AWAITED = "awaited"
+"""The code of a registered site that is not connected yet, while the preflight waits for it."""
+ASKED = "asked"
+"""The code of a site that was asked, and has not answered yet."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,9 @@ class _Asked:
 
 
 def preflight(link: Link, campaign: Campaign) -> tuple[SiteForecast, ...]:
-    """Ask all sites that take part, and record what they say.
+    """Ask all sites that take part, and record what they say, and meanwhile who is waited for.
+
+    Where the campaign only asks, whatever they say is what it was started for.
 
     Raises
     ------
@@ -53,11 +61,11 @@ def preflight(link: Link, campaign: Campaign) -> tuple[SiteForecast, ...]:
         lambda found: len(found) >= campaign.settings.quorum,
         everyone=True,
         seconds=campaign.settings.site_wait_seconds,
+        waiting=lambda missing: _record(link, campaign, dict.fromkeys(missing, AWAITED)),
     )
-    found = {
-        site: SiteForecast(site, code="not-connected")
-        for site in link.directory.expected() - connected.keys()
-    }
+    absent = link.directory.expected() - connected.keys()
+    _record(link, campaign, dict.fromkeys(absent, NOT_CONNECTED) | dict.fromkeys(connected, ASKED))
+    found = {site: SiteForecast(site, code=NOT_CONNECTED) for site in absent}
     found |= {f.site: f for f in _answers(link, _ask(link, campaign, connected))}
     forecasts = tuple(found[site] for site in sorted(found))
     link.registry.record_forecasts(campaign.id, forecasts)
@@ -66,21 +74,36 @@ def preflight(link: Link, campaign: Campaign) -> tuple[SiteForecast, ...]:
             "preflight campaign=%s site=%s affordable=%s code=%s",
             *(campaign.id, forecast.site, forecast.affordable, forecast.code),
         )
-    lost = [f for f in forecasts if f.refuses or f.site not in connected]
-    if len(forecasts) - len(lost) < campaign.settings.quorum:
-        raise _out_of_reach(campaign, lost)
+    if not is_possible(campaign, forecasts) and not campaign.settings.only_preflight:
+        raise _out_of_reach(campaign, [f for f in forecasts if _is_lost(f)])
     return forecasts
+
+
+def is_possible(campaign: Campaign, forecasts: Sequence[SiteForecast]) -> bool:
+    """Tell whether a quorum can be met, by what the sites said; who was silent still may answer."""
+    return sum(not _is_lost(told) for told in forecasts) >= campaign.settings.quorum
+
+
+def _is_lost(told: SiteForecast) -> bool:
+    return told.refuses or told.code in (NOT_CONNECTED, AWAITED)
+
+
+def _record(link: Link, campaign: Campaign, codes: Mapping[str, str]) -> None:
+    """Let whoever looks see who is waited for; what the sites say takes the place of it."""
+    told = tuple(SiteForecast(site, code=code) for site, code in sorted(codes.items()))
+    link.registry.record_forecasts(campaign.id, told)
 
 
 def _out_of_reach(campaign: Campaign, lost: list[SiteForecast]) -> RoundFailed:
     known = [(f.site, f.code or "refused") for f in lost]
-    reasons = "; ".join(f"{site} ({code}) {SITE_REFUSALS.get(code, '')}" for site, code in known)
+    reasons = "; ".join(f"{site} ({code}) {OUTCOME_REASONS.get(code, '')}" for site, code in known)
     return RoundFailed(
         f"The quorum of {campaign.settings.quorum} sites is out of reach: "
-        f"{reasons.strip() or 'no other site is connected'}".rstrip(".")
+        f"{reasons.strip() or 'no other site is registered'}".rstrip(".")
         + ".",
         meaning="Nothing was trained, and no privacy was spent.",
-        action="Ask for less epsilon or other rounds, or see to the sites that are named.",
+        action="Ask for less epsilon, other rounds or a smaller quorum (`--quorum`), or see to "
+        "the sites that are named.",
         code="preflight",
     )
 

@@ -53,6 +53,13 @@ class SiteDirectory:
             return frozenset(self._only)
         return frozenset(site.name for site in self._registry.sites())
 
+    def reachable(self) -> frozenset[str] | None:
+        """Return who could connect at all; None where nobody is registered, so that anyone may."""
+        registered = frozenset(site.name for site in self._registry.sites())
+        if not registered:
+            return None
+        return registered if self._only is None else registered & frozenset(self._only)
+
     def connected(self) -> dict[str, int]:
         """Return the node id of each connected site that takes part, in order of names."""
         nodes = set(self._grid.get_node_ids())
@@ -74,9 +81,16 @@ class SiteDirectory:
         return dict(sorted(found.items()))
 
     def wait(
-        self, enough: Callable[[dict[str, int]], bool], *, everyone: bool, seconds: float
+        self,
+        enough: Callable[[dict[str, int]], bool],
+        *,
+        everyone: bool,
+        seconds: float,
+        waiting: Callable[[frozenset[str]], None] = lambda _: None,
     ) -> dict[str, int]:
         """Wait until enough sites are connected, and return all that are.
+
+        Nobody is waited for who is not registered: once all who could connect have, it is over.
 
         Parameters
         ----------
@@ -87,20 +101,31 @@ class SiteDirectory:
             until no more come.
         seconds : float
             The longest wait; after it, whoever is there is returned.
+        waiting : callable, optional
+            Told who is waited for, by name, whenever that changes.
         """
         end = self._clock.monotonic() + seconds
         settled = self._clock.monotonic() + SETTLE_SECONDS
         backoff = Backoff()
         before: dict[str, int] = {}
+        awaited: frozenset[str] = frozenset()
         while True:
             found = self.connected()
             now = self._clock.monotonic()
             if found != before:
                 settled, before = now + SETTLE_SECONDS, found
-            expected = self.expected()
+            expected, reachable = self.expected(), self.reachable()
             complete = expected <= found.keys() if expected else now >= settled
-            if now >= end or (enough(found) and (complete or not everyone)):
+            nobody_left = reachable is not None and reachable <= found.keys()
+            if now >= end or nobody_left or (enough(found) and (complete or not everyone)):
                 return found
+            missing = (expected if reachable is None else reachable) - found.keys()
+            if missing != awaited:
+                awaited = missing
+                logger.info(
+                    "sites-awaited sites=%s seconds=%.0f", ",".join(sorted(missing)), seconds
+                )
+                waiting(missing)
             self._clock.sleep(backoff.interval(end - now))
 
     def _describe(self, nodes: Iterable[int]) -> None:
