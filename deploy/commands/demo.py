@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.console import RECIPE_HELP, emit, progress, progress_console
+from deploy.interruption import interruptible
 
 if TYPE_CHECKING:
     from client.intake.source import CsvColumns
     from common.recipe import Recipe
     from deploy.demo.hospitals import Hospital
+    from deploy.demo.journey import DemoChoices
     from deploy.demo.report import DemoReport
     from deploy.local import LocalFederation
 
@@ -25,7 +27,10 @@ PHANTOM_ROUNDS = 6
 def demo(
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of real images with a labels.csv; phantoms where absent."),
+        typer.Option(
+            help="Folder of real images with a labels.csv; phantoms where absent. Its column "
+            "`site` names the hospitals; without one the patients are dealt out to four."
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -73,7 +78,10 @@ def demo(
         str, typer.Option(help="Column of labels.csv that fixes train or holdout.")
     ] = "split",
     folder: Annotated[
-        Path | None, typer.Option(help="Where to run; must be new.  [default: runs/demo-TIME]")
+        Path | None,
+        typer.Option(
+            help="Where to run: a new or empty folder; it stays.  [default: runs/demo-TIME]"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the phantoms.")] = 7,
     serve: Annotated[
@@ -84,17 +92,21 @@ def demo(
     """Run a whole federation here: train, release, confirm new cases, train again, swap.
 
     Every process is real: Flower's SuperLink with TLS and node authentication, a SuperNode and an
-    inference service a hospital, the coordinator's service. Nothing is left running.
+    inference service a hospital, the coordinator's service. Nothing is left running. On phantoms
+    it takes about 2.5 minutes on two idle cores.
     """
     from client.intake.source import CsvColumns
-    from deploy.demo.journey import Demo, DemoChoices
+    from deploy.demo.checks import check_folder, check_network, make_folder
+    from deploy.demo.journey import DemoChoices
     from deploy.demo.report import show
 
     chosen = _recipe(recipe, model, image_size, phantom=data is None)
     where = folder or Path("runs") / f"demo-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    where.mkdir(parents=True, exist_ok=True)
+    check_folder(where)
     columns = CsvColumns(patient=patient_column, split=split_column)
-    hospitals = _hospitals(data, where, chosen, columns, seed)
+    hospitals = None if data is None else _real_hospitals(data, chosen, columns)
+    check_network(chosen)
+    make_folder(where, named=folder is not None)
     choices = DemoChoices(
         recipe=chosen,
         epsilon=epsilon or chosen.privacy.epsilon,
@@ -102,16 +114,39 @@ def demo(
         private=not no_privacy,
         compare=not no_privacy and (data is not None if compare is None else compare),
     )
-    with progress(quiet=as_json) as display:
-        journey = Demo(where, hospitals, choices, display)
+    report = _run(where, hospitals, choices, seed=seed, serve=serve, quiet=as_json)
+    emit(report, as_json=as_json, show=lambda console: show(report, console))
+
+
+def _run(
+    where: Path,
+    hospitals: tuple[Hospital, ...] | None,
+    choices: DemoChoices,
+    *,
+    seed: int,
+    serve: bool,
+    quiet: bool,
+) -> DemoReport:
+    """Run the journey; phantoms are drawn where there are no hospitals yet."""
+    from deploy.demo.hospitals import phantom_hospitals
+    from deploy.demo.journey import Demo
+    from deploy.demo.stages import Stages
+
+    with interruptible() as hear_again, progress(quiet=quiet) as display:
+        stages = Stages(display, None if quiet else progress_console)
+        if hospitals is None:
+            with stages.step("drawing phantoms"):
+                hospitals = phantom_hospitals(where / "phantoms", choices.recipe, seed=seed)
+        journey = Demo(where, hospitals, choices, stages)
         with journey.federation(private=choices.private) as federation:
             report = journey.run(federation)
             if serve:
                 display.stop()
                 _serve(federation, report)
+                hear_again()
         if choices.compare:
             report = journey.compare_without_privacy(report)
-    emit(report, as_json=as_json, show=lambda console: show(report, console))
+    return report
 
 
 def _recipe(
@@ -126,13 +161,11 @@ def _recipe(
     return recipe.with_changes(model=model, image_size=image_size)
 
 
-def _hospitals(
-    data: Path | None, folder: Path, recipe: Recipe, columns: CsvColumns, seed: int
-) -> tuple[Hospital, ...]:
-    from deploy.demo.hospitals import phantom_hospitals, real_hospitals
+def _real_hospitals(data: Path, recipe: Recipe, columns: CsvColumns) -> tuple[Hospital, ...]:
+    from deploy.demo.checks import check_data
+    from deploy.demo.hospitals import real_hospitals
 
-    if data is None:
-        return phantom_hospitals(folder / "phantoms", recipe, seed=seed)
+    check_data(data)
     return real_hospitals(data, recipe, columns=columns)
 
 

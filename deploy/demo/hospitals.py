@@ -12,8 +12,9 @@ from client.intake.importer import import_cases, read_rows
 from client.intake.source import CsvColumns, ImportSource, SourceRow
 from client.intake.summary import ImportSummary
 from client.settings import SiteSettings
-from common.errors import WardroundError
+from common.errors import InputRefused, WardroundError
 from common.recipe import Recipe
+from deploy.demo.checks import check_rows
 from simulations.hospitals import ByColumn, ByPatientHash, split_into_hospitals
 from simulations.hospitals import Hospital as Share
 from simulations.phantoms import write_phantom_folder
@@ -25,6 +26,10 @@ PHANTOM_NEWCOMERS = 40
 HASHED_HOSPITALS = 4
 NEWCOMER_SHARE = 0.1
 MOST_NEWCOMERS = 40
+_TWO_HOSPITALS = (
+    "Fill the column `site` in for every row, with two hospitals at least; or leave the column "
+    f"out, and the patients are dealt out to {HASHED_HOSPITALS} hospitals."
+)
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,20 @@ def real_hospitals(data: Path, recipe: Recipe, *, columns: CsvColumns) -> tuple[
     Raises
     ------
     InputRefused
-        If the table cannot be read or makes fewer than two hospitals.
+        If the table cannot be read, makes fewer than two hospitals, or has nothing usable for one.
     """
     source = ImportSource(data, columns=columns)
     rows = tuple(read_rows(source).rows)
     by_site = any(row.site for row in rows)
-    shares = split_into_hospitals(rows, ByColumn() if by_site else ByPatientHash(HASHED_HOSPITALS))
+    rule = ByColumn() if by_site else ByPatientHash(HASHED_HOSPITALS)
+    try:
+        shares = split_into_hospitals(rows, rule)
+    except InputRefused as error:
+        raise InputRefused(
+            error.what, meaning=error.meaning, action=_TWO_HOSPITALS, code=error.code
+        ) from error
+    for share in shares:
+        check_rows(share.name, share.rows, source, recipe)
     largest = max(shares, key=lambda share: len(share.rows))
     return tuple(_hospital(source, recipe, share, share is largest) for share in shares)
 

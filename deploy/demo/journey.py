@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from rich.progress import Progress, TaskID
 
 from client.cases.store import CaseStore
 from client.declaration import declare_patients
@@ -20,6 +19,7 @@ from deploy.campaigns import Progress as CampaignProgress
 from deploy.demo.hospitals import Hospital, Newcomer
 from deploy.demo.measure import measure_site, pooled_metrics
 from deploy.demo.report import DemoReport, SiteReport
+from deploy.demo.stages import Stage, Stages
 from deploy.demo.traffic import Tally, Traffic
 from deploy.local import LocalFederation
 from server.registry.records import Candidate
@@ -55,8 +55,8 @@ class Demo:
         At least two.
     choices : DemoChoices
         See there.
-    display : rich.progress.Progress
-        Where live progress is shown.
+    stages : Stages
+        Where progress is shown.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Demo:
         folder: Path,
         hospitals: Sequence[Hospital],
         choices: DemoChoices,
-        display: Progress,
+        stages: Stages,
     ) -> None:
         self._folder = folder
         self._hospitals = {h.name: h for h in hospitals}
         self._choices = choices
-        self._display = display
+        self._stages = stages
         self._started = time.monotonic()
 
     @contextmanager
@@ -92,7 +92,7 @@ class Demo:
             policy=policy,
         )
         with federation:
-            with self._step("starting processes, importing cases"):
+            with self._stages.step("starting processes, importing cases"):
                 federation.start()
                 for hospital in self._hospitals.values():
                     site = federation.site(hospital.name)
@@ -107,20 +107,15 @@ class Demo:
         share = FIRST_CAMPAIGN_SHARE * choices.epsilon
         first = self._campaign(federation, "campaign 1", choices.rounds, share)
         v1 = self._released(federation, first, version=1)
-        if v1 is None:
-            raise RoundFailed(
-                "The first model was refused by the release gate, so there is nothing to serve.",
-                meaning=f"Checks that failed: {', '.join(_failed_checks(first))}.",
-                action="Give it more rounds or epsilon, or pretrained weights.",
-                code="gate-refused",
-            )
         self._confirm_new_cases(federation)
         images = [image for h in self._hospitals.values() for image in h.sample_images(4)]
         urls = {name: federation.site_url(name) for name in federation.site_names}
-        with Traffic(urls, images) as traffic:
+        traffic = Traffic(urls, images)
+        # Where the gate refused the first model, nobody can ask for a prediction yet.
+        with traffic if v1 is not None else nullcontext():
             rounds = max(1, choices.rounds // 2)
             second = self._campaign(federation, "campaign 2", rounds, choices.epsilon)
-            v2 = self._released(federation, second, version=2)
+            v2 = self._released(federation, second, version=1 if v1 is None else 2)
             time.sleep(SETTLE_SECONDS)  # requests to the new version are part of the swap
         return self._report(federation, first, second, v2 is not None, traffic.tallies)
 
@@ -146,26 +141,26 @@ class Demo:
         recipe: Recipe | None = None,
     ) -> Candidate:
         choices = self._choices
-        task = self._display.add_task(title, total=rounds + 1)
+        stage = self._stages.begin(title, total=rounds, unit="round")
         identifier = federation.start_campaign(
             recipe or choices.recipe,
             rounds=rounds,
             epsilon=epsilon,
             private=choices.private and epsilon is not None,
         )
-        federation.wait_campaign(identifier, lambda progress: self._show(task, title, progress))
-        self._display.update(task, completed=rounds + 1)
+        federation.wait_campaign(identifier, lambda progress: self._show(stage, progress))
+        self._stages.end(stage)
         registry = Registry.open(federation.coordinator)
         try:
             return registry.candidates(campaign=identifier)[-1]
         finally:
             registry.close()
 
-    def _show(self, task: TaskID, title: str, progress: CampaignProgress) -> None:
+    def _show(self, stage: Stage, progress: CampaignProgress) -> None:
         scores = [r.metrics.macro_auroc for r in progress.rounds if r.metrics is not None]
         known = [score for score in scores if score is not None]
-        text = f"{title}: macro AUROC {known[-1]:.3f}" if known else title
-        self._display.update(task, description=text, completed=progress.rounds_done)
+        note = f"macro AUROC {known[-1]:.3f}" if known else ""
+        self._stages.advance(stage, progress.rounds_done, note)
 
     def _released(
         self, federation: LocalFederation, candidate: Candidate, *, version: int
@@ -173,7 +168,7 @@ class Demo:
         """Wait until every site serves a version; None when the gate refused the candidate."""
         if candidate.state == "refused":
             return None
-        with self._step(f"release v{version} at every site"):
+        with self._stages.step(f"release v{version} at every site"):
             deadline = time.monotonic() + SWAP_SECONDS
             waiting = set(federation.site_names)
             while waiting:
@@ -192,15 +187,15 @@ class Demo:
         for hospital in self._hospitals.values():
             if not hospital.newcomers:
                 continue
-            task = self._display.add_task(
+            stage = self._stages.begin(
                 f"new cases at {hospital.name}", total=len(hospital.newcomers)
             )
             base = federation.site_url(hospital.name)
             try:
                 with httpx.Client(base_url=base, timeout=30.0, trust_env=False) as client:
-                    for case in hospital.newcomers:
+                    for done, case in enumerate(hospital.newcomers, start=1):
                         _confirm(client, case)
-                        self._display.advance(task)
+                        self._stages.advance(stage, done)
             except httpx.HTTPError as error:
                 raise ProcessError(
                     f"The service of {hospital.name} did not take a new case ({error}).",
@@ -216,7 +211,7 @@ class Demo:
         tallies: Mapping[str, Tally],
     ) -> DemoReport:
         choices = self._choices
-        with self._step("measuring"):
+        with self._stages.step("measuring"):
             sites = tuple(
                 self._site_report(federation, name, first, second if v2_released else None, tally)
                 for name, tally in tallies.items()
@@ -231,6 +226,7 @@ class Demo:
             sites=sites,
             v1=pooled_metrics(first),
             v2=pooled_metrics(second),
+            v1_refused_by=_failed_checks(first) if first.state == "refused" else (),
             v2_refused_by=() if v2_released else _failed_checks(second),
             without_privacy=None,
             seconds=time.monotonic() - self._started,
@@ -247,7 +243,7 @@ class Demo:
     ) -> SiteReport:
         settings = federation.site(name)
         served = httpx.get(
-            f"{federation.site_url(name)}/model", timeout=30.0, trust_env=False
+            f"{federation.site_url(name)}/health/ready", timeout=30.0, trust_env=False
         ).json()
         candidates = (first, second) if second is not None else (first,)
         measured = measure_site(settings, self._choices.recipe, federation.coordinator, candidates)
@@ -265,18 +261,12 @@ class Demo:
             epsilon_prv=measured.epsilon_prv if self._choices.private else None,
             auroc_v1=measured.auroc[0],
             auroc_v2=measured.auroc[1] if second is not None else None,
-            model_version=int(served["version"]),
-            model_digest=str(served["digest"]),
+            model_version=served["model_version"],
+            model_digest=served["model_digest"],
             answered_during_swap=tally.answered,
             failed_during_swap=tally.failed,
             url=federation.site_url(name),
         )
-
-    @contextmanager
-    def _step(self, title: str) -> Iterator[None]:
-        task = self._display.add_task(title, total=1)
-        yield
-        self._display.update(task, completed=1)
 
 
 def _confirm(client: httpx.Client, case: Newcomer) -> None:

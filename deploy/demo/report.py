@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +20,7 @@ class SiteReport(_Part):
     ``epsilon_rdp`` is what the site's ledger says it spent; ``epsilon_prv`` is recomputed from the
     ledger's rows with another accountant (PRV). Both are None without privacy. ``auroc_*`` are
     macro AUROC on the site's own holdout patients, None where a class is missing there.
+    ``model_*`` are None where the gate refused every model.
     """
 
     site: str
@@ -27,8 +31,8 @@ class SiteReport(_Part):
     epsilon_prv: float | None
     auroc_v1: float | None
     auroc_v2: float | None
-    model_version: int
-    model_digest: str
+    model_version: int | None
+    model_digest: str | None
     answered_during_swap: int
     failed_during_swap: int
     url: str
@@ -55,6 +59,7 @@ class DemoReport(_Part):
     sites: tuple[SiteReport, ...]
     v1: PooledMetrics
     v2: PooledMetrics | None
+    v1_refused_by: tuple[str, ...] = ()
     v2_refused_by: tuple[str, ...]
     without_privacy: PooledMetrics | None
     seconds: float
@@ -75,14 +80,24 @@ def show(report: DemoReport, console: Console) -> None:
             str(site.cases),
             f"{_figure(site.epsilon_rdp, 2)} ({_figure(site.epsilon_prv, 2)})",
             f"{_figure(site.auroc_v1, 3)}→{_figure(site.auroc_v2, 3)}",
-            f"v{site.model_version} {site.model_digest[:8]}",
+            f"v{site.model_version} {site.model_digest[:8]}" if site.model_digest else "nothing",
             f"{site.answered_during_swap}/{site.failed_during_swap}",
         )
     console.print(table)
     console.print(_comparison(report))
-    if report.v2_refused_by:
-        console.print(f"v2 was refused by the release gate: {', '.join(report.v2_refused_by)}.")
-    console.print(f"{report.seconds:.0f} s. Logs and databases: {report.folder}", soft_wrap=True)
+    for name, refused_by in (("v1", report.v1_refused_by), ("v2", report.v2_refused_by)):
+        if refused_by:
+            console.print(f"{name} was refused by the release gate: {', '.join(refused_by)}.")
+    console.print(f"{report.seconds:.0f} s. {_left(Path(report.folder))}", soft_wrap=True)
+
+
+def _left(folder: Path) -> str:
+    """Say what stays on the disk; sparse and hard-linked files count as their own length."""
+    size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    return (
+        f"Images, logs and databases ({size / 1e6:.0f} MB) stay in {folder}; "
+        f"`rm -r {shlex.quote(str(folder))}` removes them."
+    )
 
 
 def _comparison(report: DemoReport) -> Table:
