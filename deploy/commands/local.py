@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +12,7 @@ from rich.table import Table
 
 from common.recipe import load_recipe
 from deploy.console import progress_console
+from deploy.interruption import interruptible
 
 if TYPE_CHECKING:
     from deploy.local import LocalFederation
@@ -47,8 +46,10 @@ def up(
     from deploy.local import LocalFederation
 
     task = load_recipe(recipe).name if recipe is not None else ""
-    signal.signal(signal.SIGTERM, _interrupt)
-    with LocalFederation(folder, sites=site or (), task=task, gateway=gateway) as federation:
+    with (
+        interruptible(),
+        LocalFederation(folder, sites=site or (), task=task, gateway=gateway) as federation,
+    ):
         with progress_console.status("Starting the processes…"):
             federation.start()
             federation.wait_ready()
@@ -90,7 +91,3 @@ def _show(federation: LocalFederation, console: Console) -> None:
         colour = "green" if state == "running" else "red"
         table.add_row(name, f"[{colour}]{state}[/]", places.get(name, ""))
     console.print(table)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from deploy.console import progress_console
+from deploy.interruption import interruptible
 
 if TYPE_CHECKING:
     from deploy.processes import State, Supervisor
@@ -40,8 +39,8 @@ def coordinator_up(
     nested = folder / "coordinator"
     settings = CoordinatorSettings.read(nested if nested.is_dir() else folder)
     processes = CoordinatorProcesses(settings, gateway=gateway)
-    signal.signal(signal.SIGTERM, _interrupt)
-    with progress_console.status("Starting the coordinator…") as status, running(processes):
+    starting = progress_console.status("Starting the coordinator…")
+    with interruptible(), starting as status, running(processes):
         status.stop()
         console = Console()
         console.print(f"The coordinator runs; its page is https://127.0.0.1:{settings.port}.")
@@ -73,8 +72,8 @@ def site_up(
 
     settings = SiteSettings.read(site)
     processes = SiteProcesses(settings)
-    signal.signal(signal.SIGTERM, _interrupt)
-    with progress_console.status("Starting the site…") as status, running(processes):
+    starting = progress_console.status("Starting the site…")
+    with interruptible(), starting as status, running(processes):
         status.stop()
         console = Console()
         console.print(f"Site {settings.name} runs; its page is {site_url(settings)}.")
@@ -103,7 +102,3 @@ class _Watch:
                 progress_console.print(f"{name} ended; it is started again. See {log}.")
             elif state == "failed":
                 progress_console.print(f"{name} ended too often; read {log}.")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
