@@ -28,6 +28,7 @@ from deploy.commands import (
     site_dicom,
     site_import,
     site_outbox,
+    site_personalise,
     site_withdraw,
     trigger,
     up,
@@ -79,6 +80,7 @@ site.command("import")(site_import.import_command)
 site.command("budget")(site_budget.budget)
 site.command("dicom")(site_dicom.dicom)
 site.command("outbox")(site_outbox.outbox)
+site.command("personalise")(site_personalise.personalise)
 site.command("withdraw")(site_withdraw.withdraw)
 app.add_typer(pki.commands, name="pki")
 coordinator.command("up")(up.coordinator_up)

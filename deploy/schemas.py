@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from client.intake.summary import ImportSummary
+from client.personalisation.personalise import Personalised
 from client.withdrawal import Withdrawal
 from common.release import ReleaseManifest
 from deploy.audit_report import AuditReport
@@ -44,6 +45,7 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("site-import", ImportSummary),
     ("site-budget", BudgetDocument),
     ("site-outbox", OutboxDocument),
+    ("site-personalise", Personalised),
     ("site-withdraw", Withdrawal),
     ("coordinator-campaign-create", StartedCampaign),
     ("coordinator-campaign-start", StartedCampaign),
