@@ -65,3 +65,19 @@ def test_majority_baseline_stands_beside_the_score() -> None:
 def test_a_refused_release_is_said_with_its_check() -> None:
     text = shown(report(v2_refused_by=("champion-non-inferiority",)))
     assert "champion-non-inferiority" in text
+
+
+def test_models_that_the_gate_refused_are_told_and_nothing_is_served() -> None:
+    document = report()
+    site = document.sites[0].model_copy(update={"model_version": None, "model_digest": None})
+    refused = document.model_copy(
+        update={
+            "sites": (site,),
+            "v1_refused_by": ("above-chance", "worst-site"),
+            "v2_refused_by": ("above-chance",),
+        }
+    )
+    text = shown(refused)
+    assert "v1 was refused by the release gate: above-chance, worst-site." in text
+    assert "v2 was refused" in text
+    assert "nothing" in next(line for line in text.splitlines() if "northfield" in line)
