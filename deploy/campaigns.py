@@ -187,7 +187,6 @@ def watch_campaign(
     *,
     check: Callable[[], None] = lambda: None,
     timeout: float | None = None,
-    failing: bool = True,
 ) -> Campaign:
     """Wait until a campaign is over, or paused.
 
@@ -203,8 +202,6 @@ def watch_campaign(
         Called at every look; what it raises ends the watch.
     timeout : float, optional
         Seconds; None waits as long as the campaign's own deadlines allow.
-    failing : bool, default True
-        Whether a failed campaign raises; it is returned otherwise.
 
     Raises
     ------
@@ -226,7 +223,7 @@ def watch_campaign(
             if campaign.state in ("finished", "cancelled", "paused"):
                 return campaign
             if campaign.state == "failed":
-                return _failed(campaign, failing=failing)
+                raise _failed(campaign)
             if is_driven(folder):
                 alone_since = now
             elif now - alone_since > ALONE_SECONDS:
@@ -245,10 +242,8 @@ def watch_campaign(
             time.sleep(POLL_SECONDS)
 
 
-def _failed(campaign: Campaign, *, failing: bool) -> Campaign:
-    if not failing:
-        return campaign
-    raise RoundFailed(
+def _failed(campaign: Campaign) -> RoundFailed:
+    return RoundFailed(
         f"Campaign {campaign.id} failed: {campaign.failure or 'no reason given'}",
         action=f"`wardround coordinator campaign show {campaign.id}` lists its rounds.",
     )

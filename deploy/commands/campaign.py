@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from common.recipe import load_recipe
 from deploy.campaign_file import CampaignFile, read_campaign
+from deploy.commands.campaign_choice import chosen_campaign, coordinator_settings
 from deploy.commands.campaign_documents import emit_standing, emit_started
 from deploy.commands.campaign_flags import (
     Aggregation,
@@ -42,13 +42,6 @@ if TYPE_CHECKING:
     from deploy.campaigns import OnProgress, Progress
     from server.registry.records import Campaign
     from server.settings import CoordinatorSettings
-
-
-OF_THE_RECIPE = {
-    *("model", "image_size", "aggregation", "algorithm"),
-    *("mode", "buffer_size", "site_rounds"),
-}
-"""What a campaign file changes in its recipe."""
 
 
 def create(
@@ -96,7 +89,7 @@ def create(
         protocol=protocol,
         auto_approve=False if by_hand else None,
     )
-    settings = _settings(folder)
+    settings = coordinator_settings(folder)
     emit_started(settings, _prepare(settings, chosen), as_json=as_json)
 
 
@@ -130,7 +123,7 @@ def start(
     """Start a campaign; the coordinator's SuperLink must be running on this machine."""
     from deploy.campaigns import start_campaign
 
-    settings = _settings(folder)
+    settings = coordinator_settings(folder)
     if campaign is None:
         chosen = read_campaign(
             file,
@@ -162,7 +155,7 @@ def start(
 
 def watch(campaign: Identifier, folder: Folder = Path(), as_json: AsJson = False) -> None:
     """Wait until a campaign is over, or paused. Exit code 1 when it fails."""
-    settings = _settings(folder)
+    settings = coordinator_settings(folder)
     _watched(settings, campaign, quiet=as_json)
     emit_standing(settings, campaign, as_json=as_json)
 
@@ -171,7 +164,7 @@ def pause(campaign: Identifier, folder: Folder = Path(), as_json: AsJson = False
     """Let a campaign rest when the round in progress is over. It stays so over a restart."""
     from deploy.campaigns import pause_campaign
 
-    settings = _settings(folder)
+    settings = coordinator_settings(folder)
     pause_campaign(settings, campaign)
     emit_standing(settings, campaign, as_json=as_json)
 
@@ -182,7 +175,7 @@ def resume(
     """Let a paused, interrupted or failed campaign go on from where it was."""
     from deploy.campaigns import resume_campaign
 
-    settings = _settings(folder)
+    settings = coordinator_settings(folder)
     resume_campaign(settings, campaign)
     if watch:
         _watched(settings, campaign, quiet=as_json)
@@ -193,28 +186,16 @@ def cancel(campaign: Identifier, folder: Folder = Path(), as_json: AsJson = Fals
     """End a campaign for ever; what single sites sent for it is removed."""
     from deploy.campaigns import cancel_campaign
 
-    settings = _settings(folder)
+    settings = coordinator_settings(folder)
     cancel_campaign(settings, campaign)
     emit_standing(settings, campaign, as_json=as_json)
 
 
-def _settings(folder: Path) -> CoordinatorSettings:
-    from server.settings import CoordinatorSettings
-
-    nested = folder / "coordinator"
-    return CoordinatorSettings.read(nested if nested.is_dir() else folder)
-
-
 def _prepare(settings: CoordinatorSettings, chosen: CampaignFile) -> str:
     from deploy.campaigns import prepare_campaign
-    from server.protocol import load_protocol
 
-    changes = chosen.model_dump(include=OF_THE_RECIPE)
-    recipe = load_recipe(chosen.recipe).with_changes(**changes)
-    other = {"recipe", "protocol", *OF_THE_RECIPE}
-    protocol = None if chosen.protocol is None else load_protocol(chosen.protocol)
-    fields = chosen.model_dump(exclude=other)
-    return prepare_campaign(settings, recipe, protocol=protocol, **fields)
+    recipe, fields = chosen_campaign(chosen)
+    return prepare_campaign(settings, recipe, **fields)
 
 
 def _watched(settings: CoordinatorSettings, campaign: str, *, quiet: bool) -> Campaign:

@@ -1,4 +1,4 @@
-"""The flags of `wardround coordinator campaign create` and `start`."""
+"""The flags of `wardround coordinator campaign create`, `start` and `preflight`."""
 
 from __future__ import annotations
 

@@ -2,144 +2,230 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.table import Table
 
-from common.recipe import load_recipe
-from common.records import Forecast
-from common.refusals import SITE_REFUSALS
-from deploy.console import RECIPE_HELP, emit, progress
+from deploy.campaign_file import CampaignFile, read_campaign
+from deploy.commands.campaign_choice import chosen_campaign, coordinator_settings
+from deploy.commands.campaign_flags import (
+    Aggregation,
+    Algorithm,
+    AsJson,
+    BufferSize,
+    ByHand,
+    Deadline,
+    Epsilon,
+    File,
+    Folder,
+    ImageSize,
+    Mode,
+    Model,
+    NoPrivacy,
+    Protocol,
+    Quorum,
+    RecipeName,
+    Rounds,
+    SiteRounds,
+    Sites,
+    SiteWait,
+    Weights,
+)
+from deploy.commands.registry import draw_answers
+from deploy.console import emit, progress
+from server.site_answers import SiteAnswer
 
 if TYPE_CHECKING:
-    from server.registry.records import SiteForecast
+    from rich.progress import Progress
+
+    from server.registry.records import Campaign, SiteForecast
+    from server.registry.registry import Registry
 
 NO_QUORUM = 3
 
 
-class SiteAnswer(BaseModel):
-    """One site's answer; ``code`` says why it cannot, or did not answer."""
+class Need(BaseModel):
+    """How many sites a setting asks for, whose setting it is, and how it is changed.
+
+    ``quorum`` is of each round; ``minimum_sites`` of the release gate, which refuses the candidate
+    of fewer. ``met`` counts the sites that did not say no.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    site: str
-    affordable: bool
-    code: str | None
-    forecast: Forecast | None
+    setting: str
+    sites: int
+    origin: str
+    change: str
+    met: bool
 
 
 class PreflightDocument(BaseModel):
-    """The document that ``--json`` prints. ``campaign`` is the id under which it was asked."""
+    """The document that ``--json`` prints. ``campaign`` is the id under which it was asked.
+
+    ``rounds`` are the model's, ``site_rounds`` how often one site trains at most, which is what
+    the forecasts are of: more than ``rounds`` where rounds are buffered. ``possible`` is False
+    where no round could meet its quorum.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     campaign: str
     recipe: str
     rounds: int
+    site_rounds: int
     epsilon: float | None
     quorum: int
     possible: bool
+    needs: tuple[Need, ...]
     sites: tuple[SiteAnswer, ...]
 
 
 def preflight(
-    folder: Annotated[Path, typer.Option(help="The federation's or the coordinator's folder.")],
-    recipe: Annotated[
-        str,
-        typer.Option(help=RECIPE_HELP),
-    ],
-    rounds: Annotated[
-        int | None, typer.Option(min=1, help="Training rounds.", show_default="the recipe's")
-    ] = None,
-    epsilon: Annotated[
-        float | None,
-        typer.Option(
-            min=0.01, help="Each site's epsilon for the campaign.", show_default="the recipe's"
-        ),
-    ] = None,
-    no_privacy: Annotated[
-        bool, typer.Option("--no-privacy", help="A study without differential privacy.")
-    ] = False,
-    model: Annotated[
-        str | None, typer.Option(help="Another timm network.", show_default="the recipe's")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Another image size, pixels.", show_default="the recipe's")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    folder: Folder,
+    file: File = None,
+    recipe: RecipeName = None,
+    rounds: Rounds = None,
+    epsilon: Epsilon = None,
+    no_privacy: NoPrivacy = False,
+    site: Sites = None,
+    quorum: Quorum = None,
+    deadline: Deadline = None,
+    site_wait: SiteWait = None,
+    model: Model = None,
+    image_size: ImageSize = None,
+    aggregation: Aggregation = None,
+    algorithm: Algorithm = None,
+    mode: Mode = None,
+    buffer_size: BufferSize = None,
+    site_rounds: SiteRounds = None,
+    weights: Weights = None,
+    protocol: Protocol = None,
+    by_hand: ByHand = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask every site what a campaign would cost it. Nothing is trained, nothing is spent.
 
-    Exit code 3 when too few sites could take part.
+    It takes the flags of create and start. Exit code 3 when too few sites could take part.
     """
-    from deploy.campaigns import launch_campaign, watch_campaign
-    from server.registry.registry import Registry
-    from server.settings import CoordinatorSettings
+    from deploy.campaigns import launch_campaign, opened, watch_campaign
 
-    nested = folder / "coordinator"
-    settings = CoordinatorSettings.read(nested if nested.is_dir() else folder)
-    identifier = launch_campaign(
-        settings,
-        load_recipe(recipe).with_changes(model=model, image_size=image_size),
+    chosen = read_campaign(
+        file,
+        recipe=recipe,
         rounds=rounds,
         epsilon=epsilon,
-        private=not no_privacy,
-        only_preflight=True,
+        private=False if no_privacy else None,
+        sites=tuple(site) if site else None,
+        quorum=quorum,
+        round_deadline_seconds=deadline,
+        site_wait_seconds=site_wait,
+        model=model,
+        image_size=image_size,
+        aggregation=aggregation,
+        algorithm=algorithm,
+        mode=mode,
+        buffer_size=buffer_size,
+        site_rounds=site_rounds,
+        weights=weights,
+        protocol=protocol,
+        auto_approve=False if by_hand else None,
     )
-    with progress(quiet=as_json) as display:
-        display.add_task("asking the sites", total=None)
-        state = watch_campaign(settings, identifier, failing=False).state
-    registry = Registry.open(settings)
-    try:
-        campaign = registry.campaign(identifier)
-        document = PreflightDocument(
-            campaign=identifier,
-            recipe=campaign.recipe.name,
-            rounds=campaign.settings.rounds,
-            epsilon=campaign.settings.epsilon,
-            quorum=campaign.settings.quorum,
-            possible=state == "finished",
-            sites=tuple(_answer(told) for told in registry.forecasts(identifier)),
+    settings = coordinator_settings(folder)
+    asked, fields = chosen_campaign(chosen)
+    identifier = launch_campaign(settings, asked, only_preflight=True, **fields)
+    with opened(settings) as registry, progress(quiet=as_json) as display:
+        check = _follow(display, registry, identifier)
+        watch_campaign(settings, identifier, check=check)
+        document = preflight_document(
+            registry.campaign(identifier), registry.forecasts(identifier), chosen
         )
-    finally:
-        registry.close()
     emit(document, as_json=as_json, show=lambda console: _show(document, console))
     if not document.possible:
         raise typer.Exit(NO_QUORUM)
 
 
-def _answer(told: SiteForecast) -> SiteAnswer:
-    return SiteAnswer(
-        site=told.site, affordable=told.affordable, code=told.code, forecast=told.forecast
+def preflight_document(
+    campaign: Campaign, forecasts: tuple[SiteForecast, ...], chosen: CampaignFile
+) -> PreflightDocument:
+    """Return the document of what the sites said, and of what was asked of them."""
+    from server.rounds.preflight import hopeful_sites
+
+    settings, hopeful = campaign.settings, hopeful_sites(forecasts)
+    least = campaign.limits.minimum_sites
+    needs = (
+        Need(
+            setting="quorum",
+            sites=settings.quorum,
+            origin="the recipe" if chosen.quorum is None else "this campaign",
+            change="--quorum, or `quorum` of a campaign file",
+            met=hopeful >= settings.quorum,
+        ),
+        Need(
+            setting="minimum_sites",
+            sites=least,
+            origin="the recipe" if chosen.protocol is None else f"{chosen.protocol}",
+            change="`minimum_sites` in [limits] of a protocol file, given with --protocol",
+            met=hopeful >= least,
+        ),
     )
+    return PreflightDocument(
+        campaign=campaign.id,
+        recipe=campaign.recipe.name,
+        rounds=settings.rounds,
+        site_rounds=settings.site_rounds,
+        epsilon=settings.epsilon,
+        quorum=settings.quorum,
+        possible=needs[0].met,
+        needs=needs,
+        sites=tuple(SiteAnswer.of(told) for told in forecasts),
+    )
+
+
+def _follow(display: Progress, registry: Registry, campaign: str) -> Callable[[], None]:
+    """Return what shows, at each look, whom the preflight waits for."""
+    task = display.add_task("asking the sites", total=None)
+    seconds = registry.campaign(campaign).settings.site_wait_seconds
+
+    def look() -> None:
+        words = waited_for(registry.forecasts(campaign), seconds=seconds)
+        display.update(task, description=words)
+
+    return look
+
+
+def waited_for(forecasts: tuple[SiteForecast, ...], *, seconds: float) -> str:
+    """Say in one line for whom a preflight waits; ``seconds`` is the longest wait to connect."""
+    from server.rounds.preflight import ASKED, AWAITED
+
+    absent = ", ".join(f.site for f in forecasts if f.code == AWAITED)
+    if absent:
+        return f"waiting for {absent} to connect, {seconds:.0f} s at most"
+    silent = ", ".join(f.site for f in forecasts if f.code == ASKED)
+    return f"waiting for the answer of {silent}" if silent else "asking the sites"
 
 
 def _show(document: PreflightDocument, console: Console) -> None:
-    asked = "without privacy" if document.epsilon is None else f"epsilon {document.epsilon:g}"
-    table = Table(
-        *("site", "noise", "epsilon (round)", "epsilon (campaign)", "epsilon (life)", ""),
-        title=f"{document.rounds} rounds of {document.recipe}, {asked}",
+    privacy = "without privacy" if document.epsilon is None else f"epsilon {document.epsilon:g}"
+    turns = f" (a site trains {document.site_rounds} times at most)"
+    title = (
+        f"{document.rounds} rounds of {document.recipe}"
+        f"{turns if document.site_rounds != document.rounds else ''}, {privacy}"
     )
-    for answer in document.sites:
-        told = answer.forecast
-        figures = (
-            (told.noise_multiplier, told.epsilon_round, told.epsilon_campaign, told.epsilon_life)
-            if told is not None
-            else (None,) * 4
-        )
-        word = "can" if answer.affordable else f"{answer.code}"
-        table.add_row(answer.site, *("–" if f is None else f"{f:.3f}" for f in figures), word)
-    console.print(table)
-    codes = {a.code or "" for a in document.sites}
-    for code in sorted(codes & SITE_REFUSALS.keys()):
-        console.print(f"{code}: {SITE_REFUSALS[code]}", highlight=False)
-    able = sum(a.affordable for a in document.sites)
-    verdict = "It can be started." if document.possible else "[bold red]It cannot be started.[/]"
-    console.print(
-        f"{able} of {len(document.sites)} sites can; {document.quorum} are needed. {verdict}",
-        highlight=False,
-    )
+    draw_answers(document.sites, console, title=title)
+    able = sum(answer.affordable for answer in document.sites)
+    console.print(f"{able} of {len(document.sites)} sites can.", highlight=False)
+    what = {"quorum": "A round needs", "minimum_sites": "The release gate asks for"}
+    for need in document.needs:
+        words = f"{what[need.setting]} {need.sites} (`{need.setting}` of {need.origin})"
+        change = "." if need.met else f", which is out of reach. To change it: {need.change}."
+        console.print(words + change, highlight=False, soft_wrap=True, markup=False)
+    if not document.possible:
+        console.print("[bold red]It cannot be started.[/]")
+    elif all(need.met for need in document.needs):
+        console.print("It can be started.")
+    else:
+        console.print("It can be started, but [bold red]its candidate could not be released[/].")

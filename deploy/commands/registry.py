@@ -6,7 +6,7 @@ either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from server.api.campaigns import CampaignDocument, RoundDocument
     from server.registry.registry import Registry
     from server.settings import CoordinatorSettings
+    from server.site_answers import SiteAnswer
 
 Folder = Annotated[
     Path,
@@ -34,16 +35,24 @@ Folder = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-def list_campaigns(folder: Folder = Path(), as_json: AsJson = False) -> None:
-    """List all campaigns, the newest first."""
+def list_campaigns(
+    folder: Folder = Path(),
+    every: Annotated[
+        bool, typer.Option("--all", help="With preflights, which only asked the sites.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List campaigns, the newest first."""
     from server.api.campaigns import Campaigns, CampaignSummary
 
     with opened_registry(folder) as registry:
-        found = tuple(CampaignSummary.of(campaign) for campaign in registry.campaigns())
+        listed = registry.campaigns(kind=None if every else "training")
+        found = tuple(CampaignSummary.of(campaign) for campaign in listed)
 
     def show(console: Console) -> None:
         table = Table(
             Column("campaign", no_wrap=True),
+            "kind",
             "task",
             "network",
             "state",
@@ -54,7 +63,9 @@ def list_campaigns(folder: Folder = Path(), as_json: AsJson = False) -> None:
         for c in found:
             base = "–" if c.base_release is None else f"v{c.base_release}"
             table.add_row(
-                *(c.id, c.task, c.architecture, c.state, str(c.rounds)), _figure(c.epsilon), base
+                *(c.id, c.kind, c.task, c.architecture, c.state, str(c.rounds)),
+                _figure(c.epsilon),
+                base,
             )
         console.print(table if found else "There is no campaign yet.")
 
@@ -135,12 +146,16 @@ def opened_registry(folder: Path) -> Iterator[Registry]:
 def _draw_campaign(document: CampaignDocument, console: Console) -> None:
     c = document.campaign
     asked = "without privacy" if c.epsilon is None else f"epsilon {c.epsilon:g}"
+    name = "Preflight" if c.kind == "preflight" else "Campaign"
     console.print(
-        f"Campaign {c.id}: {c.task}, {c.architecture}, {asked}, {_aggregation(c.aggregation)}; "
+        f"{name} {c.id}: {c.task}, {c.architecture}, {asked}, {_aggregation(c.aggregation)}; "
         f"{c.state}."
     )
     if c.failure:
         console.print(c.failure, style="red", markup=False)
+    if c.kind == "preflight":
+        draw_answers(document.preflight, console)
+        return
     table = Table("round", "purpose", "state", "AUROC", "accuracy", "majority", "sites")
     for r in document.rounds:
         sites = ", ".join(f"{s.site} {s.code or s.outcome}" for s in r.sites)
@@ -153,6 +168,27 @@ def _draw_campaign(document: CampaignDocument, console: Console) -> None:
     for candidate in document.candidates:
         console.print(f"Candidate {candidate.id}: {candidate.state}.")
         console.print(_verdicts(candidate.checks))
+
+
+def draw_answers(
+    answers: Sequence[SiteAnswer], console: Console, *, title: str | None = None
+) -> None:
+    """Draw what the sites said that a campaign would cost them."""
+    table = Table(
+        *("site", "noise", "epsilon (round)", "epsilon (campaign)", "epsilon (life)", ""),
+        title=title,
+    )
+    for answer in answers:
+        told = answer.forecast
+        figures = (
+            (told.noise_multiplier, told.epsilon_round, told.epsilon_campaign, told.epsilon_life)
+            if told is not None
+            else (None,) * 4
+        )
+        word = "can" if answer.affordable else f"{answer.code}"
+        table.add_row(answer.site, *map(_figure, figures), word)
+    console.print(table)
+    _explain({answer.code or "" for answer in answers}, console)
 
 
 def _explain(codes: set[str], console: Console) -> None:

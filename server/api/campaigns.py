@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict
 
 from common.evaluation import Metrics
@@ -13,8 +14,15 @@ from common.recipe import AggregationSpec
 from common.release import GateCheck
 from server.api.authentication import signed_in
 from server.api.services import Services
-from server.registry.records import Campaign, Candidate, Contribution, Round
+from server.registry.records import (
+    Campaign,
+    CampaignKind,
+    Candidate,
+    Contribution,
+    Round,
+)
 from server.registry.registry import Registry
+from server.site_answers import SiteAnswer
 
 router = APIRouter(
     prefix="/campaigns", tags=["campaigns"], dependencies=[Depends(signed_in("viewer"))]
@@ -26,9 +34,14 @@ class _Document(BaseModel):
 
 
 class CampaignSummary(_Document):
-    """One campaign. ``rounds`` are those planned; ``epsilon`` is None without privacy."""
+    """One campaign. ``rounds`` are those planned; ``epsilon`` is None without privacy.
+
+    ``kind`` is ``preflight`` where it only asked the sites what it would cost: it is then finished
+    when they have answered, whatever they said.
+    """
 
     id: str
+    kind: CampaignKind
     task: str
     architecture: str
     state: str
@@ -46,6 +59,7 @@ class CampaignSummary(_Document):
         """Summarise a campaign."""
         return cls(
             id=campaign.id,
+            kind=campaign.kind,
             task=campaign.recipe.name,
             architecture=campaign.recipe.model.architecture,
             state=campaign.state,
@@ -61,7 +75,7 @@ class CampaignSummary(_Document):
 
 
 class Campaigns(_Document):
-    """All campaigns, the newest first: what the list command prints."""
+    """Campaigns, the newest first: what the list command prints."""
 
     campaigns: tuple[CampaignSummary, ...]
 
@@ -156,9 +170,10 @@ class CandidateDocument(_Document):
 
 
 class CampaignDocument(_Document):
-    """One campaign, its rounds so far, and what came of it."""
+    """One campaign, what the sites said before it, its rounds so far, and what came of it."""
 
     campaign: CampaignSummary
+    preflight: tuple[SiteAnswer, ...]
     rounds: tuple[RoundDocument, ...]
     candidates: tuple[CandidateDocument, ...]
 
@@ -170,15 +185,19 @@ class CampaignDocument(_Document):
         found = registry.candidates(campaign=identifier)
         return cls(
             campaign=CampaignSummary.of(campaign),
+            preflight=tuple(SiteAnswer.of(told) for told in registry.forecasts(identifier)),
             rounds=tuple(RoundDocument.of(r, told) for r in registry.rounds(identifier)),
             candidates=tuple(CandidateDocument.of(candidate) for candidate in found),
         )
 
 
-@router.get("", summary="All campaigns, the newest first")
-def list_campaigns(services: Services) -> list[CampaignSummary]:
+@router.get("", summary="Campaigns, the newest first; with `all`, preflights too")
+def list_campaigns(
+    services: Services, every: Annotated[bool, Query(alias="all")] = False
+) -> list[CampaignSummary]:
     """List campaigns."""
-    return [CampaignSummary.of(campaign) for campaign in services.registry.campaigns()]
+    found = services.registry.campaigns(kind=None if every else "training")
+    return [CampaignSummary.of(campaign) for campaign in found]
 
 
 @router.get("/{identifier}", summary="One campaign's progress, round by round and site by site")

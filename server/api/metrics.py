@@ -109,7 +109,7 @@ class _ServicesCollector(Collector):
 
     def _campaigns(self) -> Iterator[GaugeMetricFamily]:
         registry = self._services.registry
-        campaigns = registry.campaigns()
+        campaigns = registry.campaigns(kind="training")
         states = GaugeMetricFamily("wardround_campaigns", "Campaigns by state.", labels=["state"])
         for state, count in Tally(campaign.state for campaign in campaigns).items():
             states.add_metric([state], count)

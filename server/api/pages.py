@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
@@ -30,10 +32,15 @@ def sites(request: Request, services: Services, visitor: Viewer) -> Response:
 
 
 @router.get("/page/campaigns")
-def campaigns(request: Request, services: Services, visitor: Viewer) -> Response:
-    """Show all campaigns."""
-    found = services.registry.campaigns()
-    return draw(request, "campaigns.html", visitor, {"campaigns": found})
+def campaigns(
+    request: Request,
+    services: Services,
+    visitor: Viewer,
+    every: Annotated[bool, Query(alias="all")] = False,
+) -> Response:
+    """Show the campaigns that train; with ``all``, those that only asked, too."""
+    found = services.registry.campaigns(kind=None if every else "training")
+    return draw(request, "campaigns.html", visitor, {"campaigns": found, "every": every})
 
 
 @router.get("/page/campaigns/{identifier}")

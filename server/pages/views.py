@@ -17,7 +17,14 @@ from server.outcome_reasons import OUTCOME_REASONS
 from server.pages import charts
 from server.pages.certificates import CertificateEnd, certificate_ends
 from server.presence import Seen
-from server.registry.records import Campaign, Candidate, Contribution, Release, Round
+from server.registry.records import (
+    Campaign,
+    Candidate,
+    Contribution,
+    Release,
+    Round,
+    SiteForecast,
+)
 
 ALIVE_SECONDS = 20.0
 CAMPAIGNS_FOR_EPSILON = 50
@@ -56,6 +63,9 @@ class CampaignView:
     candidates: tuple[Candidate, ...]
     reasons: Mapping[str, str]
     """What the codes among the contributions mean."""
+    forecasts: tuple[SiteForecast, ...]
+    """What the sites said before it."""
+    reasons_before: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,7 @@ def campaign_view(services: CoordinatorServices, identifier: str) -> CampaignVie
     campaign = registry.campaign(identifier)
     rounds = registry.rounds(identifier)
     contributions = registry.contributions(identifier)
+    forecasts = registry.forecasts(identifier)
     spent = {c.site: c for c in contributions if c.receipt is not None}
     sites = campaign.settings.sites or tuple(site.name for site in registry.sites())
     return CampaignView(
@@ -119,10 +130,9 @@ def campaign_view(services: CoordinatorServices, identifier: str) -> CampaignVie
         epsilon=charts.line_chart(_epsilon(contributions), low=0.0),
         spent=spent,
         candidates=registry.candidates(campaign=identifier),
-        reasons={
-            code: OUTCOME_REASONS[code]
-            for code in sorted({c.code or "" for c in contributions} & OUTCOME_REASONS.keys())
-        },
+        reasons=_reasons(contributions),
+        forecasts=forecasts,
+        reasons_before=_reasons(forecasts),
     )
 
 
@@ -196,12 +206,18 @@ def _offered(services: CoordinatorServices, site: str, serves: Release | None) -
 def _last_contributions(services: CoordinatorServices) -> dict[str, Contribution]:
     """Return each site's last contribution that has a receipt, or its last one of all."""
     found: dict[str, Contribution] = {}
-    for campaign in reversed(services.registry.campaigns()[:CAMPAIGNS_FOR_EPSILON]):
+    trained = services.registry.campaigns(kind="training")
+    for campaign in reversed(trained[:CAMPAIGNS_FOR_EPSILON]):
         for contribution in services.registry.contributions(campaign.id):
             known = found.get(contribution.site)
             if contribution.receipt is not None or known is None or known.receipt is None:
                 found[contribution.site] = contribution
     return found
+
+
+def _reasons(told: Sequence[Contribution] | Sequence[SiteForecast]) -> dict[str, str]:
+    codes = {one.code or "" for one in told}
+    return {code: OUTCOME_REASONS[code] for code in sorted(codes & OUTCOME_REASONS.keys())}
 
 
 def _metrics(rounds: Sequence[Round]) -> charts.Series:

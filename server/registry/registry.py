@@ -26,6 +26,7 @@ from server.registry.campaign_moves import CampaignMoves, campaign_row
 from server.registry.campaign_states import CampaignState
 from server.registry.records import (
     Campaign,
+    CampaignKind,
     CampaignSettings,
     Contribution,
     Deviation,
@@ -167,12 +168,15 @@ class Registry(ReleaseRecords):
         with self._sessions.reading() as session:
             return rows.campaign(campaign_row(session, identifier))
 
-    def campaigns(self, *, state: CampaignState | None = None) -> tuple[Campaign, ...]:
-        """Return campaigns, the newest first."""
+    def campaigns(
+        self, *, state: CampaignState | None = None, kind: CampaignKind | None = None
+    ) -> tuple[Campaign, ...]:
+        """Return campaigns, the newest first: all, or those in a state or of a kind."""
         query = select(CampaignRow).order_by(CampaignRow.created_at.desc(), CampaignRow.id.desc())
         if state is not None:
             query = query.where(CampaignRow.state == state)
-        return tuple(rows.campaign(row) for row in self._sessions.all(query))
+        found = (rows.campaign(row) for row in self._sessions.all(query))
+        return tuple(c for c in found if kind is None or c.kind == kind)
 
     def start_campaign(self, identifier: str, *, flower_run: int | None = None) -> Campaign:
         """Drive a created or interrupted campaign from now on; only one caller can.

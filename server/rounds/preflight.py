@@ -81,7 +81,12 @@ def preflight(link: Link, campaign: Campaign) -> tuple[SiteForecast, ...]:
 
 def is_possible(campaign: Campaign, forecasts: Sequence[SiteForecast]) -> bool:
     """Tell whether a quorum can be met, by what the sites said; who was silent still may answer."""
-    return sum(not _is_lost(told) for told in forecasts) >= campaign.settings.quorum
+    return hopeful_sites(forecasts) >= campaign.settings.quorum
+
+
+def hopeful_sites(forecasts: Sequence[SiteForecast]) -> int:
+    """Return how many sites are there and did not say no."""
+    return sum(not _is_lost(told) for told in forecasts)
 
 
 def _is_lost(told: SiteForecast) -> bool:

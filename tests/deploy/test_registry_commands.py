@@ -98,3 +98,23 @@ def test_an_empty_registry_says_so(tmp_path: Path) -> None:
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"coordinator\.toml"):
         run("campaigns", "--folder", str(tmp_path))
+
+
+def test_a_preflight_is_not_among_the_campaigns_unless_asked_for(tmp_path: Path) -> None:
+    sites = [FakeSite("north"), FakeSite("south", unaffordable="budget-exhausted")]
+    coordinator = Coordinator(tmp_path, sites)
+    asks = coordinator.create(epsilon=8.0, only_preflight=True)
+    coordinator.run_any(asks)
+    folder = str(coordinator.settings.folder)
+    assert json.loads(run("campaigns", "--folder", folder, "--json"))["campaigns"] == []
+    assert asks.id not in run("campaigns", "--folder", folder)
+    (listed,) = json.loads(run("campaigns", "--all", "--folder", folder, "--json"))["campaigns"]
+    assert (listed["kind"], listed["state"]) == ("preflight", "finished")
+    shown = run("campaign", asks.id, "--folder", folder)
+    assert f"Preflight {asks.id}" in " ".join(shown.split())
+    assert "budget-exhausted" in shown
+    document = json.loads(run("campaign", asks.id, "--folder", folder, "--json"))
+    assert {a["site"]: a["code"] for a in document["preflight"]} == {
+        "north": None,
+        "south": "budget-exhausted",
+    }

@@ -8,6 +8,7 @@ from flwr.app import Error, Message, RecordDict
 from common.errors import RoundFailed
 from common.records import Refusal, SiteReply
 from common.wire import reply_to_records
+from server.rounds.preflight import is_possible
 from tests.fakes import FakeSite
 from tests.server.campaigns import Coordinator
 
@@ -113,3 +114,32 @@ def test_only_asking(tmp_path: Path) -> None:
     assert made.registry.rounds(campaign.id) == ()
     assert [site.plans for site in sites] == [[], []]
     assert all(f.affordable for f in made.registry.forecasts(campaign.id))
+
+
+def test_one_that_only_asks_has_not_failed_where_the_answer_is_no(tmp_path: Path) -> None:
+    sites = [FakeSite("north"), FakeSite("south", unaffordable="budget-exhausted")]
+    made = Coordinator(tmp_path, sites)
+    campaign = made.create(epsilon=8.0, only_preflight=True)
+    assert made.run_any(campaign) is None
+    found = made.registry.campaign(campaign.id)
+    assert (found.state, found.kind, found.failure) == ("finished", "preflight", None)
+    assert not is_possible(found, made.registry.forecasts(campaign.id))
+    assert made.registry.campaigns(kind="training") == ()
+
+
+def test_who_is_waited_for_is_on_record_meanwhile(tmp_path: Path) -> None:
+    made = Coordinator(tmp_path, [FakeSite("north"), FakeSite("south"), FakeSite("west")])
+    made.grid.offline = {102}
+    campaign = made.create(epsilon=8.0, only_preflight=True)
+    seen: set[tuple[str, str | None]] = set()
+    sleep = made.clock.sleep
+
+    def look(seconds: float) -> None:
+        seen.update((f.site, f.code) for f in made.registry.forecasts(campaign.id))
+        sleep(seconds)
+
+    made.clock.sleep = look  # type: ignore[method-assign]
+    made.run_any(campaign)
+    assert ("west", "awaited") in seen
+    told = {f.site: f.code for f in made.registry.forecasts(campaign.id)}
+    assert told == {"north": None, "south": None, "west": "not-connected"}

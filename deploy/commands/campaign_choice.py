@@ -1,0 +1,42 @@
+"""What `campaign create`, `start` and `preflight` make of a campaign file and of their flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.recipe import Recipe, load_recipe
+from deploy.campaign_file import CampaignFile
+
+if TYPE_CHECKING:
+    from server.settings import CoordinatorSettings
+
+OF_THE_RECIPE = {
+    *("model", "image_size", "aggregation", "algorithm"),
+    *("mode", "buffer_size", "site_rounds"),
+}
+"""What a campaign file changes in its recipe."""
+
+
+def coordinator_settings(folder: Path) -> CoordinatorSettings:
+    """Read the coordinator's settings, from its own folder or the federation's."""
+    from server.settings import CoordinatorSettings
+
+    nested = folder / "coordinator"
+    return CoordinatorSettings.read(nested if nested.is_dir() else folder)
+
+
+def chosen_campaign(chosen: CampaignFile) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe as it was changed, and what `server.campaigns.create_campaign` takes.
+
+    Raises
+    ------
+    ConfigurationError, RecipeError
+        If the recipe or the protocol cannot be read.
+    """
+    from server.protocol import load_protocol
+
+    recipe = load_recipe(chosen.recipe).with_changes(**chosen.model_dump(include=OF_THE_RECIPE))
+    protocol = None if chosen.protocol is None else load_protocol(chosen.protocol)
+    fields = chosen.model_dump(exclude={"recipe", "protocol", *OF_THE_RECIPE})
+    return recipe, fields | {"protocol": protocol}

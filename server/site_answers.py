@@ -1,0 +1,30 @@
+"""What a site said that a campaign would cost it, as scripts and the HTTP service read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from common.records import Forecast
+
+if TYPE_CHECKING:
+    from server.registry.records import SiteForecast
+
+
+class SiteAnswer(BaseModel):
+    """One site's answer; ``code`` says why it cannot, or did not answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    site: str
+    affordable: bool
+    code: str | None
+    forecast: Forecast | None
+
+    @classmethod
+    def of(cls, told: SiteForecast) -> SiteAnswer:
+        """Take it from the registry's record."""
+        return cls(
+            site=told.site, affordable=told.affordable, code=told.code, forecast=told.forecast
+        )
