@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import ConfigurationError
+from common.wording import number
 from deploy.console import EXIT_REFUSED, emit
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ def verify(
     prediction: Annotated[
         str | None, typer.Option(help="The request id of an answer: show what it came from.")
     ] = None,
+    folder: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--folder", hidden=True, help="A site's or a coordinator's, as in other commands."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify audit logs, and compare the sites' with the coordinator's.
@@ -56,13 +63,17 @@ def verify(
     """
     from deploy.audit_report import audit
 
-    if not (site or coordinator or export):
+    sites, coordinators = _sorted(folder or [])
+    sites = [*(site or ()), *sites]
+    if coordinator is None and coordinators:
+        coordinator = coordinators[0]
+    if not (sites or coordinator or export):
         raise ConfigurationError(
             "There is nothing to verify.",
             action="Name a folder with --site or --coordinator, or a file with --export.",
             code="usage",
         )
-    report = audit(site or (), coordinator, export or (), prediction=prediction)
+    report = audit(sites, coordinator, export or (), prediction=prediction)
     emit(report, as_json=as_json, show=lambda console: _show(report, console))
     if not report.whole:
         raise typer.Exit(EXIT_REFUSED)
@@ -90,15 +101,23 @@ def export(
         done,
         as_json=as_json,
         show=lambda console: console.print(
-            f"{done.entries} entries of {done.site} are in {done.file}.", highlight=False
+            f"{number(done.entries, 'entry', 'entries')} of {done.site} "
+            f"{'is' if done.entries == 1 else 'are'} in {done.file}.",
+            highlight=False,
         ),
     )
+
+
+def _sorted(folders: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Tell sites' folders from coordinators': only a site's has a site.toml."""
+    sites = [folder for folder in folders if (folder / "site.toml").is_file()]
+    return sites, [folder for folder in folders if folder not in sites]
 
 
 def _show(report: AuditReport, console: Console) -> None:
     table = Table("log", "of", "lines", "verdict")
     for log in report.logs:
-        verdict = "[green]whole" if not log.faults else f"[red]{len(log.faults)} faults"
+        verdict = "[green]whole" if not log.faults else f"[red]{number(len(log.faults), 'fault')}"
         table.add_row(log.end, log.name, str(log.lines), verdict)
     console.print(table)
     for log in report.logs:
