@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
+from deploy.commands.registry_lists import campaigns_table, releases_table
 from deploy.console import emit
 
 if TYPE_CHECKING:
@@ -50,24 +51,7 @@ def list_campaigns(
         found = tuple(CampaignSummary.of(campaign) for campaign in listed)
 
     def show(console: Console) -> None:
-        table = Table(
-            Column("campaign", no_wrap=True),
-            "kind",
-            "task",
-            "network",
-            "state",
-            "rounds",
-            "epsilon",
-            "from release",
-        )
-        for c in found:
-            base = "–" if c.base_release is None else f"v{c.base_release}"
-            table.add_row(
-                *(c.id, c.kind, c.task, c.architecture, c.state, str(c.rounds)),
-                _figure(c.epsilon),
-                base,
-            )
-        console.print(table if found else "There is no campaign yet.")
+        console.print(campaigns_table(found) if found else "There is no campaign yet.")
 
     emit(Campaigns(campaigns=found), as_json=as_json, show=show)
 
@@ -93,21 +77,7 @@ def list_releases(folder: Folder = Path(), as_json: AsJson = False) -> None:
         found = tuple(ReleaseDocument.of(release.manifest) for release in registry.releases())
 
     def show(console: Console) -> None:
-        table = Table(
-            "release",
-            "task",
-            "network",
-            Column("campaign", no_wrap=True),
-            "sites",
-            "AUROC",
-            "majority",
-        )
-        for r in found:
-            table.add_row(
-                *(f"v{r.version}", r.task, r.architecture, r.campaign, str(len(r.sites))),
-                *(_figure(r.macro_auroc), _figure(r.majority_baseline)),
-            )
-        console.print(table if found else "There is no release yet.")
+        console.print(releases_table(found) if found else "There is no release yet.")
 
     emit(Releases(releases=found), as_json=as_json, show=show)
 
