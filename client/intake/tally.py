@@ -14,6 +14,7 @@ from client.intake.summary import ClassBalance, ImportSummary, ImportWarning, Re
 from client.privacy.accounting import public_patients
 from common.errors import InputRefused
 from common.recipe import Recipe
+from common.wording import number
 
 _LISTED_REFUSALS = 1000
 
@@ -134,8 +135,9 @@ class ImportTally:
             found.append(
                 (
                     "patients-in-two-splits",
-                    f"{both} patients were claimed for both training and holdout. Each stays on "
-                    "one side; the rows that would have moved them were refused.",
+                    f"{number(both, 'patient')} {'was' if both == 1 else 'were'} claimed for both "
+                    "training and holdout. Each stays on one side; the rows that would have moved "
+                    "one were refused.",
                 )
             )
         unnamed = sum(not row.patient_id for row in self._stored)
@@ -143,7 +145,8 @@ class ImportTally:
             found.append(
                 (
                     "patients-unnamed",
-                    f"{unnamed} images name no patient: each counts as a patient of its own, so "
+                    f"{number(unnamed, 'image')} {'names' if unnamed == 1 else 'name'} no "
+                    "patient: each counts as a patient of its own, so "
                     "that privacy protects the single image, and one patient may be on both "
                     "sides of the split. Give the patients' ids if any has more than one image.",
                 )
@@ -154,7 +157,8 @@ class ImportTally:
             found.append(
                 (
                     "near-duplicates",
-                    f"{near} pairs of training and holdout images look alike. If they show one "
+                    f"{number(near, 'pair')} of training and holdout images "
+                    f"{'looks' if near == 1 else 'look'} alike. If they show one "
                     "patient, the holdout figures are too good: give the patients' ids.",
                 )
             )
@@ -177,6 +181,10 @@ def _balance_faults(balance: tuple[ClassBalance, ...]) -> list[tuple[str, str]]:
         text = f"The site has one class only ({present[0].label}): it cannot learn to tell classes"
         return [("one-class", f"{text} apart by itself, and its AUROC is undefined.")]
     faults = []
+    absent = [b.label for b in balance if not b.train + b.holdout]
+    if absent:
+        text = f"The site has no case of {', '.join(absent)} at all: it cannot teach it."
+        faults.append(("class-missing", text))
     for side in ("train", "holdout"):
         missing = [b.label for b in present if not getattr(b, side)]
         if missing:

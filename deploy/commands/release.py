@@ -121,7 +121,10 @@ def _publish(
     )
 
     def show(console: Console) -> None:
-        console.print(f"{task}: every site may take v{document.everywhere}.", highlight=False)
+        everywhere = f"every site may take v{document.everywhere}"
+        if not document.everywhere:
+            everywhere = "no release is for every site yet"
+        console.print(f"{task}: {everywhere}.", highlight=False)
         for r in document.limited:
             who = "every site" if r.sites is None else ", ".join(r.sites)
             how = "held" if r.held else f"for {who}"

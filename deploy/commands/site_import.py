@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.errors import ConfigurationError
-from deploy.console import EXIT_USAGE, emit, progress
+from common.wording import number
+from deploy.console import EXIT_USAGE, emit, progress, progress_console
 
 if TYPE_CHECKING:
     from client.intake.source import ImportSource
@@ -101,6 +102,7 @@ def import_command(
     summary = run_import(site, recipe, source, quiet=as_json)
     emit(summary, as_json=as_json, show=lambda console: show_summary(summary, console))
     if not summary.kept + summary.already_present + summary.duplicates:
+        progress_console.print(nothing_stored(summary), highlight=False, markup=False)
         raise typer.Exit(EXIT_USAGE)
 
 
@@ -142,13 +144,27 @@ def run_import(
         )
 
 
+def nothing_stored(summary: ImportSummary) -> str:
+    """Say why an import stored nothing."""
+    if not summary.rows:
+        why = "the source has no row below its header"
+    elif summary.left_out == summary.rows:
+        why = "all of its rows belong to other sites"
+    else:
+        codes = ", ".join(f"{count} x {code}" for code, count in summary.refused_by_code.items())
+        why = f"every row was refused ({codes})"
+        if summary.left_out:
+            why = f"every row of this site was refused ({codes})"
+    return f"nothing-stored: No case was stored, for {why}."
+
+
 def show_summary(summary: ImportSummary, console: Console) -> None:
     """Print an import's summary for a person."""
     console.print(
-        f"{summary.rows} rows read: [bold]{summary.kept} kept[/], "
-        f"{summary.already_present} already present, {summary.duplicates} duplicates, "
+        f"{number(summary.rows, 'row')} read: [bold]{summary.kept} kept[/], "
+        f"{summary.already_present} already present, {number(summary.duplicates, 'duplicate')}, "
         f"{summary.refused_count} refused, {summary.left_out} of other sites. "
-        f"{summary.patients} named patients.",
+        f"{number(summary.patients, 'named patient')}.",
         highlight=False,
     )
     _show_refused(summary, console)
@@ -172,8 +188,8 @@ def show_summary(summary: ImportSummary, console: Console) -> None:
         highlight=False,
     )
     console.print(
-        f"{summary.training_patients} patients may be trained on. Private rounds need a public, "
-        "round number near that in policy.toml, such as "
+        f"{number(summary.training_patients, 'patient')} may be trained on. Private rounds need a "
+        "public, round number near that in policy.toml, such as "
         f"[bold]declared_patients = {summary.suggested_declaration}[/].",
         highlight=False,
     )

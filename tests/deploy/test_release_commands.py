@@ -68,6 +68,16 @@ def test_a_release_by_commands_from_the_canary_to_the_rollback(
         run(coordinator, "rollout", "3", "--site", "nowhere")
 
 
+def test_no_site_may_take_a_release_zero(coordinator: Coordinator, registry: Registry) -> None:
+    first = approve(coordinator, registry, 1, approved=False)
+    folder = str(coordinator.settings.folder)
+    result = CliRunner().invoke(app, ["approve", first.id, "--site", "north", "--folder", folder])
+    assert result.exit_code == 0
+    assert "v0" not in result.stdout
+    assert f"{TASK}: no release is for every site yet." in result.stdout
+    assert "v1: for north." in result.stdout
+
+
 def test_a_password_comes_from_a_file_and_never_from_an_argument(
     coordinator: Coordinator, registry: Registry, tmp_path: Path
 ) -> None:

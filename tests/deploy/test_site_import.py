@@ -68,6 +68,28 @@ def test_nothing_stored_is_a_failure(data: Path) -> None:
     assert {w["code"] for w in document["warnings"]} == {"site-unknown", "no-cases"}
 
 
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([], "the source has no row below its header"),
+        (["9.png,mel", "0.png,odd"], "every row was refused (1 x file-missing, 1 x label-unknown)"),
+    ],
+)
+def test_an_import_that_stored_nothing_says_why(rows: list[str], why: str, data: Path) -> None:
+    (data / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    result = run(data)
+    assert result.exit_code == 2
+    assert why in " ".join(result.stderr.split())
+
+
+def test_one_is_not_many(data: Path) -> None:
+    (data / "labels.csv").write_text("file,label,patient_id,split\n0.png,mel,p,train")
+    text = " ".join(run(data).stdout.split())
+    assert "1 row read" in text
+    assert "1 named patient." in text
+    assert "1 patient may be trained on" in text
+
+
 @pytest.mark.parametrize("options", [["--recipe=mammography"], ["--label-alias=nevus"]])
 def test_wrong_calls_say_what_is_wrong(data: Path, options: list[str]) -> None:
     result = run(data, *COLUMNS, *options)

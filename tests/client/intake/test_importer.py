@@ -251,6 +251,25 @@ def test_empty_and_one_class_sites_are_told(store: CaseStore, tmp_path: Path) ->
     assert warning_codes(import_cases(store, RECIPE, source)) == {"one-class"}
 
 
+def test_a_class_that_is_wholly_absent_is_told_like_one_that_a_side_lacks(
+    store: CaseStore, tmp_path: Path
+) -> None:
+    data = write_images(tmp_path / "data", 4)
+    rows = ("0.png,nv,train,a", "1.png,nv,test,b", "2.png,mel,train,c")
+    source = write_csv(data, "file,label,split,patient_id", *rows)
+    told = {w.code: w.message for w in import_cases(store, RECIPE, source).warnings}
+    assert "no case of mel" in told["holdout-class-missing"]
+    absent = [label for label in RECIPE.classes if label not in ("nv", "mel")]
+    assert f"no case of {', '.join(absent)} at all" in told["class-missing"]
+
+
+def test_one_image_is_no_images(store: CaseStore, tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", 1)
+    source = write_csv(data, "file,label,patient_id", "0.png,nv,")
+    told = {w.code: w.message for w in import_cases(store, RECIPE, source).warnings}
+    assert told["patients-unnamed"].startswith("1 image names no patient")
+
+
 def test_images_that_name_no_patient_are_told(store: CaseStore, tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", 3)
     source = write_csv(data, "file,label,patient_id", "0.png,nv,a", "1.png,nv,", "2.png,nv,")
