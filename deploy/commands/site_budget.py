@@ -11,13 +11,12 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from common.errors import ConfigurationError, PrivacyRefused
+from common.errors import PrivacyRefused
+from deploy.commands.planned_campaign import PlannedCampaign, plan_campaign
 from deploy.console import emit
 
 if TYPE_CHECKING:
-    from client.policy import SitePolicy
-    from client.privacy.ledger import PrivacyLedger
-    from client.settings import SiteSettings
+    pass
 
 
 class _Document(BaseModel):
@@ -55,20 +54,6 @@ class LedgerEntry(_Document):
     max_grad_norm: float
     outcome: str | None
     written_at: datetime
-
-
-class PlannedCampaign(_Document):
-    """What a campaign that is only planned would cost; None where the budget does not cover it.
-
-    Epsilons are upper bounds (RDP) after its last round.
-    """
-
-    rounds: int
-    affordable: bool
-    noise_multiplier: float | None = None
-    epsilon_round: float | None = None
-    epsilon_campaign: float | None = None
-    epsilon_life: float | None = None
 
 
 class BudgetDocument(_Document):
@@ -139,7 +124,7 @@ def read_budget(
         except PrivacyRefused as error:
             fault = error.what
         lines = ledger.entries()
-        planned = _plan(ledger, settings, policy, rounds, epsilon) if rounds else None
+        planned = plan_campaign(ledger, settings, policy, rounds, epsilon) if rounds else None
         rdp = ledger.spent(policy.delta)
         prv = ledger.spent(policy.delta, kind="prv")
     reserved = [line for line in lines if line.kind == "reserve"]
@@ -166,42 +151,6 @@ def read_budget(
         planned=planned,
         lines=tuple(LedgerEntry.model_validate(vars(line)) for line in lines),
     )
-
-
-def _plan(
-    ledger: PrivacyLedger,
-    settings: SiteSettings,
-    policy: SitePolicy,
-    rounds: int,
-    asked: float | None,
-) -> PlannedCampaign:
-    from client.privacy.forecast import round_budget
-    from client.privacy.ledger_lines import RoundRequest
-    from client.site_recipes import own_recipe
-
-    recipe = own_recipe(settings, settings.task)
-    if recipe is None:
-        raise ConfigurationError(
-            f"There is no recipe {settings.task}.",
-            action=f"Put {settings.task}.toml into {settings.recipes}.",
-        )
-    training = recipe.privacy.training
-    request = RoundRequest(
-        campaign="planned",
-        round=1,
-        nonce="",
-        rounds_left=rounds,
-        sampling_rate=training.sampling_rate,
-        steps=training.local_steps,
-        max_grad_norm=recipe.privacy.max_grad_norm,
-    )
-    try:
-        cost = ledger.forecast(request, round_budget(asked or recipe.privacy.epsilon, policy))
-    except PrivacyRefused as error:
-        if error.code != "budget-exhausted":
-            raise
-        return PlannedCampaign(rounds=rounds, affordable=False)
-    return PlannedCampaign(rounds=rounds, affordable=True, **vars(cost))
 
 
 def _epsilon(rdp: float, prv: float, limit: float) -> Epsilon:
@@ -242,7 +191,10 @@ def _show_planned(planned: PlannedCampaign | None, console: Console) -> None:
         return
     if not planned.affordable:
         console.print(
-            f"[bold red]A campaign of {planned.rounds} rounds is not covered by what is left.[/]"
+            f"[bold red]This site would refuse a campaign of {planned.rounds} rounds[/] "
+            f"({planned.code}): {planned.reason} {planned.action or ''}".rstrip(),
+            highlight=False,
+            soft_wrap=True,
         )
         return
     life = "unbounded" if planned.epsilon_life is None else f"{planned.epsilon_life:.3f}"

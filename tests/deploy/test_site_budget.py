@@ -30,7 +30,7 @@ def site(tmp_path: Path) -> SiteSettings:
         name="north",
         task="toy",
         plan_keys=[SigningKey.generate().verify_key.pem()],
-        policy=SitePolicy(allowed_recipes=("toy",)),
+        policy=SitePolicy(allowed_recipes=("toy",), declared_patients=40),
     )
 
 
@@ -110,7 +110,33 @@ def test_a_campaign_that_is_not_covered(site: SiteSettings) -> None:
     planned = read_budget(site.folder, rounds=5).planned
     assert planned is not None
     assert (planned.affordable, planned.noise_multiplier) == (False, None)
-    assert "is not covered" in call(site, "--rounds", "5")[1]
+    assert planned.code == "budget-exhausted"
+    assert "(budget-exhausted): The site's privacy budget" in call(site, "--rounds", "5")[1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "by", "code"),
+    [
+        ("declared_patients = 40", "", "patients-undeclared"),
+        ("declared_patients = 40", "declared_patients = 200000", "delta-too-large"),
+        ("paused = false", "paused = true", "site-paused"),
+        ('"toy"', '"other"', "recipe-not-allowed"),
+    ],
+)
+def test_what_the_policy_refuses_has_no_price(
+    site: SiteSettings, changed: str, by: str, code: str
+) -> None:
+    keep_recipe(site, TOY)
+    written = site.policy.read_text()
+    assert changed in written
+    site.policy.write_text(written.replace(changed, by))
+    planned = read_budget(site.folder, rounds=20, epsilon=4.0).planned
+    assert planned is not None
+    assert (planned.affordable, planned.code, planned.noise_multiplier) == (False, code, None)
+    status, output = call(site, "--rounds", "20", "--epsilon", "4")
+    assert status == 0
+    assert f"This site would refuse a campaign of 20 rounds ({code})" in output
+    assert "would train" not in output
 
 
 def test_a_changed_ledger_is_exit_code_3(site: SiteSettings) -> None:
