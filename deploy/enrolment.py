@@ -15,6 +15,7 @@ from common.folders import write_public
 from deploy import flower_run
 from deploy.pki import book
 from deploy.ports import claim, free_port
+from deploy.superlink_database import forget_database
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 
@@ -62,8 +63,7 @@ def forget_cut_enrolment(coordinator: CoordinatorSettings) -> None:
     """
     if (coordinator.data / MARK).exists():
         log.warning("event=superlink-database-forgotten reason=enrolment-was-cut-off")
-        for path in coordinator.data.glob("superlink.db*"):
-            path.unlink()
+        forget_database(coordinator)
 
 
 def enrol(coordinator: CoordinatorSettings, sites: Sequence[SiteSettings]) -> None:

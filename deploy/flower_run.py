@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +27,7 @@ from server.settings import CoordinatorSettings
 BUNDLE = Path(__file__).with_name("bundle")
 CONNECTION = "coordinator"
 TIMEOUT_SECONDS = 60.0
+LOOPBACK, TLS_SECONDS = "127.0.0.1", 3.0
 
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -176,6 +179,8 @@ def _flwr(settings: CoordinatorSettings, reply: type[T], *arguments: str) -> T:
         ) from error
     document = _document(done.stdout)
     if done.returncode != 0 or document is None or document.get("success") is False:
+        if (stranger := _stranger(settings)) is not None:
+            raise stranger
         raise ProcessError(
             f"Flower refused `flwr {arguments[0]}`: {_reason(document, done)}.",
             action="Check that the SuperLink runs (`wardround local up`) and read its log.",
@@ -188,7 +193,7 @@ def _flwr(settings: CoordinatorSettings, reply: type[T], *arguments: str) -> T:
 
 def _write_connection(settings: CoordinatorSettings, home: Path) -> None:
     connection = {
-        "address": f"127.0.0.1:{settings.superlink_port}",
+        "address": f"{LOOPBACK}:{settings.superlink_port}",
         "root-certificates": str(settings.keys / "ca.crt"),
     }
     document = {"superlink": {"default": CONNECTION, CONNECTION: connection}}
@@ -197,6 +202,31 @@ def _write_connection(settings: CoordinatorSettings, home: Path) -> None:
     if not path.is_file() or path.read_bytes() != text:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, text)
+
+
+def _stranger(settings: CoordinatorSettings) -> ProcessError | None:
+    """Tell whether what listens on the SuperLink's port is something else; None if it is ours."""
+    port, authority = settings.superlink_port, settings.keys / "ca.crt"
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        with (
+            socket.create_connection((LOOPBACK, port), TLS_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=LOOPBACK),
+        ):
+            return None
+    except ssl.SSLCertVerificationError as error:
+        how = f"its certificate does not verify against {authority} ({error.verify_message})"
+    except ssl.SSLError:
+        how = "it does not speak TLS"
+    except OSError:
+        return None  # nothing listens, or it hangs: Flower has said so
+    return ProcessError(
+        f"What listens on port {port} is not the SuperLink of {settings.folder}: {how}.",
+        meaning="Another federation or program of this machine has the port.",
+        action="Name the folder of the federation that runs, or end the other and start this one "
+        "with `wardround coordinator up`.",
+        code="superlink-not-ours",
+    )
 
 
 def _document(text: str) -> dict[str, object] | None:

@@ -34,6 +34,7 @@ from deploy.gateway.configuration import nginx
 from deploy.pki import book
 from deploy.processes import State, Supervisor
 from deploy.provision import provision
+from deploy.superlink_database import forget_cut_migration, note_opened
 from server.registry.records import Campaign
 from server.settings import CoordinatorSettings
 
@@ -271,6 +272,7 @@ class LocalFederation:
         shut_out = book.revoked(coordinator)
         sites = [self.site(name) for name in self._names if name not in shut_out]
         forget_cut_enrolment(coordinator)
+        forget_cut_migration(coordinator)
         start = self._supervisor.start
         start(components.superlink(coordinator, self.logs))
         start(components.superexec(coordinator, self.logs))
@@ -284,6 +286,7 @@ class LocalFederation:
             start(components.site_runner(site, self.logs))
             start(components.site_service(site, self.logs))
         self._supervisor.wait_ready(self._first, timeout=SUPERLINK_SECONDS)
+        note_opened(coordinator)
         enrol(coordinator, sites)
         for site in sites:
             start(components.site_node(site, self.logs))

@@ -7,15 +7,16 @@ of that port's number. The kernel lets go of it when the process ends, however i
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
 import socket
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from common.errors import ProcessError
+from common.errors import ConfigurationError, ProcessError
 
 FIRST, LAST = 20_000, 32_000
 """Below the range from which Linux takes the ports of outgoing connections (32768 on)."""
@@ -27,14 +28,49 @@ _locks: dict[int, int] = {}
 
 def is_free(port: int) -> bool:
     """Tell whether a server could listen on ``127.0.0.1:port`` now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-            probe.listen(1)
-        except OSError:
-            return False
-    return True
+    return _obstacle("127.0.0.1", port) is None
+
+
+def require_ports(wanted: Mapping[str, tuple[str, int]], file: Path) -> None:
+    """Refuse to start where a port is taken, before anything is started.
+
+    Parameters
+    ----------
+    wanted : mapping of str to (str, int)
+        The setting's name in ``file`` to the host and port that it stands for; port 0 is any.
+    file : Path
+        The settings file, to be named.
+
+    Raises
+    ------
+    ConfigurationError
+        With code ``port-in-use`` if a port is another program's or wanted twice, and
+        ``port-unusable`` if this machine does not give it for another reason.
+    """
+    seen: dict[int, str] = {}
+    for key, (host, port) in wanted.items():
+        if port == 0:
+            continue
+        if port in seen:
+            raise _in_use(
+                f"Port {port} is both {seen[port]} and {key}.", f"Change one of them in {file}."
+            )
+        seen[port] = key
+        obstacle = _obstacle(host, port)
+        if obstacle is None:
+            continue
+        if obstacle.errno == errno.EADDRINUSE:
+            raise _in_use(
+                f"Port {port} of {key} is in use.",
+                f"End the program that listens there (`ss -ltnp` names it), or change {key} in "
+                f"{file}.",
+            )
+        raise ConfigurationError(
+            f"Nothing can listen on {host} port {port} ({obstacle.strerror or obstacle}).",
+            meaning="Nothing was started.",
+            action=f"Change {key} in {file}.",
+            code="port-unusable",
+        )
 
 
 def claim(port: int) -> bool:
@@ -75,6 +111,27 @@ def free_port(taken: Collection[int] = ()) -> int:
     raise ProcessError(
         "No free TCP port was found on this machine.",
         action="End programs that hold ports, or start again later.",
+    )
+
+
+def _obstacle(host: str, port: int) -> OSError | None:
+    """Return why no server could listen there now; None where one could."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        return error
+    return None
+
+
+def _in_use(what: str, action: str) -> ConfigurationError:
+    return ConfigurationError(
+        what, meaning="Nothing was started.", action=action, code="port-in-use"
     )
 
 

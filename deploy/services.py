@@ -20,7 +20,9 @@ from deploy import components
 from deploy.enrolment import enrol_nodes, forget_cut_enrolment
 from deploy.gateway import configuration
 from deploy.pki import book
+from deploy.ports import require_ports
 from deploy.processes import Supervisor
+from deploy.superlink_database import forget_cut_migration, note_opened, superlink_database
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 
@@ -48,6 +50,17 @@ class CoordinatorProcesses:
         self.supervisor = Supervisor()
         self._gateway = gateway
 
+    def require_ports(self) -> None:
+        """Raise ConfigurationError, code ``port-in-use``, where a port is another program's."""
+        settings = self.settings
+        wanted = {
+            "superlink_port": ("127.0.0.1", settings.superlink_port),
+            "port": (settings.host, settings.port),
+        }
+        if self._gateway:
+            wanted["gateway_port"] = (settings.gateway_host, settings.gateway_port)
+        require_ports(wanted, settings.folder / settings.file_name)
+
     def start(self) -> None:
         """Start everything, and return when it is ready and all provisioned sites are enrolled.
 
@@ -57,6 +70,8 @@ class CoordinatorProcesses:
             If a process does not come up.
         """
         forget_cut_enrolment(self.settings)
+        forget_cut_migration(self.settings)
+        anew = not superlink_database(self.settings).exists()
         start = self.supervisor.start
         for describe in (components.superlink, components.superexec, components.keeper):
             start(describe(self.settings, self.logs))
@@ -66,6 +81,9 @@ class CoordinatorProcesses:
             configuration.check(self.settings)
             start(components.gateway(self.settings, self.logs))
         self.supervisor.wait_ready(timeout=READY_SECONDS)
+        note_opened(self.settings)
+        if anew:  # what the registry remembers of the sites' nodes, this SuperLink has never seen
+            enrol_nodes(self.settings, sorted(book.nodes(self.settings)))
         self.enrol_new()
         self.supervisor.keep_alive()
 
@@ -109,6 +127,17 @@ class SiteProcesses:
         self.logs = settings.folder / "logs"
         self.supervisor = Supervisor()
 
+    def require_ports(self) -> None:
+        """Raise ConfigurationError, code ``port-in-use``, where a port is another program's."""
+        settings = self.settings
+        wanted = {
+            "port": (settings.host, settings.port),
+            "runtime_port": ("127.0.0.1", settings.runtime_port),
+        }
+        if settings.dicom.callers:
+            wanted["[dicom] port"] = (settings.dicom.host, settings.dicom.port)
+        require_ports(wanted, settings.folder / settings.file_name)
+
     def start(self) -> None:
         """Start everything, and return when the page answers and the runner waits.
 
@@ -139,7 +168,7 @@ def running(processes: CoordinatorProcesses | SiteProcesses) -> Iterator[None]:
     Raises
     ------
     ConfigurationError
-        With code ``already-running``.
+        With code ``already-running``, or ``port-in-use``; nothing was started then.
     ProcessError
         If a process does not come up.
     """
@@ -155,6 +184,7 @@ def running(processes: CoordinatorProcesses | SiteProcesses) -> Iterator[None]:
             code="already-running",
         ) from error
     try:
+        processes.require_ports()
         processes.start()
         yield
     finally:

@@ -1,8 +1,12 @@
 """What the `flwr` command answers, in the shapes that Flower 1.41 gives; a fake command speaks."""
 
+import contextlib
 import json
+import socket
+import ssl
 import stat
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 
 from common.errors import ProcessError
 from deploy import flower_run
+from deploy.provision import provision
 from server.coordinator_folder import create_coordinator_folder
 from server.settings import CoordinatorSettings
 
@@ -103,6 +108,48 @@ def test_a_refusal_or_a_riddle_is_an_error(
         flower_run.start_run(settings, "campaign")
     if "away" in answer:
         assert "the SuperLink is away" in caught.value.line()
+
+
+@pytest.mark.parametrize("who", ["another federation", "a web server"])
+def test_a_superlink_that_is_not_ours_is_called_so(who: str, flwr: Path, tmp_path: Path) -> None:
+    ours, other = (certified(tmp_path / name) for name in ("ours", "other"))
+    (flwr / "answer").write_text(
+        '{"success": false, "error-message": "Check your network connection."}'
+    )
+    (flwr / "code").write_text("1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        listening = threading.Thread(
+            target=answer, args=(server, other if who == "another federation" else None)
+        )
+        listening.start()
+        settings = ours.model_copy(update={"superlink_port": server.getsockname()[1]})
+        with pytest.raises(ProcessError) as caught:
+            flower_run.start_run(settings, "campaign")
+        listening.join()
+    said = caught.value.line()
+    assert caught.value.code == "superlink-not-ours"
+    assert str(settings.folder) in said
+    assert ("certificate does not verify" in said) is (who == "another federation")
+    assert "network" not in said
+
+
+def certified(folder: Path) -> CoordinatorSettings:
+    provision(folder, sites=["north"], task="dermoscopy")
+    return CoordinatorSettings.read(folder / "coordinator")
+
+
+def answer(server: socket.socket, owner: CoordinatorSettings | None) -> None:
+    """Answer one connection: with an owner's certificate, or in plain text."""
+    connection, _ = server.accept()
+    with connection:
+        if owner is None:
+            connection.recv(2000)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            return
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(owner.keys / "server.crt", owner.keys / "server.key")
+        with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True):
+            pass
 
 
 def test_the_bundle_ships_no_code() -> None:

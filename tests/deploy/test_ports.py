@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.ports import FIRST, LAST, claim, free_port, is_free
+from common.errors import ConfigurationError
+from deploy.ports import FIRST, LAST, claim, free_port, is_free, require_ports
 
 
 def test_a_free_port_can_be_bound_and_a_taken_one_is_not_free() -> None:
@@ -60,3 +61,29 @@ def test_a_folder_of_somebody_else_binds_nobody(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert is_free(free_port())
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("listens", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_is_taken_is_named_with_its_setting(listens: str, tmp_path: Path) -> None:
+    free = free_port()
+    with socket.create_server((listens, 0)) as server:
+        port = server.getsockname()[1]
+        wanted = {"port": ("127.0.0.1", free), "superlink_port": ("127.0.0.1", port)}
+        for host in ("127.0.0.1", "0.0.0.0", "localhost"):
+            with pytest.raises(ConfigurationError) as caught:
+                require_ports({**wanted, "superlink_port": (host, port)}, tmp_path / "some.toml")
+            assert caught.value.code == "port-in-use"
+            assert caught.value.what == f"Port {port} of superlink_port is in use."
+            assert f"superlink_port in {tmp_path / 'some.toml'}" in caught.value.action
+    require_ports(wanted, tmp_path)
+
+
+def test_two_settings_with_one_port_and_an_address_of_another_machine(tmp_path: Path) -> None:
+    port = free_port()
+    with pytest.raises(ConfigurationError, match="both port and runtime_port") as caught:
+        require_ports({"port": ("127.0.0.1", port), "runtime_port": ("127.0.0.1", port)}, tmp_path)
+    assert caught.value.code == "port-in-use"
+    with pytest.raises(ConfigurationError) as caught:
+        require_ports({"gateway_port": ("192.0.2.1", port)}, tmp_path)
+    assert caught.value.code == "port-unusable"
+    require_ports({"a": ("127.0.0.1", 0), "b": ("127.0.0.1", 0)}, tmp_path)
