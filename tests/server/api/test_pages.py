@@ -17,6 +17,7 @@ from server.api import sign_in as sign_in_routes
 from server.api.application import create_app
 from server.api.authentication import SESSION_COOKIE
 from server.api.services import CoordinatorServices
+from server.registry.records import SiteForecast
 from server.registry.registry import Registry
 from tests.releases import TASK, Coordinator, approve
 from tests.server.signed_in import BASE, account, bearer, sign_in, token_of
@@ -362,3 +363,23 @@ def test_a_page_hears_of_changes_and_of_its_sessions_end(
     services.presence.note("north", "1")
     now[0] += 1
     assert pulse.value() != second
+
+
+def test_a_preflight_has_a_page_of_its_own_and_is_not_among_the_campaigns(
+    client: TestClient, coordinator: Coordinator, registry: Registry
+) -> None:
+    trained = registry.campaign(running_campaign(coordinator, registry))
+    asking = trained.settings.model_copy(update={"only_preflight": True})
+    asks = registry.add_campaign(trained.recipe, asking, initial_digest="0" * 64)
+    registry.record_forecasts(asks.id, [SiteForecast("north", "budget-exhausted", refuses=True)])
+    sign_in(client, "vera")
+    assert asks.id not in client.get("/page/campaigns").text
+    assert asks.id in client.get("/page/campaigns?all=true").text
+    page = client.get(f"/page/campaigns/{asks.id}").text
+    assert f'<h1>Preflight <span class="id">{asks.id}' in page
+    assert "budget-exhausted" in page
+    assert "Round 0 of" not in page
+    headers = bearer(registry)
+    assert [c["id"] for c in client.get("/campaigns", headers=headers).json()] == [trained.id]
+    listed = client.get("/campaigns?all=true", headers=headers).json()
+    assert {c["id"]: c["kind"] for c in listed} == {asks.id: "preflight", trained.id: "training"}
