@@ -50,9 +50,7 @@ def verify(
     ] = None,
     folder: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--folder", hidden=True, help="A site's or a coordinator's, as in other commands."
-        ),
+        typer.Option("--folder", help="A site's or a coordinator's; which, it finds out itself."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

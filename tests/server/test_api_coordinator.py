@@ -277,7 +277,7 @@ class LostRegistry(Registry):
     def sites(self) -> tuple[Site, ...]:
         raise StoreError("no database")
 
-    def campaigns(self, *, state: object = None) -> tuple[()]:
+    def campaigns(self, *, state: object = None, kind: object = None) -> tuple[()]:
         raise StoreError("no database at /secret/place")
 
 
