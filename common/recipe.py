@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from common.compression import Compression
 from common.errors import RecipeError
@@ -35,6 +43,8 @@ RoundsMode: TypeAlias = Literal["synchronous", "buffered"]
 AlgorithmName: TypeAlias = Literal[
     "fedavg", "fedprox", "fedadam", "fedyogi", "fedadagrad", "scaffold"
 ]
+LocalLayer: TypeAlias = Literal["normalisation", "head"]
+LocalLayers: TypeAlias = tuple[LocalLayer, ...]
 
 
 class _Part(BaseModel):
@@ -202,10 +212,14 @@ class FederationSpec(_Part):
     ``algorithm`` names a published method (``docs/algorithms.md``) in place of what
     ``server`` and ``server_with_privacy`` say; None leaves it to them. ``proximal_mu`` is
     FedProx' own.
+
+    ``local_layers`` never leave their site (`common.local_layers`); left out of the JSON where
+    there are none, so that sites of before can read it.
     """
 
     algorithm: AlgorithmName | None = None
     proximal_mu: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.01
+    local_layers: Annotated[LocalLayers, Field(exclude_if=lambda value: not value)] = ()
 
     mode: RoundsMode = "synchronous"
     buffer_size: Annotated[int, Field(ge=0, le=1000)] = 0
@@ -227,6 +241,8 @@ class FederationSpec(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> FederationSpec:
+        if len(set(self.local_layers)) != len(self.local_layers):
+            raise ValueError("local_layers: a layer is named twice")
         if self.algorithm != "scaffold":
             return self
         if self.compression == "top-k":
@@ -314,8 +330,26 @@ class ReleaseGateSpec(_Part):
     not_required: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")], ...] = ()
 
 
+def _pairs(table: object) -> object:
+    return tuple(table.items()) if isinstance(table, dict) else table
+
+
+_Words = Annotated[str, Field(min_length=1, max_length=80)]
+DisplayNames = Annotated[
+    tuple[tuple[str, _Words], ...],
+    BeforeValidator(_pairs),
+    PlainSerializer(dict, return_type=dict[str, str]),
+    Field(exclude_if=lambda names: not names),
+]
+"""Words for classes, a TOML table; kept as pairs, so that a recipe stays frozen."""
+
+
 class Recipe(_Part):
-    """One clinical task. See each part for its meaning and units."""
+    """One clinical task. See each part for its meaning and units.
+
+    ``display`` has the words in which pages name a class, for those whose own name is a code.
+    It is no part of what the recipe means: neither the digest nor `allows` looks at it.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     title: str
@@ -333,6 +367,7 @@ class Recipe(_Part):
     federation: FederationSpec = FederationSpec()
     decision: DecisionSpec
     release: ReleaseGateSpec = ReleaseGateSpec()
+    display: DisplayNames = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -343,12 +378,26 @@ class Recipe(_Part):
         unknown = set(self.decision.positive_classes) - set(self.classes)
         if unknown:
             raise ValueError(f"decision.positive_classes: unknown {sorted(unknown)}")
+        named = [name for name, _ in self.display]
+        unknown = set(named) - {*self.classes, *self.optional_classes}
+        if unknown or len(set(named)) != len(named):
+            raise ValueError(f"display: unknown or named twice {sorted(unknown or named)}")
         return self
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the canonical JSON, so that two ends can tell that they agree."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 (hex) of the canonical JSON, so that two ends can tell that they agree.
+
+        Without ``display``, which changes words and no meaning.
+        """
+        return hashlib.sha256(self.model_dump_json(exclude={"display"}).encode()).hexdigest()
+
+    def display_name(self, name: str) -> str:
+        """Return how a page names a class: ``Melanoma (mel)``, or the bare name without words."""
+        words = dict(self.display).get(name)
+        if words is None:
+            return name
+        return words if name.lower() in words.lower().split() else f"{words} ({name})"
 
     def allows(self, other: Recipe) -> bool:
         """Tell whether ``other`` is this task, at most with another of its networks.
@@ -365,6 +414,7 @@ class Recipe(_Part):
         data = self.model_dump()
         for part in _COORDINATORS_CHOICE:
             del data[part]
+        data.pop("display", None)
         del data["image"]["size"], data["decision"]["threshold"]
         return json.dumps(data, sort_keys=True)
 
@@ -382,6 +432,7 @@ class Recipe(_Part):
         normalisation: Literal["group", "frozen"] | None = None,
         aggregation: AggregationName | None = None,
         algorithm: AlgorithmName | None = None,
+        local_layers: LocalLayers | None = None,
         mode: RoundsMode | None = None,
         buffer_size: int | None = None,
         site_rounds: int | None = None,
@@ -408,6 +459,8 @@ class Recipe(_Part):
             data["federation"]["aggregation"]["name"] = aggregation
         if algorithm is not None:
             data["federation"]["algorithm"] = algorithm
+        if local_layers is not None:
+            data["federation"]["local_layers"] = local_layers
         if mode is not None:
             data["federation"]["mode"] = mode
         if buffer_size is not None:

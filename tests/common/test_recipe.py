@@ -91,3 +91,33 @@ def test_equal_recipes_have_equal_digests() -> None:
         parse_recipe(MINIMAL).digest
         == Recipe.model_validate(parse_recipe(MINIMAL).model_dump()).digest
     )
+
+
+PINNED = {
+    "breast-ultrasound": "9366f9ec88417802f18b2927316983333fa70c19255017c65c24fa3cb32df7af",
+    "dermoscopy": "9d3b703ebcc230656edbbdd075f799138a59a230d3adb2790848fe69d7d3ccae",
+    "dermoscopy-isic2019": "05b988a7a648eaae496e72881d36a88897444c685154bcadb5117f73ac1de7bc",
+    "mammography": "1b436c7c4d4dc49d36a9c36312efabf80d530840d74fddda49dfb535e585822e",
+}
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_the_words_of_classes_change_no_digest(name: str) -> None:
+    """A policy may allow `name@digest`: these digests are older than the words."""
+    recipe = load_recipe(name)
+    bare = recipe.model_copy(update={"display": ()})
+    assert {words for words, _ in recipe.display} >= set(recipe.classes)
+    assert recipe.digest == bare.digest == PINNED[name]
+    assert recipe.allows(bare)
+    assert bare.allows(recipe)
+    assert "display" not in bare.model_dump_json()  # an older program refuses unknown fields
+
+
+def test_words_travel_with_the_recipe_and_stand_before_the_code() -> None:
+    recipe = load_recipe("dermoscopy").with_changes(rounds=3)
+    assert parse_recipe(recipe.toml()) == recipe == parse_recipe(recipe.model_dump_json())
+    assert recipe.display_name("mel") == "Melanoma (mel)"
+    assert load_recipe("mammography").display_name("malignant") == "Malignant finding"
+    assert parse_recipe(MINIMAL).display_name("unheard-of") == "unheard-of"
+    with pytest.raises(RecipeError, match="display"):
+        parse_recipe(MINIMAL + '\n[display]\nelse = "Something else"\n')
