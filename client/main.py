@@ -1,7 +1,7 @@
 """The inference service of one site: ``python -m client.main --folder SITE``.
 
-The parts are put together here, and nowhere else. There are no accounts yet: whoever reaches the
-port may use the service. So it binds to loopback unless TLS or ``allow_plain_http`` is set.
+The parts are put together here, and nowhere else. It binds to loopback unless TLS or
+``allow_plain_http`` is set, and to nothing else where ``access`` is ``open``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TypeAlias
 import uvicorn
 from fastapi import FastAPI
 
+from client.access.caller import ClosedDoor, OpenDoor, set_door
 from client.api import cases, health, metrics, model, pages, prediction
 from client.api.body_limit import BodyLimitMiddleware
 from client.api.errors import install_error_handlers
@@ -161,6 +162,7 @@ def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
+    set_door(app, OpenDoor() if services.settings.access == "open" else ClosedDoor())
     for part in (prediction, cases, model, health, metrics, pages):
         app.include_router(part.router)
     app.mount("/static", pages.page_files, name="static")
@@ -179,12 +181,20 @@ def check_exposure(settings: SiteSettings) -> None:
     Raises
     ------
     ConfigurationError
-        With code ``exposed-without-tls``, or if only one half of the TLS pair is set.
+        With code ``exposed-without-tls`` or ``open-beyond-loopback``, or if only one half of the
+        TLS pair is set.
     """
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise ConfigurationError("tls_certificate and tls_key go together; one is missing.")
     if is_loopback(settings.host):
         return
+    if settings.access == "open":
+        raise ConfigurationError(
+            f"The inference service will not bind to {settings.host} with open access.",
+            meaning="Whoever reaches the port could read and store cases.",
+            action='Set access = "accounts" in site.toml, and make a user or a key.',
+            code="open-beyond-loopback",
+        )
     if settings.tls_certificate is None and not settings.allow_plain_http:
         raise ConfigurationError(
             f"The inference service will not bind to {settings.host} without TLS.",
@@ -193,7 +203,6 @@ def check_exposure(settings: SiteSettings) -> None:
             "127.0.0.1, or set allow_plain_http if the network itself is trusted.",
             code="exposed-without-tls",
         )
-    log.warning("event=no-accounts host=%s: whoever reaches this port may use it", settings.host)
 
 
 def serve(settings: SiteSettings) -> None:

@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from client.access.caller import Access
 from client.dicom.settings import DicomSettings
 from client.inference.settings import InferenceSettings
 from common.database import sqlite_url
@@ -31,10 +32,12 @@ from common.plan import Identifier
 class SiteSettings(FolderSettings):
     """Settings of one site. ``WARDROUND_SITE_<FIELD>`` in the environment overrides the file.
 
-    Durations are in seconds, ``port`` is that of the inference service. It has no accounts yet,
-    so an address beyond loopback is refused unless ``tls_certificate`` and ``tls_key`` (PEM) are
-    set, or ``allow_plain_http`` says that the network itself is trusted; ``host_names`` are the
-    names by which browsers may call it, loopback and ``host`` apart. ``superlink`` is the
+    Durations are in seconds, ``port`` is that of the inference service. ``access`` says who may
+    use it: ``accounts``, whoever has a key or signs in, or ``open``, whoever is on this machine,
+    which is refused beyond loopback. An address beyond loopback is refused, too, unless
+    ``tls_certificate`` and ``tls_key`` (PEM) are set, or ``allow_plain_http`` says that the
+    network itself is trusted; ``host_names`` are the names by which browsers may call it,
+    loopback and ``host`` apart. ``superlink`` is the
     coordinator's ``host:port`` for rounds; ``runtime_port`` joins the site's SuperNode and its
     runner, on loopback. ``release_poll_seconds`` is the time between two pulls of releases,
     ``release_watch_seconds`` that between two looks at whether there is anything to pull before.
@@ -62,6 +65,7 @@ class SiteSettings(FolderSettings):
     release_watch_seconds: Annotated[float, Field(gt=0)] = 3.0
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8500
+    access: Access = "accounts"
     maximum_upload_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     host_names: tuple[str, ...] = ()
     tls_certificate: Path | None = None

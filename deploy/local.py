@@ -95,6 +95,7 @@ class LocalFederation:
         threads = max(1, (os.cpu_count() or 1) // len(names))
         defaults = {
             "threads": threads,
+            "access": "open",
             "release_poll_seconds": RELEASE_POLL_SECONDS,
             # One machine: a network's graph is made once, not once a site.
             "inference": {"graphs": str(self.folder / "graphs")},

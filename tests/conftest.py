@@ -23,5 +23,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Making a network's ONNX graph takes seconds of both cores; the tests that are about it say so.
 os.environ.setdefault("WARDROUND_SITE_INFERENCE", json.dumps({"runtime": "torch"}))
 
+# Most tests are about what the service does, not about who may ask it.
+os.environ.setdefault("WARDROUND_SITE_ACCESS", "open")
+
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from client.access.caller import NotAllowed, NotSignedIn
 from client.api.documents import Problem
 from common.errors import (
     Busy,
@@ -59,6 +60,8 @@ STATUS_BY_CLASS: tuple[tuple[type[WardroundError], HTTPStatus], ...] = (
     (CaseRefused, HTTPStatus.CONFLICT),
     (InputRefused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (NotFound, HTTPStatus.NOT_FOUND),
+    (NotSignedIn, HTTPStatus.UNAUTHORIZED),
+    (NotAllowed, HTTPStatus.FORBIDDEN),
     (Busy, HTTPStatus.TOO_MANY_REQUESTS),
     (ReleaseError, HTTPStatus.SERVICE_UNAVAILABLE),
     (ModelError, HTTPStatus.SERVICE_UNAVAILABLE),

@@ -128,7 +128,8 @@ def picture(seed: int = 0, *, size: tuple[int, int] = (48, 40), format: str = "P
 
 def site_settings(folder: Path, **fields: object) -> SiteSettings:
     """Make a site folder."""
-    options = {"release_poll_seconds": LONG, "threads": 1, "port": 0, "device": "cpu", **fields}
+    always = {"release_poll_seconds": LONG, "threads": 1, "port": 0, "device": "cpu"}
+    options = {**always, "access": "open", **fields}
     return create_site_folder(
         folder / "site",
         name="st-elsewhere",

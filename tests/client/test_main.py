@@ -42,15 +42,19 @@ def test_loopback_needs_no_tls(tmp_path: Path, host: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "ward.example"])
 def test_beyond_loopback_is_refused_in_the_clear(
-    tmp_path: Path, host: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("WARDROUND_SITE_ACCESS", "accounts")
     with pytest.raises(ConfigurationError) as refused:
         check_exposure(settings_for(tmp_path, host=host))
     assert refused.value.code == "exposed-without-tls"
     check_exposure(settings_for(tmp_path, host=host, allow_plain_http=True))
     pair = {"tls_certificate": tmp_path / "c.pem", "tls_key": tmp_path / "k.pem"}
     check_exposure(settings_for(tmp_path, host=host, **pair))
-    assert caplog.text.count("event=no-accounts") == 2
+    monkeypatch.setenv("WARDROUND_SITE_ACCESS", "open")
+    with pytest.raises(ConfigurationError) as refused:
+        check_exposure(settings_for(tmp_path, host=host, **pair))
+    assert refused.value.code == "open-beyond-loopback"
 
 
 @pytest.mark.parametrize("half", ["tls_certificate", "tls_key"])

@@ -1,0 +1,1 @@
+"""Who may use a site's service, and as what."""
