@@ -49,13 +49,22 @@ def accept_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Accept
     """
     anonymous = anonymise(data, limits=limits)
     pixels = anonymous.pixels
-    shape = f"{pixels.shape[0]}x{pixels.shape[1]}:".encode()
     return AcceptedImage(
         data=anonymous.data,
         digest=hashlib.sha256(anonymous.data).hexdigest(),
-        pixels_digest=hashlib.sha256(shape + pixels.tobytes()).hexdigest(),
+        pixels_digest=pixels_digest(pixels),
         likeness=likeness(pixels),
     )
+
+
+def pixels_digest(pixels: Pixels) -> str:
+    """Return the SHA-256 (hex) of decoded pixels, uint8 (height, width, 3), and of their shape.
+
+    It is equal for every file, of whatever format, that `common.imaging.decode` reads alike.
+    """
+    digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 def likeness(pixels: Pixels) -> str:

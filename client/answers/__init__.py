@@ -1,0 +1,1 @@
+"""What the model said at this site, kept beside the cases."""
