@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 DIGITS = 6
-MOST_SIDE = 256
-"""Of larger images focus and noise are those of the middle, colours those of a grid."""
+GRID, MIDDLE = 128, 160
+"""Colours are those of a grid of about so many pixels a side, focus and noise of the middle."""
 
 DARK, BRIGHT = 5, 250
 _LEVELS = np.arange(256, dtype=np.float64) / 255.0
@@ -56,7 +56,8 @@ def image_statistics(pixels: NDArray[np.uint8]) -> tuple[float, ...]:
     if min(height, width) < 3:
         return (*_ASPECT_ALONE, 0.0)
     picture = pixels[top:bottom, left:right]
-    image = Image.fromarray(np.ascontiguousarray(_thinned(picture)))
+    thin = np.ascontiguousarray(_thinned(picture))
+    image = Image.fromarray(thin)
     counts = np.array(image.histogram(), dtype=np.float64).reshape(3, 256)
     shares = counts / counts.sum(axis=1, keepdims=True)
     means = shares @ _LEVELS
@@ -67,12 +68,12 @@ def image_statistics(pixels: NDArray[np.uint8]) -> tuple[float, ...]:
     figures = (
         *means,
         *deviations,
-        _colour(picture),
+        _colour(thin),
         grey_shares[: DARK + 1].sum(),
         grey_shares[BRIGHT:].sum(),
         _entropy(grey_shares),
         *_detail(grey),
-        _border_darkness(picture),
+        _border_darkness(thin),
         math.log(width / height),
     )
     return tuple(round(float(figure), DIGITS) for figure in figures)
@@ -89,21 +90,20 @@ def _content(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:
 
 
 def _thinned(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    step = -(-max(picture.shape[:2]) // MOST_SIDE)
+    step = -(-max(picture.shape[:2]) // GRID)
     return picture[::step, ::step]
 
 
 def _middle(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
-    top, left = max(0, height - MOST_SIDE) // 2, max(0, width - MOST_SIDE) // 2
-    return picture[top : top + MOST_SIDE, left : left + MOST_SIDE]
+    top, left = max(0, height - MIDDLE) // 2, max(0, width - MIDDLE) // 2
+    return picture[top : top + MIDDLE, left : left + MIDDLE]
 
 
-def _colour(picture: NDArray[np.uint8]) -> float:
-    small = _thinned(picture)[::2, ::2].astype(np.int16)
-    green = small[..., 1]
-    apart = np.abs(small[..., 0] - green).mean() + np.abs(small[..., 2] - green).mean()
-    return float(apart) / 510.0
+def _colour(thin: NDArray[np.uint8]) -> float:
+    red, green, blue = np.ascontiguousarray(thin[::2, ::2].reshape(-1, 3).T, dtype=np.int16)
+    apart = int(np.abs(red - green).sum()) + int(np.abs(blue - green).sum())
+    return apart / (510.0 * int(green.size))
 
 
 def _entropy(shares: NDArray[np.float64]) -> float:
@@ -127,8 +127,8 @@ def _mean_square(values: NDArray[np.int16]) -> float:
     return float(flat @ flat) / flat.size
 
 
-def _border_darkness(picture: NDArray[np.uint8]) -> float:
-    green = _thinned(picture)[..., 1]
+def _border_darkness(thin: NDArray[np.uint8]) -> float:
+    green = thin[..., 1]
     height, width = green.shape
     inside = green[height // 8 : height - height // 8, width // 8 : width - width // 8]
     centre = green[height // 4 : height - height // 4, width // 4 : width - width // 4]
