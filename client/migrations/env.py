@@ -5,6 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection, text
 
+import client.access.tables
 import client.answers.tables
 import client.review.tables  # noqa: F401 - the tables that all of these declare are compared
 from client.cases.tables import Base
