@@ -18,10 +18,20 @@ from pathlib import Path
 from typing import TypeAlias
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
-from client.access.caller import ClosedDoor, OpenDoor, set_door
-from client.api import cases, health, metrics, model, pages, prediction
+from client.access.guard import guard, install_guard
+from client.access.site_access import make_access
+from client.api import (
+    cases,
+    health,
+    metrics,
+    model,
+    pages,
+    prediction,
+    provider_sign_in,
+    sign_in,
+)
 from client.api.body_limit import BodyLimitMiddleware
 from client.api.errors import install_error_handlers
 from client.api.middleware import OriginMiddleware, RequestMiddleware, is_loopback
@@ -107,6 +117,7 @@ def make_app(
         outdated=partial(outdated, heads=heads),
         on_served=audit.release,
     )
+    access = make_access(settings, engine)
     dicom = make_intake(settings, own_recipe(settings, settings.task))
     services = Services(
         settings=settings,
@@ -118,6 +129,7 @@ def make_app(
         metrics=service_metrics,
         audit=audit,
         dicom=dicom,
+        access=access,
         alarm_sources=(
             *(watcher.alarms, audit.alarms, quickener.alarms),
             partial(certificate_alarms, settings),
@@ -132,7 +144,7 @@ def make_app(
     )
     stops = (
         *(watcher.stop, quickener.close, batcher.close, workers.shutdown),
-        *(audit.close, engine.dispose, store.close, dicom.close),
+        *(audit.close, access.close, engine.dispose, store.close, dicom.close),
     )
     return _assemble(services, _lifespan((audit.start, watcher.start), stops))
 
@@ -160,10 +172,11 @@ def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's documentation pages load scripts from elsewhere
         redoc_url=None,
+        dependencies=[Depends(guard)],
     )
     app.state.services = services
-    set_door(app, OpenDoor() if services.settings.access == "open" else ClosedDoor())
-    for part in (prediction, cases, model, health, metrics, pages):
+    install_guard(app, services.access.door, services.access.limits)
+    for part in (prediction, cases, model, health, metrics, pages, sign_in, provider_sign_in):
         app.include_router(part.router)
     app.mount("/static", pages.page_files, name="static")
     install_error_handlers(app)

@@ -21,6 +21,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from client.access.caller import Access
+from client.access.settings import AccountSettings
 from client.dicom.settings import DicomSettings
 from client.inference.settings import InferenceSettings
 from common.database import sqlite_url
@@ -42,7 +43,8 @@ class SiteSettings(FolderSettings):
     runner, on loopback. ``release_poll_seconds`` is the time between two pulls of releases,
     ``release_watch_seconds`` that between two looks at whether there is anything to pull before.
     ``dicom`` is the ``[dicom]`` table, see `client.dicom.settings`; ``inference`` is the
-    ``[inference]`` table, see `client.inference.settings`.
+    ``[inference]`` table, see `client.inference.settings`; ``accounts`` is the ``[accounts]``
+    table, see `client.access.settings`.
     ``proxy`` is the HTTP proxy through which the site goes out, if any.
     """
 
@@ -73,6 +75,7 @@ class SiteSettings(FolderSettings):
     allow_plain_http: bool = False
     dicom: DicomSettings = DicomSettings()
     inference: InferenceSettings = InferenceSettings()
+    accounts: AccountSettings = AccountSettings()
 
     @property
     def data(self) -> Path:

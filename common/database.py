@@ -20,6 +20,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from common.errors import ConfigurationError, StoreError
 
 BUSY_TIMEOUT_MILLISECONDS = 30_000
+READS_ONLY = "wardround_reads_only"
+"""Execution option of an engine or connection whose transactions write nothing."""
 
 
 def sqlite_url(path: Path) -> str:
@@ -156,7 +158,9 @@ def _configure_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry)
     cursor.close()
 
 
-def _begin_immediate(connection: object) -> None:
+def _begin_immediate(connection: Connection) -> None:
     # A deferred transaction that turns from read to write fails at once when another has
-    # written meanwhile; an immediate one waits for the busy timeout.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")  # type: ignore[attr-defined]
+    # written meanwhile; an immediate one waits for the busy timeout. One that only reads waits
+    # for nobody (WAL).
+    reads = connection.get_execution_options().get(READS_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

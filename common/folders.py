@@ -98,3 +98,14 @@ def _cannot_be_made(path: Path, error: OSError) -> StoreError:
         f"{path} cannot be written ({error.strerror or type(error).__name__}).",
         action="Check that the parent folder exists, is yours, and that the disk has room.",
     )
+
+
+def refuse_readable_by_others(path: Path) -> None:
+    """Raise ConfigurationError (code ``key-readable``) if group or others may touch a secret."""
+    if path.stat().st_mode & 0o077:
+        raise ConfigurationError(
+            f"The key {path} can be read by other users of this machine.",
+            meaning="Whoever reads it can sign or serve in this service's name.",
+            action=f"Run `chmod 600 {path}`; if others had access, provision new keys.",
+            code="key-readable",
+        )

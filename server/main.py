@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from common.errors import ConfigurationError, WardroundError
+from common.folders import refuse_readable_by_others
 from common.logs import configure_logging
 from server.api.application import create_app
 from server.api.services import CoordinatorServices
-from server.publishing.keys import refuse_readable_by_others
 from server.publishing.publisher import ReleasePublisher
 from server.publishing.service import background_tasks
 from server.registry.registry import Registry
@@ -32,7 +32,7 @@ from server.settings import CoordinatorSettings
 from server.triggers.creation import trigger_task
 
 if TYPE_CHECKING:
-    from server.accounts.provider import IdentityProvider
+    from common.accounts.provider import IdentityProvider
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def _provider(settings: CoordinatorSettings) -> IdentityProvider | None:
     if settings.provider is None:
         return None
     try:
-        from server.accounts.provider import IdentityProvider
+        from common.accounts.provider import IdentityProvider
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             "coordinator.toml has a table [provider], but OpenID Connect is not installed.",

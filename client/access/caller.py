@@ -102,11 +102,23 @@ def set_door(app: Any, door: Door) -> None:
 
 
 async def _caller(request: Request) -> Caller:
+    found = request.scope.get("state", {}).get("caller")
+    if isinstance(found, Caller):
+        return found  # `client.access.guard` has asked
     door: Door = request.app.state.door
     return await door.caller(request)
 
 
+async def _anybody(request: Request) -> Caller | None:
+    try:
+        return await _caller(request)
+    except NotSignedIn:
+        return None
+
+
 CallerDependency = Annotated[Caller, Depends(_caller)]
+AnybodyDependency = Annotated[Caller | None, Depends(_anybody)]
+"""Who asks on a public route; None where nobody knows."""
 
 
 @dataclass(frozen=True)

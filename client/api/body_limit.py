@@ -9,7 +9,7 @@ from client.api.errors import problem_response
 from common.errors import InputRefused
 
 MAXIMUM_BODY_BYTES = 16 * 1024
-UPLOAD_PATHS = ("/predict", "/predict/fhir", "/cases")
+UPLOAD_PATHS = ("/predict", "/predict/batch", "/predict/fhir", "/explain", "/similar", "/cases")
 
 
 class BodyLimitMiddleware:

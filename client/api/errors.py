@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from client.access.caller import NotAllowed, NotSignedIn
+from client.access.limits import TooMany
 from client.api.documents import Problem
 from common.errors import (
     Busy,
@@ -92,7 +95,7 @@ def problem_response(error: WardroundError, *, request_id: str) -> Response:
         action=error.action,
         request_id=request_id,
     )
-    return _response(problem, _headers(status))
+    return _response(problem, _headers(status, error))
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -101,6 +104,8 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(WardroundError)
     async def domain(request: Request, error: WardroundError) -> Response:
         log.info("event=refused code=%s request=%s", error.code, request_id_of(request))
+        if isinstance(error, NotSignedIn) and _shows_pages(request):
+            return RedirectResponse(f"/sign-in?next={quote(request.url.path, safe='')}", 303)
         return problem_response(error, request_id=request_id_of(request))
 
     @app.exception_handler(RequestValidationError)
@@ -126,6 +131,11 @@ def request_id_of(request: Request) -> str:
     return str(request.scope["state"]["request_id"])
 
 
+def _shows_pages(request: Request) -> bool:
+    """Tell whether a person's browser asks for a page, rather than a script for data."""
+    return request.method == "GET" and "text/html" in request.headers.get("accept", "")
+
+
 def form_error(error: ValidationError) -> InputRefused:
     """Return a form's faults by field name, without what was typed in."""
     return field_error([(_place(e), e["msg"]) for e in error.errors(include_input=False)])
@@ -145,9 +155,12 @@ def _place(fault: Mapping[str, Any]) -> tuple[int | str, ...]:
     return (*place[:-1], "(unknown)") if fault["type"] == "extra_forbidden" else place
 
 
-def _headers(status: HTTPStatus) -> dict[str, str]:
+def _headers(status: HTTPStatus, error: WardroundError) -> dict[str, str]:
     if status in RETRY:
-        return {"Retry-After": str(RETRY_SECONDS)}
+        seconds = error.retry_seconds if isinstance(error, TooMany) else RETRY_SECONDS
+        return {"Retry-After": str(math.ceil(seconds))}
+    if status is HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": 'Bearer realm="wardround"'}  # RFC 6750, 3
     if status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
         return {"Connection": "close"}  # the rest of the body is not wanted
     return {}

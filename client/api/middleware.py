@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from client.access.guard import release
 from client.api.errors import problem_response
 from client.api.metrics import ServiceMetrics
 from common.errors import InputRefused, WardroundError
@@ -69,6 +70,8 @@ class RequestMiddleware:
             if status == 0:
                 response = problem_response(_unexpected(), request_id=request_id)
                 await response(scope, receive, send_with_headers)
+        finally:
+            release(scope)
         self._record(scope, status, time.monotonic() - started, request_id)
 
     def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
@@ -88,10 +91,11 @@ class RequestMiddleware:
 class OriginMiddleware:
     """Refuses names that this service does not go by, and changes asked for by foreign pages.
 
-    Until there are accounts, being on this machine is what lets a person in. A foreign web page
-    in their browser is on this machine too: it must not post here (cross-site request forgery),
-    nor make its own name resolve to here (DNS rebinding), which the Host check stops. Scripts
-    send neither ``Origin`` nor ``Sec-Fetch-Site`` and pass.
+    A foreign web page in a person's browser must not post here in their session, or, where access
+    is open, because it is on this machine (cross-site request forgery), nor make its own name
+    resolve to here (DNS rebinding), which the Host check stops. Scripts send neither ``Origin``
+    nor ``Sec-Fetch-Site`` and pass; what a session changes must have one
+    (`client.access.door.check_own_page`).
     """
 
     def __init__(self, app: ASGIApp, *, host_names: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from common.database import READS_ONLY
 from common.errors import StoreError
 
 
@@ -21,18 +22,19 @@ class Transactions:
         As `common.database.open_database` makes them.
     lock : int
         Writers with equal numbers go one at a time (PostgreSQL advisory lock; on SQLite all
-        transactions of a database begin immediate, hence go one at a time anyway).
+        writing transactions of a database begin immediate, hence go one at a time anyway).
     """
 
     def __init__(self, engine: Engine, lock: int) -> None:
         self._engine = engine
+        self._reader = engine.execution_options(**{READS_ONLY: True})
         self._lock = lock
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """Open a session for queries; nothing is committed."""
         try:
-            with Session(self._engine, expire_on_commit=False) as session:
+            with Session(self._reader, expire_on_commit=False) as session:
                 yield session
         except SQLAlchemyError as error:
             raise _store_error(error) from error

@@ -6,32 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from common.errors import WardroundError
-
 Role: TypeAlias = Literal["viewer", "operator", "approver"]
 SessionKind: TypeAlias = Literal["browser", "token"]
 
 ROLES: tuple[Role, ...] = ("viewer", "operator", "approver")
 """Each may do what the ones before it may: look; run campaigns; decide on releases."""
-
-
-class SignInRefused(WardroundError):
-    """A sign-in through an identity provider did not hold; the code says which check."""
-
-    default_code = "provider-refused"
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who somebody is at an identity provider: the pair is unique and never given anew.
-
-    ``name`` is what the provider calls the person (OpenID Connect Core 1.0, 5.7: it may change,
-    and must not be used to tell people apart).
-    """
-
-    issuer: str
-    subject: str
-    name: str
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from typing import Literal, cast
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from common.accounts.identity import Identity, SignInRefused
+from common.accounts.passwords import hashed, matches
 from common.audit import AuditLog
 from common.audit_entries import AccountChanged
 from common.errors import InputRefused, NotFound
 from server.accounts import provider_accounts
-from server.accounts.passwords import hashed, matches
-from server.accounts.records import ROLES, Account, Identity, Role, SessionKind, SignInRefused
+from server.accounts.records import ROLES, Account, Role, SessionKind
 from server.registry.sessions import Sessions, utc_now
 from server.registry.tables import AccountRow, SessionRow
 

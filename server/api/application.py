@@ -11,8 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.responses import Response
 
+from common.accounts.identity import SignInRefused
 from common.errors import Busy, InputRefused, NotFound, RoundFailed, StoreError, WardroundError
-from server.accounts.records import SignInRefused
 from server.api import campaigns, decisions, health, pages, provider_sign_in, releases, sign_in
 from server.api.authentication import NotAllowed, NotSignedIn, Viewer
 from server.api.drawing import draw_error, page_files

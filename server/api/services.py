@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Request
 
-from server.accounts.pending import PendingSignIns
-from server.accounts.throttle import Throttle
+from common.accounts.pending import PendingSignIns
+from common.accounts.throttle import Throttle
 from server.presence import Presence
 from server.publishing.publisher import ReleasePublisher
 from server.registry.registry import Registry
@@ -19,7 +19,7 @@ from server.settings import CoordinatorSettings
 from server.supervision import SupervisedTask
 
 if TYPE_CHECKING:
-    from server.accounts.provider import IdentityProvider
+    from common.accounts.provider import IdentityProvider
 
 
 def _now() -> datetime:

@@ -14,22 +14,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from common.errors import ConfigurationError
-from common.folders import write_private
+from common.folders import refuse_readable_by_others, write_private
 from common.signing import SigningKey
 
 Role: TypeAlias = Literal["root", "targets", "snapshot", "timestamp"]
 ROLES: tuple[Role, ...] = ("root", "targets", "snapshot", "timestamp")
-
-
-def refuse_readable_by_others(path: Path) -> None:
-    """Raise ConfigurationError (code ``key-readable``) if group or others may touch a secret."""
-    if path.stat().st_mode & 0o077:
-        raise ConfigurationError(
-            f"The key {path} can be read by other users of this machine.",
-            meaning="Whoever reads it can sign or serve in the coordinator's name.",
-            action=f"Run `chmod 600 {path}`; if others had access, provision new keys.",
-            code="key-readable",
-        )
 
 
 class RoleKeys:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from argon2 import PasswordHasher
 
-from server.accounts import passwords
+from common.accounts import passwords
 
 
 @pytest.fixture(autouse=True, scope="session")

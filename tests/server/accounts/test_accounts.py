@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from common.accounts import passwords
+from common.accounts.throttle import FREE_BY_ACCOUNT, FREE_BY_ADDRESS, Throttle
 from common.errors import Busy, InputRefused, NotFound
-from server.accounts import passwords
 from server.accounts.store import Accounts
-from server.accounts.throttle import FREE_BY_ACCOUNT, FREE_BY_ADDRESS, Throttle
 from server.coordinator_folder import create_coordinator_folder
 from server.registry.registry import Registry
 

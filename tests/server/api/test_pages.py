@@ -10,7 +10,7 @@ import pytest
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
-from server.accounts.throttle import FREE_BY_ACCOUNT, Throttle
+from common.accounts.throttle import FREE_BY_ACCOUNT, Throttle
 from server.api import campaigns, decisions, health, releases
 from server.api import pages as page_routes
 from server.api import sign_in as sign_in_routes

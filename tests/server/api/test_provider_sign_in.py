@@ -309,7 +309,7 @@ def test_a_provider_that_calls_itself_otherwise_or_is_away_is_said_to_be(
 def test_new_keys_of_the_provider_are_fetched(
     opened: Open, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.accounts.provider_connection.KEYS_AT_MOST_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("common.accounts.provider_connection.KEYS_AT_MOST_EVERY_SECONDS", 0.0)
     client, _ = opened()
     assert client.get(there(client, provider)).status_code == 200
     provider.does(rotate=True)

@@ -20,9 +20,9 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from common.accounts.provider_settings import OpenIdSettings
 from common.errors import Busy, ConfigurationError, WardroundError
-from server.accounts.provider_settings import ProviderSettings
-from server.publishing.keys import refuse_readable_by_others
+from common.folders import refuse_readable_by_others
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class ProviderConnection:
 
     def __init__(
         self,
-        settings: ProviderSettings,
+        settings: OpenIdSettings,
         *,
         folder: Path,
         clock: Callable[[], float] = time.monotonic,
@@ -98,7 +98,7 @@ class ProviderConnection:
         except ValidationError as error:
             raise ProviderUnavailable(
                 f"The identity provider's description cannot be used (status {status}).",
-                action="Check `issuer` in coordinator.toml: the address before /.well-known.",
+                action="Check `issuer` in the settings: the address before /.well-known.",
             ) from error
         _check_description(found, self._settings.issuer)
         with self._lock:
@@ -188,7 +188,7 @@ def _check_description(found: Description, issuer: str) -> None:
     """Refuse a description of somebody else, and endpoints without TLS."""
     if found.issuer != issuer:
         raise ProviderUnavailable(
-            "The identity provider calls itself otherwise than `issuer` in coordinator.toml.",
+            "The identity provider calls itself otherwise than `issuer` in the settings.",
             meaning="Its tokens would not be accepted.",
             action="Write the issuer exactly as its description says, the last slash included.",
             code="provider-issuer",
@@ -198,7 +198,7 @@ def _check_description(found: Description, issuer: str) -> None:
             raise ProviderUnavailable("An endpoint of the identity provider is without TLS.")
 
 
-def _secret(settings: ProviderSettings, folder: Path) -> str | None:
+def _secret(settings: OpenIdSettings, folder: Path) -> str | None:
     if settings.client_secret_file is None:
         return None
     path = folder / settings.client_secret_file
@@ -220,7 +220,7 @@ def _secret(settings: ProviderSettings, folder: Path) -> str | None:
     return secret
 
 
-def _tls(settings: ProviderSettings, folder: Path) -> ssl.SSLContext:
+def _tls(settings: OpenIdSettings, folder: Path) -> ssl.SSLContext:
     path = None if settings.ca_file is None else folder / settings.ca_file
     try:
         return ssl.create_default_context(cafile=path)

@@ -20,10 +20,10 @@ from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
 from joserfc.errors import JoseError
 
-from server.accounts.pending import Pending
-from server.accounts.provider_connection import ProviderConnection, ProviderUnavailable
-from server.accounts.provider_settings import ProviderSettings
-from server.accounts.records import SignInRefused
+from common.accounts.identity import SignInRefused
+from common.accounts.pending import Pending
+from common.accounts.provider_connection import ProviderConnection, ProviderUnavailable
+from common.accounts.provider_settings import OpenIdSettings
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,9 @@ LEEWAY_SECONDS = 60
 
 
 class IdentityProvider:
-    """One provider, as `server.accounts.provider_settings` describes it."""
+    """One provider, as `common.accounts.provider_settings` describes it."""
 
-    def __init__(self, settings: ProviderSettings, *, folder: Path) -> None:
+    def __init__(self, settings: OpenIdSettings, *, folder: Path) -> None:
         self.settings = settings
         self._connection = ProviderConnection(settings, folder=folder)
 

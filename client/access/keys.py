@@ -1,0 +1,109 @@
+"""Programs' keys: 256 random bits, of which the database holds the SHA-256 alone."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from sqlalchemy import Engine, delete, select
+
+from client.access.caller import Caller, Role
+from client.access.names import check_new, digest_of, roles_of, written
+from client.access.tables import SiteKeyRow
+from client.cases.transactions import Transactions
+from common.errors import NotFound
+
+PREFIX = "wrk_"
+"""So that a scanner of repositories and logs can tell what it found."""
+WRITE_LOCK = 0x4B455953
+
+
+def utc_now() -> datetime:
+    """Return the present moment."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A program's key, without its secret; ``last_used`` is a day, no moment."""
+
+    name: str
+    roles: frozenset[Role]
+    created_at: datetime
+    last_used: date | None
+
+
+class Keys:
+    """The keys of one site, in its database.
+
+    Parameters
+    ----------
+    engine : Engine
+        Migrated.
+    clock : callable
+        Returns the moment, aware.
+    """
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._transactions = Transactions(engine, WRITE_LOCK)
+        self._clock = clock
+
+    def add(self, name: str, roles: Iterable[Role]) -> str:
+        """Make a key and return its secret, which nobody can read again.
+
+        Raises
+        ------
+        InputRefused
+            With code ``account-name``, ``account-exists`` or ``account-role``.
+        """
+        secret = PREFIX + secrets.token_urlsafe(32)
+        with self._transactions.writing() as session:
+            check_new(session, name)
+            row = SiteKeyRow(name=name, digest=digest_of(secret), roles=written(roles))
+            row.created_at = self._clock()
+            session.add(row)
+        return secret
+
+    def all(self) -> tuple[Key, ...]:
+        """Return all keys, by name."""
+        with self._transactions.reading() as session:
+            rows = session.scalars(select(SiteKeyRow).order_by(SiteKeyRow.name))
+            return tuple(
+                Key(row.name, roles_of(row.roles), row.created_at, row.last_used) for row in rows
+            )
+
+    def remove(self, name: str) -> None:
+        """Revoke a key; the next request with it is refused.
+
+        Raises
+        ------
+        NotFound
+            If there is none of that name.
+        """
+        with self._transactions.writing() as session:
+            row = session.get(SiteKeyRow, name)
+            if row is None:
+                raise NotFound(
+                    f"There is no key {name!r}.", action="`wardround site key list` names them."
+                )
+            session.execute(delete(SiteKeyRow).where(SiteKeyRow.name == name))
+
+    def caller(self, secret: str) -> Caller | None:
+        """Return whose secret this is; None of nobody's. The first use of a day is noted."""
+        digest, today = digest_of(secret), self._clock().date()
+        with self._transactions.reading() as session:
+            row = session.scalars(select(SiteKeyRow).where(SiteKeyRow.digest == digest)).first()
+        if row is None or not hmac.compare_digest(row.digest, digest):
+            return None
+        if row.last_used != today:
+            self._note(row.name, today)
+        return Caller(row.name, roles_of(row.roles))
+
+    def _note(self, name: str, today: date) -> None:
+        with self._transactions.writing() as session:
+            row = session.get(SiteKeyRow, name)
+            if row is not None:
+                row.last_used = today

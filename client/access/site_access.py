@@ -1,0 +1,89 @@
+"""A site's door with all that belongs to it, put together from its settings and database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+
+from client.access.caller import Door, OpenDoor
+from client.access.door import AccountsDoor
+from client.access.keys import Keys
+from client.access.limits import Limits
+from client.access.people import People
+from client.access.settings import AccountSettings
+from client.settings import SiteSettings
+from common.accounts.pending import PendingSignIns
+from common.accounts.throttle import Throttle
+from common.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from common.accounts.provider import IdentityProvider
+
+
+@dataclass(frozen=True)
+class SiteAccess:
+    """Who may use the service; ``limits`` is None where access is open."""
+
+    settings: AccountSettings
+    open: bool
+    people: People
+    keys: Keys
+    door: Door
+    limits: Limits | None
+    provider: IdentityProvider | None
+    throttle: Throttle = field(default_factory=Throttle)
+    pending: PendingSignIns = field(default_factory=PendingSignIns)
+
+    def nobody(self) -> bool:
+        """Tell whether there is neither a user nor a key nor a provider yet."""
+        return self.provider is None and not self.people.all() and not self.keys.all()
+
+    def close(self) -> None:
+        """End the door's threads."""
+        if isinstance(self.door, AccountsDoor):
+            self.door.close()
+
+
+def make_access(settings: SiteSettings, engine: Engine) -> SiteAccess:
+    """Put a site's access together; its database is migrated.
+
+    Raises
+    ------
+    ConfigurationError
+        With code ``oidc-missing`` or as `IdentityProvider`, if the provider cannot be used.
+    """
+    accounts = settings.accounts
+    people, keys = People(engine), Keys(engine)
+    is_open = settings.access == "open"
+    return SiteAccess(
+        settings=accounts,
+        open=is_open,
+        people=people,
+        keys=keys,
+        door=OpenDoor() if is_open else AccountsDoor(accounts, people, keys),
+        limits=None
+        if is_open
+        else Limits(
+            per_minute=accounts.requests_per_minute,
+            burst=accounts.burst,
+            at_once=accounts.requests_at_once,
+        ),
+        provider=None if is_open else _provider(settings),
+    )
+
+
+def _provider(settings: SiteSettings) -> IdentityProvider | None:
+    if settings.accounts.provider is None:
+        return None
+    try:
+        from common.accounts.provider import IdentityProvider
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "site.toml has a table [accounts.provider], but OpenID Connect is not installed.",
+            meaning="Nobody could sign in through the identity provider.",
+            action="Install it with `pip install 'wardround[oidc]'`, or remove the table.",
+            code="oidc-missing",
+        ) from error
+    return IdentityProvider(settings.accounts.provider, folder=settings.folder)

@@ -1,0 +1,1 @@
+"""Signing in, for both sides: passwords, guessing slowed down, and identity providers."""
