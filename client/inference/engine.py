@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from client.inference.runtimes import (
-    Batch,
-    Runtime,
-    RuntimeName,
-    TorchRuntime,
-    compared,
+from client.inference.outputs import (
+    Classifier,
+    Outputs,
+    Probabilities,
+    WithFeatures,
     probabilities_of,
 )
+from client.inference.runtimes import Batch, Runtime, RuntimeName, TorchRuntime, compared
 from client.personalisation.head import PersonalHead
+from client.reading.profile import SiteProfile
 from client.releases.cache import LocalRelease
 from common.errors import ModelError, ReleaseError
 from common.imaging import normalise
@@ -33,7 +34,6 @@ from common.release import ReleaseManifest
 from common.update import tensors_digest
 
 Images: TypeAlias = NDArray[np.uint8]
-Probabilities: TypeAlias = NDArray[np.float64]
 
 SELF_TEST_BATCH = 4
 SUM_TOLERANCE = 1e-6
@@ -44,6 +44,14 @@ class InferenceEngine:
     """One released network, ready to answer.
 
     Made by `load`, which is the only way to get one that passed its self-test.
+
+    Attributes
+    ----------
+    profile : SiteProfile or None
+        How its answers are read at this site; set before it is swapped in, and as a whole. None
+        is the plain release: not calibrated at this site.
+    classifier : Classifier or None
+        Its last layer, None where that is not a linear one.
     """
 
     def __init__(
@@ -56,9 +64,12 @@ class InferenceEngine:
     ) -> None:
         self.manifest = manifest
         self.head_digest = head_digest
+        self.profile: SiteProfile | None = None
         self._device = device
         self._network = network.eval().to(device)
-        self._torch = TorchRuntime(self._network, device)
+        divided = WithFeatures(self._network, manifest.recipe.image.size)
+        self.classifier: Classifier | None = divided.classifier
+        self._torch = TorchRuntime(divided.eval(), device)
         self._runtime: Runtime = self._torch
 
     @classmethod
@@ -146,7 +157,11 @@ class InferenceEngine:
         self._runtime = compared(graph, tensors, self._torch, self._batch(self._noise()))
 
     def probabilities(self, images: Images) -> Probabilities:
-        """Return class probabilities.
+        """Return class probabilities, (B, K): those of `outputs`, which see."""
+        return self.outputs(images).probabilities
+
+    def outputs(self, images: Images) -> Outputs:
+        """Return what the network makes of images.
 
         Parameters
         ----------
@@ -155,16 +170,17 @@ class InferenceEngine:
 
         Returns
         -------
-        ndarray of float64, (B, K)
-            In the order of the recipe's classes; each row sums to 1.
+        Outputs
+            Classes in the recipe's order; each row of probabilities sums to 1.
 
         Raises
         ------
         ModelError
             If an output is not finite (code ``prediction-not-finite``).
         """
-        result = probabilities_of(self._runtime.logits(self._batch(images)))
-        if not np.isfinite(result).all():
+        logits, features = self._runtime.run(self._batch(images))
+        result = Outputs(logits, probabilities_of(logits), features)
+        if not np.isfinite(result.probabilities).all() or not np.isfinite(features).all():
             raise ModelError(
                 "The model gave no usable number for this image.",
                 meaning="No probability can be shown.",

@@ -2,9 +2,9 @@
 
 A process of its own, because tracing a network takes seconds in which Python answers nobody
 else, and memory that the service need not keep. The graph is one of the recipe's network, not of
-a release: its initializers have the names of the network's tensors, so that each release's
-weights are put into the same graph (`client.inference.graphs`). Nothing is folded here for that
-reason; ONNX Runtime folds and fuses when it loads.
+a release: its initializers have the names of the network's tensors after ``network.``, so that
+each release's weights are put into the same graph (`client.inference.graphs`). Nothing is folded
+here for that reason; ONNX Runtime folds and fuses when it loads.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ import torch
 from timm.layers.norm_act import unfreeze_batch_norm_2d
 from torch import nn
 
+from client.inference.outputs import WithFeatures
 from common.errors import ModelError, WardroundError
 from common.model import build_model
 from common.recipe import Recipe, parse_recipe
 
-INPUT, OUTPUT = "images", "logits"
+INPUT, OUTPUT, FEATURES = "images", "logits", "features"
 MAXIMUM_BATCH = 256
 
 
 def export_graph(recipe: Recipe, target: Path) -> None:
     """Write the recipe's network, with weights that mean nothing, as one ONNX file.
 
-    Images in: float32 (B, 3, S, S), normalised, 1 <= B <= 256; logits out: float32 (B, K).
+    Images in: float32 (B, 3, S, S), normalised, 1 <= B <= 256. Out: logits, float32
+    (B, K), and what the classifier sees, float32 (B, D).
 
     Parameters
     ----------
@@ -49,14 +51,14 @@ def export_graph(recipe: Recipe, target: Path) -> None:
     batch = torch.export.Dim("batch", min=1, max=MAXIMUM_BATCH)
     try:
         program = torch.onnx.export(
-            network,
+            WithFeatures(network, side),
             (torch.zeros(2, 3, side, side),),
             dynamo=True,
             optimize=False,
             verbose=False,
             input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: batch},),
+            output_names=[OUTPUT, FEATURES],
+            dynamic_shapes={"images": {0: batch}},
         )
     except Exception as error:  # the exporter raises errors of its own, and any other
         raise ModelError(

@@ -28,8 +28,10 @@ from common.update import Tensors
 log = logging.getLogger(__name__)
 
 EXPORT_SECONDS = 600.0
-FORM = 1
+FORM = 2
 """Of the exporter's own code: a higher number makes all graphs anew."""
+WEIGHTS = "network."
+"""What stands before a tensor's name in the graph."""
 _NICENESS = 19
 
 
@@ -136,7 +138,7 @@ def with_weights(graph: Path, tensors: Tensors) -> bytes:
         model = onnx.load(os.fspath(graph))
     except Exception as error:  # protobuf raises errors of its own
         raise _no_fit("the file is damaged") from error
-    places = {i.name: i for i in model.graph.initializer}
+    places = {i.name.removeprefix(WEIGHTS): i for i in model.graph.initializer}
     # timm's frozen layers have no count of batches; an ordinary one's is not read when answering.
     for name, array in tensors.items():
         place = places.get(name)
@@ -144,7 +146,7 @@ def with_weights(graph: Path, tensors: Tensors) -> bytes:
             if name.endswith("num_batches_tracked"):
                 continue
             raise _no_fit(f"it has no place for {name}")
-        fresh = numpy_helper.from_array(array, name)
+        fresh = numpy_helper.from_array(array, place.name)
         if list(fresh.dims) != list(place.dims) or fresh.data_type != place.data_type:
             raise _no_fit(f"{name} has another shape there")
         place.CopyFrom(fresh)

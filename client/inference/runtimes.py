@@ -14,10 +14,10 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from client.inference.graph_export import INPUT, OUTPUT
+from client.inference.graph_export import FEATURES, INPUT, OUTPUT
 from client.inference.graphs import with_weights
+from client.inference.outputs import Features, Logits, WithFeatures, probabilities_of
 from common.errors import ModelError
 from common.update import Tensors
 
@@ -25,10 +25,11 @@ log = logging.getLogger(__name__)
 
 RuntimeName: TypeAlias = Literal["torch", "onnxruntime"]
 Batch: TypeAlias = NDArray[np.float32]
-Logits: TypeAlias = NDArray[np.float64]
 
 TOLERANCE = 1e-4
 """Greatest difference of a class probability that still counts as the same answer."""
+FEATURE_TOLERANCE = 1e-3
+"""The same of a feature, in units of the batch's largest."""
 
 
 class Runtime(Protocol):
@@ -38,8 +39,8 @@ class Runtime(Protocol):
     def name(self) -> RuntimeName:
         """What it is."""
 
-    def logits(self, batch: Batch) -> Logits:
-        """Return the outputs, float64 (B, K), for normalised images, float32 (B, 3, S, S)."""
+    def run(self, batch: Batch) -> tuple[Logits, Features]:
+        """Return logits, (B, K), and features, (B, D), for normalised images, (B, 3, S, S)."""
 
 
 class TorchRuntime:
@@ -47,16 +48,15 @@ class TorchRuntime:
 
     name: RuntimeName = "torch"
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
+    def __init__(self, network: WithFeatures, device: torch.device) -> None:
         self._network = network
         self._device = device
 
     @torch.inference_mode()
-    def logits(self, batch: Batch) -> Logits:
+    def run(self, batch: Batch) -> tuple[Logits, Features]:
         """Return the network's outputs."""
-        outputs = self._network(torch.from_numpy(batch).to(self._device))
-        result: Logits = outputs.double().cpu().numpy()
-        return result
+        logits, features = self._network(torch.from_numpy(batch).to(self._device))
+        return logits.double().cpu().numpy(), features.float().cpu().numpy()
 
 
 class OnnxRuntime:
@@ -86,7 +86,7 @@ class OnnxRuntime:
                 code="graph-weights",
             ) from error
 
-    def logits(self, batch: Batch) -> Logits:
+    def run(self, batch: Batch) -> tuple[Logits, Features]:
         """Return the network's outputs.
 
         Raises
@@ -95,13 +95,12 @@ class OnnxRuntime:
             With code ``prediction-failed``.
         """
         try:
-            outputs = self._session.run([OUTPUT], {INPUT: batch})[0]
+            logits, features = self._session.run([OUTPUT, FEATURES], {INPUT: batch})
         except Exception as error:
             raise ModelError(
                 f"ONNX Runtime failed ({type(error).__name__}).", code="prediction-failed"
             ) from error
-        result: Logits = np.asarray(outputs, np.float64)
-        return result
+        return np.asarray(logits, np.float64), np.asarray(features, np.float32)
 
 
 def compared(graph: Path, tensors: Tensors, reference: Runtime, golden: Batch) -> OnnxRuntime:
@@ -125,26 +124,27 @@ def compared(graph: Path, tensors: Tensors, reference: Runtime, golden: Batch) -
     """
     runtime = OnnxRuntime(with_weights(graph, tensors))
     for batch in (golden, golden[:1]):
-        distance = _distance(runtime.logits(batch), reference.logits(batch))
+        (logits, features), (expected, seen) = runtime.run(batch), reference.run(batch)
+        distance = _distance(probabilities_of(logits), probabilities_of(expected))
         if not distance <= TOLERANCE:
-            raise ModelError(
-                f"ONNX Runtime's probabilities differ by {distance:.1e} from torch's.",
-                meaning="The network is run by torch itself, which is slower.",
-                action="Tell Wardround's developers which network it is.",
-                code="graph-differs",
-            )
+            raise _differs("probabilities", distance)
+        largest = max(float(np.abs(seen).max(initial=0.0)), FEATURE_TOLERANCE)
+        distance = _distance(features, seen) / largest
+        if not distance <= FEATURE_TOLERANCE:
+            raise _differs("features", distance)
     return runtime
 
 
-def probabilities_of(logits: Logits) -> NDArray[np.float64]:
-    """Return softmax over the last axis; NaN where an output is not finite."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        result: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
-    return result
-
-
-def _distance(one: Logits, other: Logits) -> float:
+def _distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
     if one.shape != other.shape:
         return float("inf")
-    return float(np.abs(probabilities_of(one) - probabilities_of(other)).max(initial=0.0))
+    return float(np.abs(one - other).max(initial=0.0))
+
+
+def _differs(what: str, distance: float) -> ModelError:
+    return ModelError(
+        f"ONNX Runtime's {what} differ by {distance:.1e} from torch's.",
+        meaning="The network is run by torch itself, which is slower.",
+        action="Tell Wardround's developers which network it is.",
+        code="graph-differs",
+    )

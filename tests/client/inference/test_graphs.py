@@ -12,7 +12,8 @@ import torch
 
 from client.inference.engine import InferenceEngine
 from client.inference.graphs import GraphStore, graph_key, with_weights
-from client.inference.runtimes import OnnxRuntime, TorchRuntime, compared, probabilities_of
+from client.inference.outputs import WithFeatures, probabilities_of
+from client.inference.runtimes import OnnxRuntime, TorchRuntime, compared
 from common.errors import ModelError
 from common.model import build_model, state_tensors
 from common.update import Tensors
@@ -36,7 +37,7 @@ def weights(seed: int) -> Tensors:
 
 
 def reference(seed: int) -> TorchRuntime:
-    return TorchRuntime(build_model(RECIPE, seed=seed).eval(), CPU)
+    return TorchRuntime(WithFeatures(build_model(RECIPE, seed=seed).eval(), SIDE), CPU)
 
 
 def test_each_releases_weights_answer_in_the_same_graph(
@@ -109,16 +110,16 @@ def test_weights_without_a_place_or_of_another_shape_are_refused(graphs: GraphSt
 def test_a_batch_of_any_size_is_answered(graphs: GraphStore) -> None:  # noqa: F811
     runtime = OnnxRuntime(with_weights(graph_of(graphs), weights(1)))
     for count in (1, 2, 7):
-        expected = probabilities_of(reference(1).logits(batch(count)))
+        expected = probabilities_of(reference(1).run(batch(count))[0])
         np.testing.assert_allclose(
-            probabilities_of(runtime.logits(batch(count))), expected, atol=1e-6
+            probabilities_of(runtime.run(batch(count))[0]), expected, atol=1e-6
         )
 
 
 def test_images_of_another_size_are_an_error_of_ours(graphs: GraphStore) -> None:  # noqa: F811
     runtime = OnnxRuntime(with_weights(graph_of(graphs), weights(1)))
     with pytest.raises(ModelError) as refused:
-        runtime.logits(np.zeros((1, 4, 8, 8), np.float32))
+        runtime.run(np.zeros((1, 4, 8, 8), np.float32))
     assert refused.value.code == "prediction-failed"
 
 
@@ -129,9 +130,9 @@ def test_a_frozen_networks_normalisation_is_one_that_runtimes_fuse(tmp_path: Pat
     kinds = {node.op_type for node in onnx.load(str(graph)).graph.node}
     assert "BatchNormalization" in kinds
     network = build_model(recipe, seed=3).eval()
-    torch_runtime = TorchRuntime(network, CPU)
+    torch_runtime = TorchRuntime(WithFeatures(network, SIDE), CPU)
     runtime = compared(graph, state_tensors(network), torch_runtime, batch())
-    np.testing.assert_allclose(runtime.logits(batch()), torch_runtime.logits(batch()), atol=1e-5)
+    np.testing.assert_allclose(runtime.run(batch())[0], torch_runtime.run(batch())[0], atol=1e-5)
 
 
 def test_recipes_share_a_graph_only_where_the_network_is_the_same() -> None:
