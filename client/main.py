@@ -22,6 +22,7 @@ from fastapi import Depends, FastAPI
 
 from client.access.guard import guard, install_guard
 from client.access.site_access import make_access
+from client.answers.log import AnswerLog
 from client.api import (
     cases,
     health,
@@ -104,6 +105,7 @@ def make_app(
     batcher = MicroBatcher(limits, on_batch=service_metrics.batch)
     engine = open_database(settings.database)
     audit = AuditWriter(site_audit(settings, engine))
+    answers = AnswerLog(engine, keep_days=settings.review.keep_answers_days)
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="images")
     heads = PersonalHeads(settings)
     load = partial(load_personalised, heads=heads, device=device)
@@ -128,10 +130,11 @@ def make_app(
         admission=Admission(UPLOADS_AT_ONCE),
         metrics=service_metrics,
         audit=audit,
+        answers=answers,
         dicom=dicom,
         access=access,
         alarm_sources=(
-            *(watcher.alarms, audit.alarms, quickener.alarms),
+            *(watcher.alarms, audit.alarms, answers.alarms, quickener.alarms),
             partial(certificate_alarms, settings),
         ),
     )
@@ -144,9 +147,9 @@ def make_app(
     )
     stops = (
         *(watcher.stop, quickener.close, batcher.close, workers.shutdown),
-        *(audit.close, access.close, engine.dispose, store.close, dicom.close),
+        *(audit.close, answers.close, access.close, engine.dispose, store.close, dicom.close),
     )
-    return _assemble(services, _lifespan((audit.start, watcher.start), stops))
+    return _assemble(services, _lifespan((audit.start, answers.start, watcher.start), stops))
 
 
 def _lifespan(

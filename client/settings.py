@@ -24,6 +24,7 @@ from client.access.caller import Access
 from client.access.settings import AccountSettings
 from client.dicom.settings import DicomSettings
 from client.inference.settings import InferenceSettings
+from client.review.settings import ReviewSettings
 from common.database import sqlite_url
 from common.folder_settings import FolderSettings
 from common.logs import LogFormat
@@ -44,7 +45,8 @@ class SiteSettings(FolderSettings):
     ``release_watch_seconds`` that between two looks at whether there is anything to pull before.
     ``dicom`` is the ``[dicom]`` table, see `client.dicom.settings`; ``inference`` is the
     ``[inference]`` table, see `client.inference.settings`; ``accounts`` is the ``[accounts]``
-    table, see `client.access.settings`.
+    table, see `client.access.settings`; ``review`` is the ``[review]`` table, see
+    `client.review.settings`.
     ``proxy`` is the HTTP proxy through which the site goes out, if any.
     """
 
@@ -75,6 +77,7 @@ class SiteSettings(FolderSettings):
     allow_plain_http: bool = False
     dicom: DicomSettings = DicomSettings()
     inference: InferenceSettings = InferenceSettings()
+    review: ReviewSettings = ReviewSettings()
     accounts: AccountSettings = AccountSettings()
 
     @property

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 from client.access.site_access import SiteAccess
+from client.answers.log import AnswerLog
 from client.audit_writer import AuditWriter
 from client.cases.store import CaseStore
 from client.dicom.intake import DicomIntake, TakenIn
@@ -36,6 +37,7 @@ class Services:
     admission: Admission
     metrics: ServiceMetrics
     audit: AuditWriter
+    answers: AnswerLog
     dicom: DicomIntake
     access: SiteAccess
     alarm_sources: tuple[Callable[[], tuple[Alarm, ...]], ...]
