@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from client.access.caller import Access
+from client.access.roles import Access
 from client.access.settings import AccountSettings
 from client.dicom.settings import DicomSettings
 from client.inference.settings import InferenceSettings

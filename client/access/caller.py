@@ -8,35 +8,14 @@ refused (`client.access.guard`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 
+from client.access.roles import EVERY_ROLE, Role
 from common.errors import WardroundError
 
-Access: TypeAlias = Literal["accounts", "open"]
-
-
-class Role(StrEnum):
-    """What somebody may do at a site; nobody has more than they were given.
-
-    Attributes
-    ----------
-    clinician
-        Has images read, stores and reviews cases.
-    it
-        Looks after the service: metrics, connection, certificates, what left the building.
-    auditor
-        Reads what was decided, answered and spent; changes nothing.
-    """
-
-    clinician = "clinician"
-    it = "it"
-    auditor = "auditor"
-
-
-EVERY_ROLE = frozenset(Role)
+__all__ = ["Caller", "CallerDependency", "Role", "requires"]
 
 
 class NotSignedIn(WardroundError):

@@ -10,8 +10,9 @@ from datetime import UTC, date, datetime
 
 from sqlalchemy import Engine, delete, select
 
-from client.access.caller import Caller, Role
+from client.access.caller import Caller
 from client.access.names import check_new, digest_of, roles_of, written
+from client.access.roles import Role
 from client.access.tables import SiteKeyRow
 from client.cases.transactions import Transactions
 from common.errors import NotFound

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from sqlalchemy.orm import Session
 
-from client.access.caller import Role
+from client.access.roles import Role
 from client.access.tables import SiteAccountRow, SiteKeyRow
 from common.errors import InputRefused
 

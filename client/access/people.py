@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
-from client.access.caller import Caller, Role
+from client.access.caller import Caller
 from client.access.keys import utc_now
 from client.access.names import NAME, check_new, digest_of, roles_of, written
+from client.access.roles import Role
 from client.access.tables import SiteAccountRow, SiteSessionRow
 from client.cases.transactions import Transactions
 from common.accounts.identity import Identity, SignInRefused, readable_name

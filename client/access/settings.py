@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from client.access.caller import Role
+from client.access.roles import Role
 from common.accounts.provider_settings import OpenIdSettings, Text
 
 Seconds = Annotated[int, Field(ge=60, le=30 * 86_400)]

@@ -59,6 +59,7 @@ def come_back(request: Request, services: ServicesDependency) -> Response:
 
     target = safe_target("")
     cookie, state = request.cookies.get(PROVIDER_COOKIE, ""), request.query_params.get("state", "")
+    response: Response
     try:
         pending = answered(services.access.pending, cookie=cookie, state=state)
         target = pending.target

@@ -2,78 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from common.errors import PrivacyRefused
+from client.privacy.budget import Epsilon, LedgerState
+from client.privacy.budget import read_budget as recompute
 from deploy.commands.planned_campaign import PlannedCampaign, plan_campaign
 from deploy.console import emit
 
-if TYPE_CHECKING:
-    pass
 
+class BudgetDocument(LedgerState):
+    """The document that ``--json`` prints: the budget, and what a planned campaign would cost."""
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Epsilon(_Document):
-    """Upper bounds by Renyi and by PRV accounting; None where no finite bound can be given."""
-
-    rdp: float | None
-    prv: float | None
-    limit: float
-    left: float
-
-
-class CampaignBudget(_Document):
-    """One campaign's spending. ``rounds`` counts reservations, whatever became of them."""
-
-    campaign: str
-    rounds: int
-    without_privacy: int
-    epsilon: Epsilon
-
-
-class LedgerEntry(_Document):
-    """One line of the ledger."""
-
-    sequence: int
-    kind: str
-    campaign: str
-    round: int
-    noise_multiplier: float
-    sampling_rate: float
-    steps: int
-    max_grad_norm: float
-    outcome: str | None
-    written_at: datetime
-
-
-class BudgetDocument(_Document):
-    """The document that ``--json`` prints.
-
-    ``chain_whole`` is False when a line was changed or lost; ``fault`` then says which.
-    ``guaranteed`` is False when a round without privacy has ended the guarantee for the site's
-    life: ``life`` then covers the other rounds only. ``left`` is by the running (RDP) bound.
-    """
-
-    site: str
-    delta: float
-    chain_whole: bool
-    fault: str | None
-    guaranteed: bool
-    rounds_without_privacy: int
-    life: Epsilon
-    campaigns: tuple[CampaignBudget, ...]
     planned: PlannedCampaign | None = None
-    lines: tuple[LedgerEntry, ...]
 
 
 def budget(
@@ -117,50 +62,10 @@ def read_budget(
 
     settings = SiteSettings.read(site)
     policy = SitePolicy.read(settings.folder / "policy.toml")
-    fault = None
     with PrivacyLedger.open(settings) as ledger:
-        try:
-            ledger.verify_chain()
-        except PrivacyRefused as error:
-            fault = error.what
-        lines = ledger.entries()
         planned = plan_campaign(ledger, settings, policy, rounds, epsilon) if rounds else None
-        rdp = ledger.spent(policy.delta)
-        prv = ledger.spent(policy.delta, kind="prv")
-    reserved = [line for line in lines if line.kind == "reserve"]
-    campaigns = []
-    for campaign, spent in rdp.campaigns.items():
-        own = [line for line in reserved if line.campaign == campaign]
-        campaigns.append(
-            CampaignBudget(
-                campaign=campaign,
-                rounds=len(own),
-                without_privacy=sum(line.spend is None for line in own),
-                epsilon=_epsilon(spent, prv.campaigns[campaign], policy.epsilon_campaign),
-            )
-        )
-    return BudgetDocument(
-        site=settings.name,
-        delta=policy.delta,
-        chain_whole=fault is None,
-        fault=fault,
-        guaranteed=rdp.rounds_without_privacy == 0,
-        rounds_without_privacy=rdp.rounds_without_privacy,
-        life=_epsilon(rdp.life, prv.life, policy.epsilon_life),
-        campaigns=tuple(campaigns),
-        planned=planned,
-        lines=tuple(LedgerEntry.model_validate(vars(line)) for line in lines),
-    )
-
-
-def _epsilon(rdp: float, prv: float, limit: float) -> Epsilon:
-    finite = float("inf")
-    return Epsilon(
-        rdp=rdp if rdp < finite else None,
-        prv=prv if prv < finite else None,
-        limit=limit,
-        left=max(0.0, limit - rdp),
-    )
+        found = recompute(settings, policy, ledger)
+    return BudgetDocument(**vars(found), planned=planned)
 
 
 def _show(document: BudgetDocument, console: Console) -> None:

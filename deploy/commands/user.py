@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from common.errors import InputRefused
+from deploy.commands.password import PasswordFile, read_password
 from deploy.commands.registry import AsJson, Folder, opened_registry
 from deploy.console import emit
 from server.accounts.records import Account, Role
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
 commands = typer.Typer(no_args_is_help=True, help="Accounts of the coordinator's page.")
 
 Name = Annotated[str, typer.Argument(help="The account's name.")]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option(help="File that holds the password; without it, it is asked for."),
-]
 RoleOption = Annotated[Role, typer.Option(help="viewer looks, operator runs, approver decides.")]
 
 
@@ -83,7 +78,7 @@ def add(
 ) -> None:
     """Make an account."""
     with _accounts(folder) as accounts:
-        password = None if token_only else _password(password_file)
+        password = None if token_only else read_password(password_file)
         accounts.add(name, role, password=password, by=caller())
         _show(accounts, as_json=as_json)
 
@@ -101,7 +96,7 @@ def password(
 ) -> None:
     """Set a new password, and end all sessions and tokens of the account."""
     with _accounts(folder) as accounts:
-        accounts.set_password(name, _password(password_file), by=caller())
+        accounts.set_password(name, read_password(password_file), by=caller())
         _show(accounts, as_json=as_json)
 
 
@@ -161,24 +156,6 @@ def caller() -> str:
 def _accounts(folder: Path) -> Iterator[Accounts]:
     with opened_registry(folder) as registry:
         yield registry.accounts
-
-
-def _password(file: Path | None) -> str:
-    """Read a password from a file or, twice, from the terminal; never from an argument."""
-    if file is not None:
-        return file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
-    if not sys.stdin.isatty():
-        raise InputRefused(
-            "There is no terminal to ask for the password.",
-            action="Name a file that holds it with --password-file.",
-            code="password-missing",
-        )
-    typed = getpass.getpass("Password: ")
-    if typed != getpass.getpass("Once more: "):
-        raise InputRefused(
-            "The two passwords differ.", action="Type the same one twice.", code="password-differs"
-        )
-    return typed
 
 
 def _show(accounts: Accounts, *, as_json: bool) -> None:

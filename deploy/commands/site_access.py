@@ -1,0 +1,217 @@
+"""`wardround site user …` and `wardround site key …`: who may use a site's service, and as what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from client.access.roles import Role
+from deploy.commands.password import PasswordFile, read_password
+from deploy.console import emit
+
+if TYPE_CHECKING:
+    from client.access.keys import Keys
+    from client.access.people import People
+
+users = typer.Typer(no_args_is_help=True, help="People who sign in to the site's pages.")
+keys = typer.Typer(no_args_is_help=True, help="Keys of programs that use the site's interface.")
+
+Site = Annotated[
+    Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
+]
+Name = Annotated[str, typer.Argument(help="The user's or the key's name.")]
+Roles = Annotated[list[Role], typer.Option("--role", help="What they may do; may be given again.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+
+
+class UserDocument(BaseModel):
+    """Somebody who may sign in; ``issuer`` is the identity provider where they do, if any."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    roles: tuple[Role, ...]
+    created_at: datetime
+    issuer: str | None
+
+
+class UsersDocument(BaseModel):
+    """Everybody: what every command of `site user` prints with ``--json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    users: tuple[UserDocument, ...]
+
+
+class KeyDocument(BaseModel):
+    """A program's key, without its secret; ``last_used`` is a day."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    roles: tuple[Role, ...]
+    created_at: datetime
+    last_used: date | None
+
+
+class KeysDocument(BaseModel):
+    """All keys: what `site key list` and `site key remove` print with ``--json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    keys: tuple[KeyDocument, ...]
+
+
+class NewKeyDocument(BaseModel):
+    """A new key, shown this once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    roles: tuple[Role, ...]
+    key: str
+
+
+@users.command("add")
+def add_user(
+    name: Name,
+    role: Roles,
+    site: Site = Path(),
+    password_file: PasswordFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a user who signs in with a name and a password."""
+    with _opened(site) as (people, _):
+        people.add(name, role, password=read_password(password_file))
+        _show_users(people, as_json=as_json)
+
+
+@users.command("list")
+def list_users(site: Site = Path(), as_json: AsJson = False) -> None:
+    """List all users."""
+    with _opened(site) as (people, _):
+        _show_users(people, as_json=as_json)
+
+
+@users.command("remove")
+def remove_user(name: Name, site: Site = Path(), as_json: AsJson = False) -> None:
+    """Remove a user, and end their sessions at once."""
+    with _opened(site) as (people, _):
+        people.remove(name)
+        _show_users(people, as_json=as_json)
+
+
+@users.command("password")
+def set_password(
+    name: Name, site: Site = Path(), password_file: PasswordFile = None, as_json: AsJson = False
+) -> None:
+    """Set a new password, and end all of the user's sessions."""
+    with _opened(site) as (people, _):
+        people.set_password(name, read_password(password_file))
+        _show_users(people, as_json=as_json)
+
+
+@keys.command("add")
+def add_key(name: Name, role: Roles, site: Site = Path(), as_json: AsJson = False) -> None:
+    """Make a key for a program and show it, this once."""
+    with _opened(site) as (_, known):
+        secret = known.add(name, role)
+    document = NewKeyDocument(name=name, roles=tuple(sorted(role)), key=secret)
+
+    def show(console: Console) -> None:
+        console.print("Send it as `Authorization: Bearer …`. It is shown this once:")
+        console.print(secret, highlight=False, markup=False, soft_wrap=True)
+
+    emit(document, as_json=as_json, show=show)
+
+
+@keys.command("list")
+def list_keys(site: Site = Path(), as_json: AsJson = False) -> None:
+    """List all keys, and the day on which each was last used."""
+    with _opened(site) as (_, known):
+        _show_keys(known, as_json=as_json)
+
+
+@keys.command("remove")
+def remove_key(name: Name, site: Site = Path(), as_json: AsJson = False) -> None:
+    """Revoke a key; the next request with it is refused."""
+    with _opened(site) as (_, known):
+        known.remove(name)
+        _show_keys(known, as_json=as_json)
+
+
+def nobody(site: Path) -> bool:
+    """Tell whether a site's service has accounts, and nobody who could use it yet."""
+    from client.settings import SiteSettings
+
+    settings = SiteSettings.read(site)
+    if settings.access == "open" or settings.accounts.provider is not None:
+        return False
+    with _opened(site) as (people, known):
+        return not people.all() and not known.all()
+
+
+@contextmanager
+def _opened(site: Path) -> Iterator[tuple[People, Keys]]:
+    from client.access.keys import Keys
+    from client.access.people import People
+    from client.audit import MIGRATIONS
+    from client.settings import SiteSettings
+    from common.database import migrate, open_database
+
+    engine = open_database(SiteSettings.read(site).database)
+    try:
+        migrate(engine, MIGRATIONS)
+        yield People(engine), Keys(engine)
+    finally:
+        engine.dispose()
+
+
+def _show_users(people: People, *, as_json: bool) -> None:
+    found = tuple(
+        UserDocument(
+            name=person.name,
+            roles=tuple(sorted(person.roles)),
+            created_at=person.created_at,
+            issuer=person.issuer,
+        )
+        for person in people.all()
+    )
+
+    def show(console: Console) -> None:
+        table = Table("user", "roles", "signs in by", "since")
+        for user in found:
+            by = "password" if user.issuer is None else "identity provider"
+            table.add_row(user.name, ", ".join(user.roles), by, f"{user.created_at:%Y-%m-%d}")
+        console.print(table if found else "There is no user yet.")
+
+    emit(UsersDocument(users=found), as_json=as_json, show=show)
+
+
+def _show_keys(known: Keys, *, as_json: bool) -> None:
+    found = tuple(
+        KeyDocument(
+            name=key.name,
+            roles=tuple(sorted(key.roles)),
+            created_at=key.created_at,
+            last_used=key.last_used,
+        )
+        for key in known.all()
+    )
+
+    def show(console: Console) -> None:
+        table = Table("key", "roles", "since", "last used")
+        for key in found:
+            used = "never" if key.last_used is None else f"{key.last_used}"
+            table.add_row(key.name, ", ".join(key.roles), f"{key.created_at:%Y-%m-%d}", used)
+        console.print(table if found else "There is no key yet.")
+
+    emit(KeysDocument(keys=found), as_json=as_json, show=show)
