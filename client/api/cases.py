@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import ValidationError
 
+from client.access.caller import Role, requires
 from client.api.documents import CaseDocument, CaseForm, CountsDocument, LabelConfirmation
 from client.api.errors import form_error, request_id_of
 from client.api.openapi import CASE_BODY
@@ -21,7 +22,13 @@ router = APIRouter(prefix="/cases", tags=["cases"])
 CaseId = Annotated[str, Path(pattern=r"^[0-9a-zA-Z_-]{1,64}$")]
 
 
-@router.post("", status_code=201, summary="Store a case", openapi_extra=CASE_BODY)
+@router.post(
+    "",
+    status_code=201,
+    summary="Store a case",
+    openapi_extra=CASE_BODY,
+    dependencies=[requires(Role.clinician)],
+)
 async def store_case(
     request: Request, response: Response, services: ServicesDependency
 ) -> CaseDocument:
@@ -43,7 +50,11 @@ async def store_case(
     return CaseDocument.of(case, request_id=request_id_of(request), flags=flags)
 
 
-@router.post("/{case_id}/confirm", summary="Confirm a case's label")
+@router.post(
+    "/{case_id}/confirm",
+    summary="Confirm a case's label",
+    dependencies=[requires(Role.clinician)],
+)
 async def confirm_case(
     request: Request, case_id: CaseId, body: LabelConfirmation, services: ServicesDependency
 ) -> CaseDocument:
@@ -54,7 +65,7 @@ async def confirm_case(
     return CaseDocument.of(case, request_id=request_id_of(request))
 
 
-@router.get("", summary="Count the stored cases")
+@router.get("", summary="Count the stored cases", dependencies=[requires(*Role)])
 async def count_cases(services: ServicesDependency) -> CountsDocument:
     """Count cases by what became of them, without anything that names one."""
     task = services.settings.task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
+from client.access.caller import AnybodyDependency
 from client.api.documents import AlarmDocument, LiveDocument, ReadyDocument
 from client.api.errors import RETRY_SECONDS
 from client.api.services import Services, ServicesDependency
@@ -18,12 +19,18 @@ async def live() -> LiveDocument:
 
 
 @router.get("/ready", summary="A model is loaded", responses={503: {"model": ReadyDocument}})
-async def ready(response: Response, services: ServicesDependency) -> ReadyDocument:
+async def ready(
+    response: Response, services: ServicesDependency, caller: AnybodyDependency
+) -> ReadyDocument:
     """Say which model answers and what is wrong with releases; 503 while there is no model.
 
-    An alarm alone does not make a site unready: the model that it has goes on answering.
+    An alarm alone does not make a site unready: the model that it has goes on answering. What an
+    alarm says in words is for callers whom the site knows.
     """
     document = readiness(services)
+    if caller is None:
+        quiet = tuple(alarm.model_copy(update={"message": ""}) for alarm in document.alarms)
+        document = document.model_copy(update={"alarms": quiet})
     if document.status != "ready":
         response.status_code = 503
         response.headers["Retry-After"] = str(RETRY_SECONDS)

@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
+from client.access.caller import Role, requires
 from client.api.services import ServicesDependency
 from client.audit_writer import AuditWriter
 from client.certificates import certificate_ends
@@ -18,7 +19,7 @@ from client.inference.engine import ModelHolder
 from client.releases.watcher import Alarm, ReleaseWatcher
 from client.settings import SiteSettings
 
-router = APIRouter()
+router = APIRouter(dependencies=[requires(Role.it)])
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 BATCHES = (1, 2, 4, 8, 16, 32)

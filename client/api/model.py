@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from client.access.caller import Role, requires
 from client.api.documents import ModelDocument
 from client.api.services import ServicesDependency
 
-router = APIRouter(tags=["model"])
+router = APIRouter(tags=["model"], dependencies=[requires(*Role)])
 
 
 @router.get("/model", summary="The model that answers now")

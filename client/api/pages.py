@@ -9,12 +9,13 @@ from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
+from client.access.caller import Role, requires
 from client.api.health import readiness
 from client.api.services import ServicesDependency
 
 FOLDER = Path(__file__).parent.parent / "pages"
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[requires(*Role)])
 templates = Jinja2Templates(FOLDER / "templates")
 
 

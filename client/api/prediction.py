@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from client.access.caller import Role, requires
 from client.api.documents import PredictionDocument
 from client.api.errors import request_id_of
 from client.api.openapi import PREDICT_BODY
@@ -13,7 +14,7 @@ from client.api.uploads import read_upload
 from client.dicom.answer import Answer
 from client.dicom.fhir import fhir_bundle
 
-router = APIRouter(tags=["prediction"])
+router = APIRouter(tags=["prediction"], dependencies=[requires(Role.clinician)])
 
 
 @router.post("/predict", summary="Predict one image", openapi_extra=PREDICT_BODY)
