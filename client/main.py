@@ -25,6 +25,7 @@ from client.access.site_access import make_access
 from client.answers.log import AnswerLog
 from client.api import (
     cases,
+    explain,
     health,
     metrics,
     model,
@@ -42,6 +43,7 @@ from client.audit_writer import AuditWriter
 from client.cases.store import CaseStore
 from client.certificates import certificate_alarms
 from client.dicom.modalities import make_intake
+from client.explanation.service import Explanations
 from client.inference.batching import MicroBatcher
 from client.inference.engine import ModelHolder
 from client.inference.graphs import GraphStore
@@ -121,6 +123,7 @@ def make_app(
     )
     access = make_access(settings, engine)
     dicom = make_intake(settings, own_recipe(settings, settings.task))
+    explanations = Explanations(settings.explanation)
     services = Services(
         settings=settings,
         store=store,
@@ -132,6 +135,7 @@ def make_app(
         audit=audit,
         answers=answers,
         dicom=dicom,
+        explanations=explanations,
         access=access,
         alarm_sources=(
             *(watcher.alarms, audit.alarms, answers.alarms, quickener.alarms),
@@ -146,7 +150,7 @@ def make_app(
         )
     )
     stops = (
-        *(watcher.stop, quickener.close, batcher.close, workers.shutdown),
+        *(watcher.stop, quickener.close, explanations.close, batcher.close, workers.shutdown),
         *(audit.close, answers.close, access.close, engine.dispose, store.close, dicom.close),
     )
     return _assemble(services, _lifespan((audit.start, answers.start, watcher.start), stops))
@@ -179,7 +183,17 @@ def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
     )
     app.state.services = services
     install_guard(app, services.access.door, services.access.limits)
-    for part in (prediction, cases, model, health, metrics, pages, sign_in, provider_sign_in):
+    for part in (
+        prediction,
+        explain,
+        cases,
+        model,
+        health,
+        metrics,
+        pages,
+        sign_in,
+        provider_sign_in,
+    ):
         app.include_router(part.router)
     app.mount("/static", pages.page_files, name="static")
     install_error_handlers(app)

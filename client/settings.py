@@ -23,6 +23,7 @@ from pydantic_settings import SettingsConfigDict
 from client.access.roles import Access
 from client.access.settings import AccountSettings
 from client.dicom.settings import DicomSettings
+from client.explanation.settings import ExplanationSettings
 from client.inference.settings import InferenceSettings
 from client.review.settings import ReviewSettings
 from common.database import sqlite_url
@@ -77,6 +78,7 @@ class SiteSettings(FolderSettings):
     allow_plain_http: bool = False
     dicom: DicomSettings = DicomSettings()
     inference: InferenceSettings = InferenceSettings()
+    explanation: ExplanationSettings = ExplanationSettings()
     review: ReviewSettings = ReviewSettings()
     accounts: AccountSettings = AccountSettings()
 

@@ -151,24 +151,51 @@ def prepare(pixels: Pixels, spec: ImageSpec) -> Pixels:
     -------
     ndarray of uint8, shape (size, size, 3)
     """
-    if spec.region == "tissue":
-        from common.tissue_region import tissue_region  # SciPy, which other recipes need not load
-
-        top, bottom, left, right = tissue_region(pixels)
-        pixels = pixels[top:bottom, left:right]
-    height, width = pixels.shape[:2]
-    scale = spec.size / max(height, width)
-    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    where = placement(pixels, spec)
+    top, bottom, left, right = where.region
+    image = Image.fromarray(np.ascontiguousarray(pixels[top:bottom, left:right]))
+    top, bottom, left, right = where.inner
+    inner = (right - left, bottom - top)
     if inner != image.size:
         # reducing_gap first shrinks huge images by an integer box: fast, and close to exact.
         image = image.resize(inner, Image.Resampling.BILINEAR, reducing_gap=3.0)
     if inner == (spec.size, spec.size):
         return np.array(image)
     square = np.zeros((spec.size, spec.size, 3), np.uint8)
-    left, top = (spec.size - inner[0]) // 2, (spec.size - inner[1]) // 2
-    square[top : top + inner[1], left : left + inner[0]] = np.asarray(image)
+    square[top:bottom, left:right] = np.asarray(image)
     return square
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which part of a picture the network sees, and where in its square.
+
+    Both are rectangles (top, bottom, left, right), such as ``pixels[top:bottom, left:right]``.
+
+    Attributes
+    ----------
+    region : tuple of int
+        Of the picture.
+    inner : tuple of int
+        Of the square; what is outside is black.
+    """
+
+    region: tuple[int, int, int, int]
+    inner: tuple[int, int, int, int]
+
+
+def placement(pixels: Pixels, spec: ImageSpec) -> Placement:
+    """Return where `prepare` takes a picture from, and where it puts it."""
+    region = (0, pixels.shape[0], 0, pixels.shape[1])
+    if spec.region == "tissue":
+        from common.tissue_region import tissue_region  # SciPy, which other recipes need not load
+
+        region = tissue_region(pixels)
+    height, width = region[1] - region[0], region[3] - region[2]
+    scale = spec.size / max(height, width)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    left, top = (spec.size - inner[0]) // 2, (spec.size - inner[1]) // 2
+    return Placement(region, (top, top + inner[1], left, left + inner[0]))
 
 
 def normalise(batch: Pixels, spec: ImageSpec) -> NDArray[np.float32]:

@@ -55,6 +55,8 @@ STATUS_BY_CODE: Mapping[str, HTTPStatus] = {
     "unknown-host": HTTPStatus.MISDIRECTED_REQUEST,
     "closing": HTTPStatus.SERVICE_UNAVAILABLE,
     "queue-deadline": HTTPStatus.GATEWAY_TIMEOUT,
+    "explanation-deadline": HTTPStatus.GATEWAY_TIMEOUT,
+    "explanation-unsupported": HTTPStatus.UNPROCESSABLE_ENTITY,
     "label-unknown": HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 # The first that fits counts, so a narrower class stands before its parent.

@@ -24,6 +24,21 @@ def _body(properties: Mapping[str, object]) -> dict[str, object]:
 
 
 PREDICT_BODY = _body({"image": _IMAGE})
+EXPLAIN_BODY = _body(
+    {
+        "image": _IMAGE,
+        "method": {
+            "type": "string",
+            "enum": ["grad-cam", "integrated-gradients", "shap", "lime"],
+            "default": "grad-cam",
+        },
+        "class": {
+            "type": "string",
+            "description": "One of the model's classes; by default the one of the verdict.",
+        },
+    }
+)
+SIMILAR_BODY = _body({"image": _IMAGE})
 CASE_BODY = _body(
     {"image": _IMAGE}
     | {name: {"type": "string", "description": text} for name, text in _TEXTS.items()}

@@ -15,6 +15,7 @@ from client.audit_writer import AuditWriter
 from client.cases.store import CaseStore
 from client.dicom.intake import DicomIntake, TakenIn
 from client.dicom.picture import looks_like_dicom
+from client.explanation.service import Explanations
 from client.inference.engine import ModelHolder
 from client.inference.prediction import Admission, Predictor
 from client.releases.watcher import Alarm, ReleaseWatcher
@@ -39,6 +40,7 @@ class Services:
     audit: AuditWriter
     answers: AnswerLog
     dicom: DicomIntake
+    explanations: Explanations
     access: SiteAccess
     alarm_sources: tuple[Callable[[], tuple[Alarm, ...]], ...]
 

@@ -134,6 +134,11 @@ class InferenceEngine:
         return self.manifest.recipe
 
     @property
+    def network(self) -> nn.Module:
+        """The torch network, the site's own head on it; shared by threads: hang no hooks on it."""
+        return self._network
+
+    @property
     def runtime(self) -> RuntimeName:
         """What computes the answers now."""
         return self._runtime.name

@@ -1,0 +1,1 @@
+"""Why the model answered so: heat maps over the image, and cases of the site that look alike."""
