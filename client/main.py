@@ -33,6 +33,7 @@ from client.api import (
     prediction,
     provider_sign_in,
     sign_in,
+    status,
 )
 from client.api.body_limit import BodyLimitMiddleware
 from client.api.errors import install_error_handlers
@@ -55,6 +56,7 @@ from client.releases.cache import ReleaseCache
 from client.releases.watcher import Releases, ReleaseWatcher
 from client.settings import SiteSettings
 from client.site_recipes import own_recipe
+from client.status.reader import StatusReader
 from client.training.device import choose_device, limit_threads
 from common import logs
 from common.database import open_database
@@ -137,6 +139,9 @@ def make_app(
         dicom=dicom,
         explanations=explanations,
         access=access,
+        status=StatusReader(
+            settings, store, holder, watcher, engine, waiting=lambda: batcher.waiting
+        ),
         alarm_sources=(
             *(watcher.alarms, audit.alarms, answers.alarms, quickener.alarms),
             partial(certificate_alarms, settings),
@@ -192,6 +197,7 @@ def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
         metrics,
         pages,
         sign_in,
+        status,
         provider_sign_in,
     ):
         app.include_router(part.router)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from client.api.errors import problem_response
+from client.api.errors import refuse
 from common.errors import InputRefused
 
 MAXIMUM_BODY_BYTES = 16 * 1024
+SECONDS = 10.0
 UPLOAD_PATHS = ("/predict", "/predict/batch", "/predict/fhir", "/explain", "/similar", "/cases")
 
 
@@ -23,11 +26,16 @@ class BodyLimitMiddleware:
         if scope["type"] != "http" or _is_upload(scope):
             await self._app(scope, receive, send)
             return
-        messages = await _read(receive)
+        try:
+            async with asyncio.timeout(SECONDS):
+                messages = await _read(receive)
+        except TimeoutError:
+            refused = InputRefused("The request took too long.", code="upload-slow")
+            await refuse(refused, scope, receive, send)
+            return
         if messages is None:
             refused = InputRefused("The request is too large.", code="upload-too-large")
-            response = problem_response(refused, request_id=scope["state"]["request_id"])
-            await response(scope, receive, send)
+            await refuse(refused, scope, receive, send)
             return
 
         async def replay() -> Message:
@@ -37,6 +45,8 @@ class BodyLimitMiddleware:
 
 
 def _is_upload(scope: Scope) -> bool:
+    if scope["path"].startswith("/v2/models/") and scope["path"].endswith("/infer"):
+        return True
     kind = Headers(scope=scope).get("content-type", "").lower()
     return scope["path"] in UPLOAD_PATHS and kind.startswith("multipart/form-data")
 

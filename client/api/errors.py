@@ -13,7 +13,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from client.access.caller import NotAllowed, NotSignedIn
 from client.access.limits import TooMany
@@ -33,6 +34,12 @@ from common.errors import (
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5
+KEPT_BY_V2 = (
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.MISDIRECTED_REQUEST,
+)
 RETRY = (
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -84,12 +91,18 @@ def status_of(error: WardroundError) -> HTTPStatus:
 
 def problem_response(error: WardroundError, *, request_id: str) -> Response:
     """Return the problem document of an error, with ``Retry-After`` where a retry may do well."""
+    problem = problem_of(error, request_id=request_id)
+    return _response(problem, _headers(HTTPStatus(problem.status), error))
+
+
+def problem_of(error: WardroundError, *, request_id: str) -> Problem:
+    """Write an error down; of one that has no business here, nothing but its code."""
     status = status_of(error)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         error = WardroundError(
             "The service failed.", action="Give hospital IT the request id.", code=error.code
         )
-    problem = Problem(
+    return Problem(
         status=status,
         code=error.code,
         what=error.what,
@@ -97,7 +110,32 @@ def problem_response(error: WardroundError, *, request_id: str) -> Response:
         action=error.action,
         request_id=request_id,
     )
-    return _response(problem, _headers(status, error))
+
+
+async def refuse(error: WardroundError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with an error, where no handler of the app can."""
+    response = answer_of(error, path=scope["path"], request_id=scope["state"]["request_id"])
+    await response(scope, receive, send)
+
+
+def answer_of(error: WardroundError, *, path: str, request_id: str) -> Response:
+    """Return an error as its part of the interface wants it: below ``/v2`` as that protocol does.
+
+    There an error is ``{"error": text}`` (Open Inference Protocol, REST, error objects), and what
+    is wrong with a request's own content is status 400.
+    """
+    if not _speaks_v2(path):
+        return problem_response(error, request_id=request_id)
+    status = status_of(error)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        error = WardroundError("The service failed.", action="Give hospital IT the request id.")
+    elif isinstance(error, InputRefused) and status not in KEPT_BY_V2:
+        status = HTTPStatus.BAD_REQUEST
+    return JSONResponse({"error": error.line()}, status, headers=_headers(status, error))
+
+
+def _speaks_v2(path: str) -> bool:
+    return path == "/v2" or path.startswith("/v2/")
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -108,16 +146,19 @@ def install_error_handlers(app: FastAPI) -> None:
         log.info("event=refused code=%s request=%s", error.code, request_id_of(request))
         if isinstance(error, NotSignedIn) and _shows_pages(request):
             return RedirectResponse(f"/sign-in?next={quote(request.url.path, safe='')}", 303)
-        return problem_response(error, request_id=request_id_of(request))
+        return answer_of(error, path=request.url.path, request_id=request_id_of(request))
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> Response:
         # FastAPI's own answer echoes the input, which may name a patient.
         refused = field_error([(_place(e), e["msg"]) for e in error.errors()])
-        return problem_response(refused, request_id=request_id_of(request))
+        return answer_of(refused, path=request.url.path, request_id=request_id_of(request))
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> Response:
+        if _speaks_v2(request.url.path):
+            said = {"error": f"{HTTPStatus(error.status_code).phrase}."}
+            return JSONResponse(said, error.status_code, headers=error.headers)
         problem = Problem(
             status=error.status_code,
             code=HTTPStatus(error.status_code).phrase.lower().replace(" ", "-"),

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from client.access.guard import release
-from client.api.errors import problem_response
+from client.api.errors import refuse
 from client.api.metrics import ServiceMetrics
 from common.errors import InputRefused, WardroundError
 
@@ -68,8 +68,7 @@ class RequestMiddleware:
         except Exception as error:  # the last line: nothing may reach the server's own log
             _log_unexpected(error, request_id)
             if status == 0:
-                response = problem_response(_unexpected(), request_id=request_id)
-                await response(scope, receive, send_with_headers)
+                await refuse(_unexpected(), scope, receive, send_with_headers)
         finally:
             release(scope)
         self._record(scope, status, time.monotonic() - started, request_id)
@@ -109,8 +108,7 @@ class OriginMiddleware:
             if refusal is not None:
                 request_id = scope["state"]["request_id"]
                 log.warning("event=refused code=%s request=%s", refusal.code, request_id)
-                response = problem_response(refusal, request_id=request_id)
-                await response(scope, receive, send)
+                await refuse(refusal, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

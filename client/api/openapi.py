@@ -24,6 +24,7 @@ def _body(properties: Mapping[str, object]) -> dict[str, object]:
 
 
 PREDICT_BODY = _body({"image": _IMAGE})
+BATCH_BODY = _body({"image": {"type": "array", "items": _IMAGE, "minItems": 1, "maxItems": 16}})
 EXPLAIN_BODY = _body(
     {
         "image": _IMAGE,

@@ -36,9 +36,18 @@ async def _predicted(request: Request, services: Services) -> PredictionDocument
     with services.admission():
         services.holder.require()  # before the upload, so that nobody sends it for nothing
         upload = await read_upload(request, maximum_bytes=services.settings.maximum_upload_bytes)
-        taken = await services.take_in(upload.image)
-        prediction = await services.predictor.predict(
-            taken.image, request_id=request_id_of(request)
-        )
+        return await predict_image(services, upload.image, request_id=request_id_of(request))
+
+
+async def predict_image(services: Services, image: bytes, *, request_id: str) -> PredictionDocument:
+    """Predict one uploaded image, for which the caller holds a place.
+
+    Raises
+    ------
+    ImageRefused, Busy, ReleaseError, ModelError
+        As `Services.take_in` and `Predictor.predict`.
+    """
+    taken = await services.take_in(image)
+    prediction = await services.predictor.predict(taken.image, request_id=request_id)
     services.metrics.prediction(version=prediction.manifest.version)
-    return PredictionDocument.of(prediction, request_id=request_id_of(request))
+    return PredictionDocument.of(prediction, request_id=request_id)

@@ -20,6 +20,7 @@ from client.inference.engine import ModelHolder
 from client.inference.prediction import Admission, Predictor
 from client.releases.watcher import Alarm, ReleaseWatcher
 from client.settings import SiteSettings
+from client.status.reader import StatusReader
 from common.recipe import Recipe, load_recipe, shipped_recipes
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Services:
     dicom: DicomIntake
     explanations: Explanations
     access: SiteAccess
+    status: StatusReader
     alarm_sources: tuple[Callable[[], tuple[Alarm, ...]], ...]
 
     def alarms(self) -> tuple[Alarm, ...]:

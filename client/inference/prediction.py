@@ -14,7 +14,7 @@ from typing import Literal, ParamSpec, TypeVar
 from client.audit_writer import AuditWriter
 from client.inference.batching import MicroBatcher
 from client.inference.engine import Images, ModelHolder
-from common.errors import Busy
+from common.errors import Busy, ImageRefused
 from common.imaging import decode, prepare
 from common.recipe import ImageSpec
 from common.release import ReleaseManifest
@@ -104,13 +104,13 @@ class Predictor:
         self._batcher = batcher
         self._workers = workers
 
-    async def predict(self, image: bytes, *, request_id: str) -> Prediction:
+    async def predict(self, image: bytes | Images, *, request_id: str) -> Prediction:
         """Predict one image with the model that is current when the request begins.
 
         Parameters
         ----------
-        image : bytes
-            A file as uploaded.
+        image : bytes or ndarray of uint8, (S, S, 3)
+            A file as uploaded, or pixels that the caller prepared for this model.
         request_id : str
             As the answer will name it; for the audit log.
 
@@ -140,12 +140,21 @@ class Predictor:
         return await loop.run_in_executor(self._workers, lambda: work(*args, **kwargs))
 
 
-def prepare_upload(image: bytes, spec: ImageSpec) -> Images:
+def prepare_upload(image: bytes | Images, spec: ImageSpec) -> Images:
     """Turn uploaded bytes into the network's pixels, by the very path that training takes.
 
     Raises
     ------
     ImageRefused
-        As `common.imaging.decode`.
+        As `common.imaging.decode`; with code ``pixels-shape``, if what came as pixels is not of
+        the model's size.
     """
-    return prepare(decode(image), spec)
+    if isinstance(image, bytes):
+        return prepare(decode(image), spec)
+    if image.shape != (spec.size, spec.size, 3):
+        raise ImageRefused(
+            f"The pixels are not of this model's size, {spec.size} x {spec.size} x 3.",
+            action="Prepare them as its recipe says, or send the image file.",
+            code="pixels-shape",
+        )
+    return image
