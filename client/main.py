@@ -33,6 +33,7 @@ from client.api import (
     prediction,
     provider_sign_in,
     sign_in,
+    similar,
     status,
 )
 from client.api.body_limit import BodyLimitMiddleware
@@ -45,6 +46,7 @@ from client.cases.store import CaseStore
 from client.certificates import certificate_alarms
 from client.dicom.modalities import make_intake
 from client.explanation.service import Explanations
+from client.explanation.similar import SimilarCases
 from client.inference.batching import MicroBatcher
 from client.inference.engine import ModelHolder
 from client.inference.graphs import GraphStore
@@ -125,7 +127,10 @@ def make_app(
     )
     access = make_access(settings, engine)
     dicom = make_intake(settings, own_recipe(settings, settings.task))
-    explanations = Explanations(settings.explanation)
+    similar_cases = SimilarCases(
+        holder, store, settings.task, maximum=settings.explanation.similar_cases
+    )
+    explanations = Explanations(settings.explanation, similar_cases)
     services = Services(
         settings=settings,
         store=store,
@@ -158,7 +163,8 @@ def make_app(
         *(watcher.stop, quickener.close, explanations.close, batcher.close, workers.shutdown),
         *(audit.close, answers.close, access.close, engine.dispose, store.close, dicom.close),
     )
-    return _assemble(services, _lifespan((audit.start, answers.start, watcher.start), stops))
+    starts = (audit.start, answers.start, watcher.start, explanations.start)
+    return _assemble(services, _lifespan(starts, stops))
 
 
 def _lifespan(
@@ -191,6 +197,7 @@ def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
     for part in (
         prediction,
         explain,
+        similar,
         cases,
         model,
         health,

@@ -8,6 +8,7 @@ from client.explanation.explanation import Explainer, Explanation
 from client.explanation.methods import Method
 from client.explanation.pool import ExplanationPool
 from client.explanation.settings import ExplanationSettings
+from client.explanation.similar import Similar, SimilarCases
 from client.inference.engine import InferenceEngine
 
 
@@ -17,9 +18,11 @@ class Explanations:
     Parameters
     ----------
     settings : ExplanationSettings
+    similar : SimilarCases
     """
 
-    def __init__(self, settings: ExplanationSettings) -> None:
+    def __init__(self, settings: ExplanationSettings, similar: SimilarCases) -> None:
+        self._similar = similar
         self._explainer = Explainer()
         self._pool = ExplanationPool(settings)
 
@@ -38,6 +41,15 @@ class Explanations:
             )
         )
 
+    def similar(self, engine: InferenceEngine, image: bytes) -> Future[Similar]:
+        """Have the nearest confirmed cases found; see `SimilarCases.nearest`."""
+        return self._pool.submit(lambda _budget: self._similar.nearest(engine, image))
+
+    def start(self) -> None:
+        """Begin to compute the features of the confirmed cases."""
+        self._similar.start()
+
     def close(self) -> None:
         """Break off what is computed, and end."""
+        self._similar.close()
         self._pool.close()
