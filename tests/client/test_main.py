@@ -1,5 +1,4 @@
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -151,13 +150,17 @@ def free_port() -> int:
 def lines_until(process: subprocess.Popen[str], text: str, seconds: float) -> list[str]:
     assert process.stderr is not None
     lines: list[str] = []
-    while select.select([process.stderr], [], [], seconds)[0]:
-        line = process.stderr.readline()
-        lines.append(line)
-        if not line or text in line:
-            break
-    assert text in "".join(lines[-1:]), "".join(lines)
-    return lines
+    # Not select(): lines that the reader has taken out of the pipe already would not wake it.
+    patience = threading.Timer(seconds, process.kill)
+    patience.start()
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if text in line:
+                return lines
+    finally:
+        patience.cancel()
+    pytest.fail("".join(lines))
 
 
 def start(folder: Path) -> subprocess.Popen[str]:

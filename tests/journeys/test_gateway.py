@@ -41,7 +41,7 @@ def federation(
         folder, sites=SITES, task="toy", recipe=toy_recipe(), policy=POLICY, gateway=True
     )
     path = federation.site("south").folder / "site.toml"
-    write_public(path, path.read_bytes() + tomli_w.dumps({"proxy": proxy.url}).encode())
+    write_public(path, tomli_w.dumps({"proxy": proxy.url}).encode() + path.read_bytes())
     with federation:
         federation.start()
         for name in SITES:
