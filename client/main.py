@@ -24,6 +24,8 @@ from client.access.guard import guard, install_guard
 from client.access.site_access import make_access
 from client.answers.log import AnswerLog
 from client.api import (
+    batch,
+    budget,
     cases,
     explain,
     health,
@@ -31,6 +33,7 @@ from client.api import (
     model,
     pages,
     prediction,
+    protocol_v2,
     provider_sign_in,
     sign_in,
     similar,
@@ -196,6 +199,9 @@ def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
     install_guard(app, services.access.door, services.access.limits)
     for part in (
         prediction,
+        batch,
+        budget,
+        protocol_v2,
         explain,
         similar,
         cases,
