@@ -13,7 +13,7 @@ federated evaluation: probabilities of his or her images are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,13 +98,12 @@ def judge(cases: HoldoutCases, *, positive: Sequence[int], threshold: float) -> 
         int((scores[sick][:, list(positive)].sum(axis=1) >= threshold).sum())
         for scores in (cases.released, cases.personal)
     ]
-    differences = _resampled(cases)
-    lower, upper = np.percentile(differences, [2.5, 97.5])
+    lower, upper = interval(resampled(cases.patients, _difference(cases)))
     return Judgement(
         released_auroc=macro_auroc(cases.released, cases.labels),
         personal_auroc=macro_auroc(cases.personal, cases.labels),
-        lower=float(lower),
-        upper=float(upper),
+        lower=lower,
+        upper=upper,
         released_found=found[0],
         personal_found=found[1],
         positives=int(sick.sum()),
@@ -123,15 +122,58 @@ def macro_auroc(scores: Scores, labels: NDArray[np.int64]) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-def _resampled(cases: HoldoutCases) -> Scores:
-    owners, own = np.unique(cases.patients, return_inverse=True)
+def resampled(
+    patients: NDArray[np.int64], statistic: Callable[[NDArray[np.int64]], float]
+) -> Scores:
+    """Return a statistic of `RESAMPLES` draws of the patients, with replacement.
+
+    Parameters
+    ----------
+    patients : ndarray of int64, (N,)
+        Each case's patient.
+    statistic : callable
+        Of the drawn cases' positions; draws of which it is NaN are left out.
+
+    Returns
+    -------
+    ndarray of float64, at most (`RESAMPLES`,)
+        The same for the same patients and statistic.
+    """
+    owners, own = np.unique(patients, return_inverse=True)
     rows = [np.flatnonzero(own == number) for number in range(len(owners))]
     dice = np.random.default_rng(0)
     found = []
     for _ in range(RESAMPLES):
         drawn = np.concatenate([rows[n] for n in dice.integers(0, len(rows), len(rows))])
-        labels = cases.labels[drawn]
-        if len(np.unique(labels)) > 1:
-            personal = macro_auroc(cases.personal[drawn], labels)
-            found.append(personal - macro_auroc(cases.released[drawn], labels))
-    return np.array(found)
+        found.append(statistic(drawn))
+    values: Scores = np.array(found)
+    return np.asarray(values[~np.isnan(values)])
+
+
+def interval(values: Scores) -> tuple[float, float]:
+    """Return the percentiles that end the 95 % interval."""
+    lower, upper = np.percentile(values, [2.5, 97.5])
+    return float(lower), float(upper)
+
+
+def case_groups(
+    labels: NDArray[np.int64], patients: NDArray[np.int64]
+) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    """Return the images of each case, which is a patient with one label, and its patient.
+
+    Parameters
+    ----------
+    labels, patients : ndarray of int64, (N,)
+        Of each image.
+    """
+    pairs, own = np.unique(np.stack([patients, labels], axis=1), axis=0, return_inverse=True)
+    groups = [np.flatnonzero(own.ravel() == number) for number in range(len(pairs))]
+    return groups, pairs[:, 0]
+
+
+def _difference(cases: HoldoutCases) -> Callable[[NDArray[np.int64]], float]:
+    def of(rows: NDArray[np.int64]) -> float:
+        labels = cases.labels[rows]
+        return macro_auroc(cases.personal[rows], labels) - macro_auroc(cases.released[rows], labels)
+
+    return of

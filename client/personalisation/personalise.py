@@ -14,7 +14,7 @@ from torch import nn
 
 from client.cases.store import CaseStore
 from client.personalisation.head import PersonalHead, PersonalHeads
-from client.personalisation.judging import MARGIN, HoldoutCases, Judgement, judge
+from client.personalisation.judging import MARGIN, HoldoutCases, Judgement, case_groups, judge
 from client.personalisation.tuning import FOLDS, OnFit, TunedHead, tune_head
 from client.releases.cache import LocalRelease, ReleaseCache
 from client.settings import SiteSettings
@@ -83,7 +83,7 @@ def personalise(
     StoreError
         If the database or the disk failed.
     """
-    release = release or ReleaseCache(settings).current()
+    release = release or ReleaseCache(settings).answering()
     if release is None:
         raise ReleaseError(
             "The site holds no release yet.",
@@ -165,18 +165,17 @@ def _judged(
     features = images.read_features(np.arange(len(images))).astype(np.float64)
     released = (head.weight.detach().numpy(), head.bias.detach().numpy())
     scores = [_chances(features, *pair) for pair in (released, (tuned.weight, tuned.bias))]
-    cases, owners = [], []
+    numbers = np.zeros(len(images), np.int64)
     for number, patient in enumerate(images.patients):
-        for label in np.unique(images.labels[patient]):
-            cases.append(patient[images.labels[patient] == label])
-            owners.append(number)
+        numbers[patient] = number
+    cases, owners = case_groups(images.labels, numbers)
     recipe = manifest.recipe
     means = [np.array([part[case].mean(axis=0) for case in cases]) for part in scores]
     found = HoldoutCases(
         means[0] if cases else scores[0],
         means[1] if cases else scores[1],
         np.array([images.labels[case[0]] for case in cases], dtype=np.int64),
-        np.array(owners, dtype=np.int64),
+        owners,
     )
     positive = [recipe.classes.index(name) for name in recipe.decision.positive_classes]
     return judge(found, positive=positive, threshold=manifest.threshold)

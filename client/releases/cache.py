@@ -1,5 +1,8 @@
 """The site's copy of the newest release: pulled by TUF, verified, kept with its predecessor.
 
+What is current here is the newest that was verified. Whether it answers is another question, which
+`client.releases.desk` decides; what that says shall answer, or did before, is kept, too.
+
 Rules, in the order in which they are kept:
 
 1. Nothing unverified is ever current: TUF signatures and freshness, the manifest's schema and
@@ -21,6 +24,7 @@ from typing import TypeAlias
 from filelock import FileLock, Timeout
 from tuf.api.exceptions import DownloadError, RepositoryError
 
+from client.releases.decisions import Answering, DecisionFile
 from client.releases.files import CacheState, KeptRelease, LocalRelease, ReleaseFiles
 from client.releases.freshness import CacheStatus, FreshnessFile, failure_of
 from client.releases.peek import TimestampPeek
@@ -63,6 +67,7 @@ class ReleaseCache:
         self._freshness = FreshnessFile(settings.releases / "freshness.json")
         self._pull = ReleasePull(settings, self._files, verified=self._note_verified)
         self._peek = TimestampPeek(settings)
+        self._decisions = DecisionFile(settings.releases)
         self._in_use: int | None = None
 
     def refresh(self) -> LocalRelease | None:
@@ -91,7 +96,8 @@ class ReleaseCache:
 
     def moved(self) -> bool:
         """Tell, cheaply and without believing it, whether a `refresh` would find anything new."""
-        return self._peek.moved(serving=self._in_use or 0)
+        serving = self._decisions.value().serving
+        return self._peek.moved(serving=serving.version if serving else self._in_use or 0)
 
     def current(self) -> LocalRelease | None:
         """Return the current release from disk, without the network, re-verified.
@@ -108,6 +114,18 @@ class ReleaseCache:
         except ReleaseError as error:
             logger.warning("release-previous-unusable code=%s", error.code)
             return None
+
+    def answering(self) -> LocalRelease | None:
+        """Return the release that this site decided shall answer; the newest before it decided."""
+        serving = self._decisions.value().serving
+        if serving is None:
+            return self.current()
+        release = self.find(serving.version)
+        return release if release and Answering.of(release.manifest) == serving else None
+
+    def find(self, version: int) -> LocalRelease | None:
+        """Return any release that is kept here, re-verified; None if there is none, or damaged."""
+        return self._files.find(version)
 
     def reject(self, version: int, code: str) -> LocalRelease | None:
         """Mark a version unusable here (its self-test failed) and go back to the previous one.

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from client.releases.decisions import DecisionFile
 from common.errors import ReleaseError
 from common.folders import sync_folder, write_private
 from common.plan import Hex64
@@ -161,6 +162,20 @@ class ReleaseFiles:
             raise corrupted(kept.version) from error
         return self.read(kept)
 
+    def find(self, version: int) -> LocalRelease | None:
+        """Return a version that is kept for whatever reason; None if it is not there or damaged.
+
+        Its file is held against its manifest. Where the pointer names the version, the manifest
+        is held against the pointer; who knows it from elsewhere holds it against that.
+        """
+        state, folder = self.state(), self._folder / f"v{version}"
+        named = [k for k in (state.current, state.previous) if k and k.version == version]
+        try:
+            own = KeptRelease(version=version, manifest_sha256=_sha256(folder / MANIFEST))
+            return self.recall(named[0] if named else own)
+        except (OSError, ReleaseError):
+            return None
+
     def is_whole(self, kept: KeptRelease | None) -> bool:
         """Tell whether a version can be used."""
         try:
@@ -188,8 +203,12 @@ class ReleaseFiles:
             shutil.rmtree(self.incoming, ignore_errors=True)
 
     def remove_except(self, kept: Iterable[KeptRelease | None]) -> None:
-        """Remove every version but these."""
+        """Remove every version but these, and those that the site decided shall answer."""
         names = {f"v{k.version}" for k in kept if k is not None}
+        decided = DecisionFile(self._folder).value()
+        if decided.damaged:
+            return  # nobody knows which of them is to answer
+        names |= {f"v{a.version}" for a in (decided.serving, decided.fallback) if a is not None}
         for folder in self._folder.iterdir():
             if _FOLDER.fullmatch(folder.name) and folder.name not in names:
                 shutil.rmtree(folder, ignore_errors=True)

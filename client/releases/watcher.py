@@ -1,7 +1,7 @@
-"""Keeping the served model the newest release: poll, load beside the running one, swap.
+"""Keeping the served model the newest accepted release: poll, judge beside the running one, swap.
 
 One thread. A release that cannot be loaded never stops the one that answers: it raises an alarm,
-which the readiness answer, the metrics and the clinician's page show.
+which the readiness answer, the metrics and the pages show.
 """
 
 from __future__ import annotations
@@ -11,54 +11,59 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from client.inference.engine import InferenceEngine, ModelHolder
+from client.releases.alarms import Alarm, decision_alarms
 from client.releases.cache import CacheStatus, LocalRelease
-from common.errors import ModelError, ReleaseError, WardroundError
+from client.releases.decisions import DecisionsInMemory, ReleaseDecision, SiteReleases
+from client.releases.desk import ReleaseDesk
+from client.releases.policy import ReleasePolicy
+from client.releases.served import (
+    Between,
+    Compare,
+    Interrupted,
+    Kept,
+    Loader,
+    NotServed,
+    Prepare,
+    ServedModel,
+)
+from common.errors import WardroundError
 from common.release import ReleaseManifest
+
+__all__ = ["Alarm", "ReleaseWatcher", "Releases"]
 
 log = logging.getLogger(__name__)
 
-Loader: TypeAlias = Callable[[LocalRelease], InferenceEngine]
-
 JITTER = 0.1
 STOP_SECONDS = 5.0
+_ACCEPT_ALL = ReleasePolicy(on_release="accept")
 
 
-class Releases(Protocol):
+class Releases(Kept, Protocol):
     """Where releases come from: `client.releases.cache.ReleaseCache`, or a fake."""
 
     def refresh(self) -> LocalRelease | None:
-        """Ask the coordinator for a newer release; return what is current."""
+        """Ask the coordinator for a newer release; return the newest that is verified."""
 
     def moved(self) -> bool:
         """Tell, cheaply, whether a refresh might find anything new; never raises."""
 
     def current(self) -> LocalRelease | None:
-        """Return what is current on disk, without the network."""
+        """Return the newest verified one on disk, without the network."""
 
     def reject(self, version: int, code: str) -> LocalRelease | None:
-        """Mark a version unusable here; return what is current then."""
+        """Mark a version unusable here; return what is the newest then."""
 
     @property
     def status(self) -> CacheStatus:
         """How fresh the cache is."""
 
 
-@dataclass(frozen=True)
-class Alarm:
-    """Something that hospital IT should look at; ``code`` is stable."""
-
-    code: str
-    message: str
-    since: datetime
-
-
 class ReleaseWatcher:
-    """Polls for releases and swaps the newest into a `ModelHolder`.
+    """Polls for releases and has the newest accepted one answer.
 
     Parameters
     ----------
@@ -73,10 +78,10 @@ class ReleaseWatcher:
     watch_seconds : float, optional
         Mean time between two looks at whether a poll is worth while before its time; by default
         there are none.
-    outdated : callable, optional
-        Tells that the engine that answers is to be loaded again, though its release is the newest.
-    on_served : callable, optional
-        Called with the manifest of a release that begins to answer.
+    desk : ReleaseDesk, optional
+        Who decides about releases; by default all are accepted.
+    compare, prepare, outdated, on_served
+        As `client.releases.served.ServedModel`.
     """
 
     def __init__(
@@ -87,22 +92,31 @@ class ReleaseWatcher:
         load: Loader,
         poll_seconds: float,
         watch_seconds: float | None = None,
+        desk: ReleaseDesk | None = None,
+        compare: Compare = lambda *_: None,
+        prepare: Prepare = lambda *_: None,
         outdated: Callable[[InferenceEngine], bool] = lambda _: False,
         on_served: Callable[[ReleaseManifest], None] = lambda _: None,
     ) -> None:
-        self._outdated = outdated
-        self._on_served = on_served
         self.releases = releases
-        self._holder = holder
-        self._load = load
+        self.desk = desk or ReleaseDesk(DecisionsInMemory(), policy=lambda: _ACCEPT_ALL)
+        self.served = ServedModel(
+            *(releases, holder, self.desk),
+            load=load,
+            compare=compare,
+            prepare=prepare,
+            outdated=outdated,
+            on_served=on_served,
+        )
         self._poll_seconds = poll_seconds
         self._watch_seconds = min(poll_seconds, watch_seconds or poll_seconds)
         self._stopping = threading.Event()
+        self._news = threading.Event()
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._patience = (0, self._watch_seconds)
         self._load_alarm: Alarm | None = None
         self._alarm_version = 0
-        self.swaps = 0
         self.load_failures = 0
 
     def start(self) -> None:
@@ -113,16 +127,41 @@ class ReleaseWatcher:
     def stop(self) -> None:
         """End the thread; a poll under way may take a few seconds more, in the background."""
         self._stopping.set()
+        self._news.set()
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
 
     def serve_local(self) -> None:
-        """Load the release on disk, so that the site answers while the coordinator is away."""
-        self._guarded(self.releases.current)
+        """Load what answered last from the disk, so that the site answers without coordinator."""
+        self._guarded(self._kept)
 
     def poll(self) -> None:
         """Ask for a newer release once, and serve it if there is one; any thread may."""
-        self._guarded(self.releases.refresh)
+        self._guarded(self._refreshed)
+
+    def accept(self, version: int, *, by: str) -> ReleaseDecision:
+        """Have a person accept a release; the thread loads it and has it answer.
+
+        Raises
+        ------
+        NotFound, CaseRefused, StoreError
+            As `ServedModel.require` and `ReleaseDesk.accept`.
+        """
+        decision = self.desk.accept(self.served.require(version).manifest, by=by)
+        self._news.set()
+        return decision
+
+    def refuse(self, version: int, *, by: str) -> ReleaseDecision:
+        """Have a person refuse a release; raises as `accept`."""
+        decision = self.desk.refuse(self.served.require(version).manifest, by=by)
+        self._news.set()
+        return decision
+
+    def roll_back(self, *, by: str) -> SiteReleases:
+        """Have the release before answer again; it does when this returns. See `ServedModel`."""
+        state = self.served.roll_back(by=by)
+        self._news.set()
+        return state
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Return what is wrong with releases now, oldest first."""
@@ -130,16 +169,23 @@ class ReleaseWatcher:
         status = self.releases.status
         if status.failing_since is not None and status.code is not None:
             found.append(Alarm(status.code, status.message, status.failing_since))
+        found += decision_alarms(self.desk.state)
         return tuple(sorted(found, key=lambda alarm: alarm.since))
 
     @property
+    def swaps(self) -> int:
+        """How often a model was put in service."""
+        return self.served.swaps
+
+    @property
     def verified_at(self) -> datetime | None:
-        """When the coordinator last vouched for the current release (UTC)."""
+        """When the coordinator last vouched for the newest release (UTC)."""
         return self.releases.status.verified_at
 
     def _run(self) -> None:
         self.serve_local()
         while not self._stopping.is_set():
+            self._news.clear()
             self.poll()
             self._wait_for_news()
 
@@ -148,17 +194,28 @@ class ReleaseWatcher:
         due = time.monotonic() + _jittered(self._poll_seconds)
         while True:
             left = due - time.monotonic()
-            if left <= 0 or self._stopping.wait(min(left, _jittered(self._watch_seconds))):
+            if left <= 0 or self._news.wait(min(left, _jittered(self._watch_seconds))):
                 return
-            if time.monotonic() < due and (self.releases.moved() or self._to_load_again()):
+            if time.monotonic() < due and (self.releases.moved() or self._to_look_again()):
                 return
+
+    def _to_look_again(self) -> bool:
+        """Tell whether another process decided, or changed the site's own head."""
+        return self.served.is_behind or self.served.to_load_again
+
+    def _kept(self) -> LocalRelease | None:
+        return None if self.served.serve_kept() else self.releases.current()
+
+    def _refreshed(self) -> LocalRelease | None:
+        self.served.follow()
+        return self.releases.refresh()
 
     def _guarded(self, find: Callable[[], LocalRelease | None]) -> None:
         try:
             with self._turn:
-                release = find()
-                while release is not None:
-                    release = self._serve(release)
+                self._serve(find)
+        except Interrupted:
+            self._news.set()
         except WardroundError as error:
             self._raise_alarm(error.code, error.line())
         except Exception as error:  # the watcher must outlive any one release
@@ -167,36 +224,55 @@ class ReleaseWatcher:
             if self._load_alarm is not None and self._alarm_version == 0:
                 self._load_alarm = None  # it was about the attempt, and this one went well
 
-    def _serve(self, release: LocalRelease) -> LocalRelease | None:
-        """Serve a release; return the one to try instead, None when there is nothing to do."""
-        version = release.version
-        served = self._served_version()
-        if served > version or (served == version and not self._to_load_again()):
-            return None
+    def _serve(self, find: Callable[[], LocalRelease | None]) -> None:
+        """Serve what is found, or, where that cannot be used, what is there instead."""
+        release: LocalRelease | None = None
         try:
-            self._holder.swap(self._load(release))
-        except (ReleaseError, ModelError) as error:
-            self._raise_alarm(
-                error.code, f"Release {version} is not used. {error.line()}", version=version
-            )
-            if isinstance(error, ModelError) or error.code == "release-self-test":
-                instead = self.releases.reject(version, error.code)
-                return instead if instead is not None and instead.version < version else None
-            return None  # the disk failed, not the model: the next poll tries again
-        self.swaps += 1
-        self._on_served(release.manifest)
-        log.info("event=model-swapped version=%d digest=%s", version, release.manifest.model_digest)
-        if version >= self._alarm_version:
+            release = find()
+            if release is not None:
+                self.served.consider(release, self._between(release.version))
+        except NotServed as failed:
+            instead = self._not_served(failed)
+            if instead is not None:
+                self._serve(lambda: instead)
+            return
+        if release is not None and release.version >= self._alarm_version:
             self._load_alarm = None
-        return None
 
-    def _to_load_again(self) -> bool:
-        served = self._holder.current
-        return served is not None and self._outdated(served)
+    def _between(self, version: int) -> Between:
+        """Return what is asked between two steps of judging a release: whether to go on."""
+        known, seconds = self._patience
+        seconds = seconds if known == version else self._watch_seconds
+        stamp = self.desk.decisions.stamp()
+        look_at = time.monotonic() + seconds
 
-    def _served_version(self) -> int:
-        served = self._holder.current
-        return 0 if served is None else served.version
+        def between() -> None:
+            nonlocal look_at
+            if self._stopping.is_set() or self.desk.decisions.stamp() != stamp:
+                raise Interrupted
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + seconds
+                if self.releases.moved():
+                    # Longer each time, so that a coordinator that signs often, or one whose
+                    # signatures are not valid, cannot keep a release from being judged.
+                    self._patience = (version, min(4 * seconds, self._poll_seconds))
+                    raise Interrupted
+
+        return between
+
+    def _not_served(self, failed: NotServed) -> LocalRelease | None:
+        """Raise the alarm; return the release to try instead."""
+        version, error = failed.version, failed.error
+        message = f"Release {version} is not used. {error.line()}"
+        self._raise_alarm(error.code, message, version=version)
+        if not failed.is_the_releases_fault:
+            return None  # the disk failed, not the model: the next poll tries again
+        instead = self.releases.reject(version, error.code)
+        serving = self.desk.state.serving
+        if serving is not None and serving.version == version:
+            self.served.roll_back(reason="self-test")
+            return None
+        return instead if instead is not None and instead.version < version else None
 
     def _raise_alarm(self, code: str, message: str, *, version: int = 0) -> None:
         self.load_failures += 1

@@ -112,6 +112,9 @@ class FakeReleases:
     def current(self) -> LocalRelease | None:
         return self.kept[-1] if self.kept else None
 
+    def find(self, version: int) -> LocalRelease | None:
+        return next((r for r in self.kept if r.version == version), None)
+
     def reject(self, version: int, code: str) -> LocalRelease | None:
         self.rejected.append((version, code))
         self.kept = [r for r in self.kept if r.version != version]
