@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from client.releases.policy import ReleasePolicy
 from common.compression import COMPRESSIONS, Compression
 from common.errors import PlanRefused, PrivacyRefused
 from common.evaluation_counts import Statistic
@@ -68,6 +69,8 @@ class SitePolicy(BaseModel):
         (a band of newly confirmed patients), ``drift`` (none, some, much). Nothing by default.
     status_per_day : int
         How many preflights of 24 hours are told that.
+    releases : ReleasePolicy
+        The ``[releases]`` table: which releases answer here (`client.releases.policy`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,6 +94,7 @@ class SitePolicy(BaseModel):
     release_statistics: tuple[Statistic, ...] = ("decision", "calibration")
     release_status: tuple[Literal["new-cases", "drift"], ...] = ()
     status_per_day: Annotated[int, Field(ge=0)] = 4
+    releases: ReleasePolicy = ReleasePolicy()
 
     @classmethod
     def read(cls, path: Path) -> SitePolicy:

@@ -89,6 +89,20 @@ class ReleaseInstalled(_Entry):
     model_digest: Hex64
 
 
+class ReleaseDecided(_Entry):
+    """At a site: a release was accepted, held, refused or left, by an account or the policy.
+
+    ``reason`` is that of `client.releases.decisions.ReleaseDecision`.
+    """
+
+    kind: Literal["release-decided"] = "release-decided"
+    version: RoundNumber
+    model_digest: Hex64
+    verdict: Literal["accepted", "held", "refused", "rolled-back"]
+    by: Identifier
+    reason: Slug
+
+
 class PredictionMade(_Entry):
     """At a site: one answer was given. Nothing about the image, the answer or the patient.
 
@@ -253,6 +267,7 @@ SiteEntry: TypeAlias = (
     | PolicyChanged
     | PatientWithdrawn
     | ReleaseInstalled
+    | ReleaseDecided
     | PredictionMade
     | Unaudited
 )
