@@ -16,6 +16,22 @@ NAME = re.compile(r"[a-z][a-z0-9._-]{1,62}")
 RESERVED = frozenset({"local", "metrics", "provider", "anonymous"})
 
 
+def check_name(name: str) -> None:
+    """Refuse what cannot be a name.
+
+    Raises
+    ------
+    InputRefused
+        With code ``account-name``.
+    """
+    if not NAME.fullmatch(name) or name in RESERVED or name.startswith("console-"):
+        raise InputRefused(
+            f"{name!r} cannot be a name.",
+            action="Use 2 to 63 of a-z, 0-9, dot, dash and underscore, beginning with a letter.",
+            code="account-name",
+        )
+
+
 def check_new(session: Session, name: str) -> None:
     """Refuse what cannot be a name, or is one already.
 
@@ -24,12 +40,7 @@ def check_new(session: Session, name: str) -> None:
     InputRefused
         With code ``account-name`` or ``account-exists``.
     """
-    if not NAME.fullmatch(name) or name in RESERVED or name.startswith("console-"):
-        raise InputRefused(
-            f"{name!r} cannot be a name.",
-            action="Use 2 to 63 of a-z, 0-9, dot, dash and underscore, beginning with a letter.",
-            code="account-name",
-        )
+    check_name(name)
     if session.get(SiteAccountRow, name) is not None or session.get(SiteKeyRow, name) is not None:
         raise InputRefused(
             f"The name {name} is taken by a user or a key.",

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from client.access.caller import Caller
 from client.access.keys import utc_now
-from client.access.names import NAME, check_new, digest_of, roles_of, written
+from client.access.names import NAME, check_name, check_new, digest_of, roles_of, written
 from client.access.roles import Role
 from client.access.tables import SiteAccountRow, SiteSessionRow
 from client.cases.transactions import Transactions
@@ -61,6 +61,7 @@ class People:
         InputRefused
             With code ``account-name``, ``account-exists``, ``account-role`` or ``password-weak``.
         """
+        check_name(name)
         known, now = hashed(password, name=name), self._clock()
         with self._transactions.writing() as session:
             check_new(session, name)

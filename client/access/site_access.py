@@ -9,10 +9,12 @@ from sqlalchemy import Engine
 
 from client.access.caller import Door, OpenDoor
 from client.access.door import AccountsDoor
+from client.access.idempotency import Idempotency
 from client.access.keys import Keys
 from client.access.limits import Limits
 from client.access.people import People
 from client.access.settings import AccountSettings
+from client.cases.pseudonyms import Pseudonyms
 from client.settings import SiteSettings
 from common.accounts.pending import PendingSignIns
 from common.accounts.throttle import Throttle
@@ -33,6 +35,7 @@ class SiteAccess:
     door: Door
     limits: Limits | None
     provider: IdentityProvider | None
+    idempotency: Idempotency
     throttle: Throttle = field(default_factory=Throttle)
     pending: PendingSignIns = field(default_factory=PendingSignIns)
 
@@ -71,7 +74,12 @@ def make_access(settings: SiteSettings, engine: Engine) -> SiteAccess:
             at_once=accounts.requests_at_once,
         ),
         provider=None if is_open else _provider(settings),
+        idempotency=Idempotency(engine, _secret(settings)),
     )
+
+
+def _secret(settings: SiteSettings) -> bytes:
+    return Pseudonyms.read(settings.keys / "pseudonyms").subkey("idempotency")
 
 
 def _provider(settings: SiteSettings) -> IdentityProvider | None:

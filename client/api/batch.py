@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from contextlib import ExitStack
 from typing import Annotated
@@ -10,7 +11,8 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from client.access.caller import requires
+from client.access.caller import CallerDependency, requires
+from client.access.idempotency import IdempotencyKey
 from client.access.roles import Role
 from client.api.documents import Document, PredictionDocument, Problem
 from client.api.errors import problem_of, request_id_of
@@ -44,7 +46,12 @@ class BatchDocument(Document):
 
 
 @router.post("/predict/batch", summary="Predict up to 16 images", openapi_extra=BATCH_BODY)
-async def predict_batch(request: Request, services: ServicesDependency) -> BatchDocument:
+async def predict_batch(
+    request: Request,
+    services: ServicesDependency,
+    caller: CallerDependency,
+    key: IdempotencyKey = None,
+) -> BatchDocument:
     """Answer each image as `/predict` does, or say what is wrong with it.
 
     Each image takes one of the places that uploads have; an image for which there is none has a
@@ -76,13 +83,17 @@ async def predict_batch(request: Request, services: ServicesDependency) -> Batch
             except Busy:
                 break
             held += 1
-        answers = await asyncio.gather(
-            *(
-                _answer(services, image, index, f"{request_id}-{index}", placed=index < held)
-                for index, image in enumerate(images)
+        parts = [hashlib.sha256(image).digest() for image in images]
+        once = services.access.idempotency.once
+        async with once(caller=caller.name, route="batch", key=key, parts=parts) as answering:
+            answers = await asyncio.gather(
+                *(
+                    _answer(services, image, index, f"{request_id}-{index}", placed=index < held)
+                    for index, image in enumerate(images)
+                )
             )
-        )
-    return BatchDocument(request_id=request_id, answers=tuple(answers))
+            document = BatchDocument(request_id=request_id, answers=tuple(answers))
+            return answering.keep(document, status=200)
 
 
 async def _answer(

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import ValidationError
 
-from client.access.caller import Role, requires
+from client.access.caller import CallerDependency, Role, requires
+from client.access.idempotency import IdempotencyKey, form_parts
 from client.api.documents import CaseDocument, CaseForm, CountsDocument, LabelConfirmation
 from client.api.errors import form_error, request_id_of
 from client.api.openapi import CASE_BODY
@@ -30,7 +31,11 @@ CaseId = Annotated[str, Path(pattern=r"^[0-9a-zA-Z_-]{1,64}$")]
     dependencies=[requires(Role.clinician)],
 )
 async def store_case(
-    request: Request, response: Response, services: ServicesDependency
+    request: Request,
+    response: Response,
+    services: ServicesDependency,
+    caller: CallerDependency,
+    key: IdempotencyKey = None,
 ) -> CaseDocument:
     """Keep an image as a case of this site's task.
 
@@ -39,15 +44,23 @@ async def store_case(
     """
     with services.admission():
         upload = await read_upload(request, maximum_bytes=services.settings.maximum_upload_bytes)
-        form = _form(upload)
-        try:
-            taken = await services.take_in(upload.image)
-            case = await services.predictor.in_worker(_add, services, taken, form)
-        except DuplicateCase as duplicate:
-            response.status_code = 200
-            case = duplicate.case
+        parts = form_parts(upload.image, upload.fields)
+        once = services.access.idempotency.once
+        async with once(caller=caller.name, route="cases", key=key, parts=parts) as answering:
+            document, status = await _store(request, services, upload)
+            response.status_code = status
+            return answering.keep(document, status=status)
+
+
+async def _store(request: Request, services: Services, upload: Upload) -> tuple[CaseDocument, int]:
+    form, status = _form(upload), 201
+    try:
+        taken = await services.take_in(upload.image)
+        case = await services.predictor.in_worker(_add, services, taken, form)
+    except DuplicateCase as duplicate:
+        status, case = 200, duplicate.case
     flags = () if taken.header is None else taken.header.flags
-    return CaseDocument.of(case, request_id=request_id_of(request), flags=flags)
+    return CaseDocument.of(case, request_id=request_id_of(request), flags=flags), status
 
 
 @router.post(

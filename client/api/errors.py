@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from client.access.caller import NotAllowed, NotSignedIn
+from client.access.idempotency import Replayed
 from client.access.limits import TooMany
 from client.api.documents import Problem
 from common.errors import (
@@ -147,6 +148,12 @@ def install_error_handlers(app: FastAPI) -> None:
         if isinstance(error, NotSignedIn) and _shows_pages(request):
             return RedirectResponse(f"/sign-in?next={quote(request.url.path, safe='')}", 303)
         return answer_of(error, path=request.url.path, request_id=request_id_of(request))
+
+    @app.exception_handler(Replayed)
+    async def again(_request: Request, known: Replayed) -> Response:
+        kept = known.answer
+        headers = {"Idempotency-Replayed": "true"}
+        return Response(kept.body, kept.status, media_type=kept.media_type, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> Response:

@@ -37,7 +37,7 @@ def test_the_walk_finds_a_route_that_names_none() -> None:
     inner.add_api_route("/forgotten", lambda: None)
     router.include_router(inner)
     app.include_router(router)
-    app.mount("/files", Mount("/x"))
+    app.mount("/files", Mount("/x", routes=[]))
     assert faults(app) == ["/forgotten", "/inner/forgotten", "/files"]
 
 
@@ -60,9 +60,7 @@ def test_a_route_that_names_no_role_answers_nobody(guarded: GuardedSite) -> None
         ("GET", "/budget", {Role.it, Role.auditor}),
     ],
 )
-def test_who_may_ask_what(
-    guarded: GuardedSite, method: str, path: str, allowed: set[Role]
-) -> None:
+def test_who_may_ask_what(guarded: GuardedSite, method: str, path: str, allowed: set[Role]) -> None:
     files = {"image": ("x.png", picture())} if method == "POST" else None
     for role in (None, *Role):
         answer = guarded.call(method, path, role, files=files)

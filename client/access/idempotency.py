@@ -1,0 +1,194 @@
+"""``Idempotency-Key``: a request that is sent again is answered as the first time, not done again.
+
+The rules (draft-ietf-httpapi-idempotency-key-header-07, 2):
+
+1. A key is the caller's own, for one route: another caller's, or another route's, is another key.
+2. The same key with another request is 422, ``idempotency-key-reused``.
+3. The same key while the first request is being done is 409, ``idempotency-in-progress``.
+4. What was answered well is kept for 24 hours. An error is not: the request may be sent again.
+5. A key whose request was cut off by the death of the service is free again: what is asked for
+   under a key can be done twice without harm (a case is its pixels).
+
+A key, and a request, may hold anything, a patient's number too: of both an HMAC is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, TypeVar
+
+import anyio.to_thread
+from fastapi import Header
+from pydantic import BaseModel
+from sqlalchemy import Engine, delete
+
+from client.access.keys import utc_now
+from client.access.tables import KeptAnswerRow
+from client.cases.transactions import Transactions
+from common.errors import CaseRefused, InputRefused
+
+Document = TypeVar("Document", bound=BaseModel)
+
+KEPT_FOR = timedelta(hours=24)
+WRITE_LOCK = 0x4B455054
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="Any text that is new for each new request; sent again, it is not done again.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class KeptAnswer:
+    """An answer as it was given."""
+
+    status: int
+    media_type: str
+    body: bytes
+
+
+class Replayed(Exception):
+    """Not an error: the request was answered before, and this is the answer."""
+
+    def __init__(self, answer: KeptAnswer) -> None:
+        super().__init__("answered before")
+        self.answer = answer
+
+
+class InProgress(CaseRefused):
+    """The same key's first request is not answered yet."""
+
+    default_code = "idempotency-in-progress"
+
+
+class Answering:
+    """The answer that is being made; `keep` says what it is."""
+
+    def __init__(self) -> None:
+        self.kept: KeptAnswer | None = None
+
+    def keep(self, document: Document, *, status: int) -> Document:
+        """Keep a document as the answer, and return it."""
+        body = document.model_dump_json().encode()
+        self.kept = KeptAnswer(status, "application/json", body)
+        return document
+
+
+class Idempotency:
+    """Answers kept in one site's database.
+
+    Parameters
+    ----------
+    engine : Engine
+        Migrated.
+    secret : bytes
+        What keys and requests are hashed with.
+    clock : callable
+        Returns the moment, aware.
+    """
+
+    def __init__(
+        self, engine: Engine, secret: bytes, *, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._transactions = Transactions(engine, WRITE_LOCK)
+        self._secret = secret
+        self._clock = clock
+        self._process = uuid.uuid4().hex
+
+    @asynccontextmanager
+    async def once(
+        self, *, caller: str, route: str, key: str | None, parts: Sequence[bytes]
+    ) -> AsyncIterator[Answering]:
+        """Do what the block does unless it was done before; without a key, always.
+
+        Parameters
+        ----------
+        caller, route : str
+            Whose key it is, and for what.
+        key : str or None
+            From the header.
+        parts : sequence of bytes
+            What makes the request this one: two requests are the same if these are.
+
+        Raises
+        ------
+        Replayed
+            If it was answered before; the edge gives the kept answer.
+        InputRefused, InProgress
+            With code ``idempotency-key-reused``, ``idempotency-in-progress``.
+        """
+        answering = Answering()
+        if key is None:
+            yield answering
+            return
+        name = self._hashed(b"key", [caller.encode(), route.encode(), _bytes(key)])
+        fingerprint = self._hashed(b"request", parts)
+        known = await anyio.to_thread.run_sync(self._begin, name, fingerprint)
+        if known is not None:
+            raise Replayed(known)
+        try:
+            yield answering
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._end, name, answering.kept)
+
+    def _begin(self, name: str, fingerprint: str) -> KeptAnswer | None:
+        now = self._clock()
+        with self._transactions.writing() as session:
+            session.execute(delete(KeptAnswerRow).where(KeptAnswerRow.begun_at <= now - KEPT_FOR))
+            row = session.get(KeptAnswerRow, name)
+            if row is None:
+                row = KeptAnswerRow(key=name, fingerprint=fingerprint)
+                session.add(row)
+            elif row.fingerprint != fingerprint:
+                raise InputRefused(
+                    "This Idempotency-Key was sent with another request.",
+                    action="Use a new key for each new request.",
+                    code="idempotency-key-reused",
+                )
+            elif row.status is not None:
+                return KeptAnswer(row.status, row.media_type or "", row.body or b"")
+            elif row.process == self._process:
+                raise InProgress(
+                    "The request with this Idempotency-Key is being done.",
+                    action="Wait for its answer, or send it again in a moment.",
+                )
+            row.process, row.begun_at = self._process, now
+        return None
+
+    def _end(self, name: str, kept: KeptAnswer | None) -> None:
+        with self._transactions.writing() as session:
+            row = session.get(KeptAnswerRow, name)
+            if row is None:
+                return
+            if kept is None:
+                session.delete(row)
+            else:
+                row.status, row.media_type, row.body = kept.status, kept.media_type, kept.body
+
+    def _hashed(self, domain: bytes, parts: Sequence[bytes]) -> str:
+        mac = hmac.new(self._secret, domain, hashlib.sha256)
+        for part in parts:
+            mac.update(len(part).to_bytes(8, "big") + part)
+        return mac.hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def form_parts(image: bytes, fields: Mapping[str, str]) -> list[bytes]:
+    """Return what makes an upload this one: its bytes and its fields, in whatever order."""
+    texts = [_bytes(text) for name in sorted(fields) for text in (name, fields[name])]
+    return [hashlib.sha256(image).digest(), *texts]

@@ -1,0 +1,122 @@
+"""Programs' keys, and names: shown once, revoked at once, one name one caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+
+import pytest
+from sqlalchemy import Engine
+
+from client.access.keys import Keys
+from client.access.people import People
+from client.access.roles import Role
+from client.cases.store import MIGRATIONS
+from common.accounts.identity import Identity, SignInRefused
+from common.database import migrate, open_database
+from common.errors import InputRefused, NotFound
+from tests.client.access.conftest import GuardedSite
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    opened = open_database(database_url)
+    migrate(opened, MIGRATIONS)
+    yield opened
+    opened.dispose()
+
+
+class Clock:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def test_a_key_is_its_secret_alone_and_its_use_a_day(engine: Engine) -> None:
+    clock = Clock()
+    keys = Keys(engine, clock=clock)
+    secret = keys.add("pacs", [Role.clinician, Role.it])
+    assert len(secret) >= 43
+    found = keys.caller(secret)
+    assert found is not None
+    assert (found.name, found.roles) == ("pacs", {Role.clinician, Role.it})
+    for other in (secret[:-1], secret + "x", secret.upper(), "", "pacs", "\ud800"):
+        assert keys.caller(other) is None
+    assert keys.all()[0].last_used == date(2026, 3, 1)
+    clock.now = clock.now.replace(hour=23)
+    keys.caller(secret)
+    assert keys.all()[0].last_used == date(2026, 3, 1)
+    keys.remove("pacs")
+    assert keys.caller(secret) is None
+    with pytest.raises(NotFound):
+        keys.remove("pacs")
+
+
+def test_a_user_and_a_key_never_share_a_name(engine: Engine) -> None:
+    keys, people = Keys(engine), People(engine)
+    keys.add("pacs", [Role.it])
+    people.add("anna", [Role.auditor], password="correct horse battery")
+    for make in (
+        lambda name: keys.add(name, [Role.it]),
+        lambda name: people.add(name, [Role.it], password="correct horse battery"),
+    ):
+        for name in ("pacs", "anna"):
+            with pytest.raises(InputRefused) as refused:
+                make(name)
+            assert refused.value.code == "account-exists"
+        for name in ("local", "Anna", "a", "x" * 64, "a b", "console-root", ""):
+            with pytest.raises(InputRefused) as refused:
+                make(name)
+            assert refused.value.code == "account-name"
+    with pytest.raises(InputRefused) as refused:
+        keys.add("nothing", [])
+    assert refused.value.code == "account-role"
+    with pytest.raises(InputRefused) as refused:
+        people.add("weak", [Role.it], password="short")
+    assert refused.value.code == "password-weak"
+
+
+def test_a_provider_gives_roles_and_takes_them_away(engine: Engine) -> None:
+    people = People(engine)
+    who = Identity("https://login.example", "42", "Dr. House")
+    name = people.admit(who, frozenset({Role.clinician}))
+    assert name.startswith("dr.-house.")
+    assert people.admit(who, frozenset({Role.it})) == name
+    assert people.all()[0].roles == {Role.it}
+    assert not people.verify(name, "")
+    with pytest.raises(InputRefused, match="identity provider"):
+        people.set_password(name, "correct horse battery")
+    with pytest.raises(SignInRefused):
+        people.admit(who, frozenset())
+    twin = people.admit(Identity("https://login.example", "43", "Dr. House"), frozenset({Role.it}))
+    assert twin != name
+
+
+def test_a_revoked_key_is_refused_by_the_running_service(guarded: GuardedSite) -> None:
+    assert guarded.call("GET", "/model", Role.it).status_code == 200
+    Keys(open_database(guarded.site.services.settings.database)).remove("it-key")
+    assert guarded.call("GET", "/model", Role.it).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic abc", "Bearer nonsense", "bearer \x00", "wrk_x"]
+)
+def test_what_is_no_key_is_401_and_never_falls_back(guarded: GuardedSite, header: str) -> None:
+    headers = {"authorization": header}
+    assert guarded.site.call("GET", "/model", headers=headers).status_code == 401
+
+
+def test_callers_are_slowed_down_apart(guarded: GuardedSite) -> None:
+    limits = guarded.site.services.access.limits
+    assert limits is not None
+    limits._burst = 3.0
+    statuses = [guarded.call("GET", "/model", Role.it).status_code for _ in range(5)]
+    assert statuses == [200, 200, 200, 429, 429]
+    answer = guarded.call("GET", "/model", Role.it)
+    assert int(answer.headers["retry-after"]) >= 1
+    assert guarded.call("GET", "/model", Role.auditor).status_code == 200
+    wrong = {"authorization": "Bearer wrong"}
+    statuses = [guarded.site.call("GET", "/model", headers=wrong).status_code for _ in range(5)]
+    assert statuses == [401, 401, 401, 429, 429], "guesses count against the address"
+    assert all(use.open == 0 for use in limits._uses.values())
