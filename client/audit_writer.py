@@ -16,9 +16,16 @@ import time
 from concurrent.futures import Future
 from datetime import UTC, datetime
 
-from client.releases.watcher import Alarm
+from client.releases.alarms import Alarm
+from client.releases.decisions import ReleaseDecision
 from common.audit import AuditLog
-from common.audit_entries import PredictionMade, ReleaseInstalled, SiteEntry, Unaudited
+from common.audit_entries import (
+    PredictionMade,
+    ReleaseDecided,
+    ReleaseInstalled,
+    SiteEntry,
+    Unaudited,
+)
 from common.audit_lines import AuditLine
 from common.errors import StoreError
 from common.release import ReleaseManifest
@@ -110,6 +117,11 @@ class AuditWriter:
             known = None
         if known != entry:
             self._submit(entry)
+
+    def decision(self, decision: ReleaseDecision) -> None:
+        """Write down what was decided about a release; later, where the log cannot be written."""
+        fields = decision.model_dump(exclude={"at", "figures"})
+        self._submit(ReleaseDecided(**fields))
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Return what is wrong with the log now."""

@@ -39,7 +39,11 @@ from client.api import (
     similar,
     status,
 )
+from client.api import (
+    releases as release_decisions,
+)
 from client.api.body_limit import BodyLimitMiddleware
+from client.api.connections import bounded_protocol
 from client.api.errors import install_error_handlers
 from client.api.middleware import OriginMiddleware, RequestMiddleware, is_loopback
 from client.api.services import Services
@@ -51,14 +55,14 @@ from client.dicom.modalities import make_intake
 from client.explanation.service import Explanations
 from client.explanation.similar import SimilarCases
 from client.inference.batching import MicroBatcher
-from client.inference.engine import ModelHolder
 from client.inference.graphs import GraphStore
 from client.inference.prediction import Admission, Predictor
 from client.inference.quickening import Quickener
 from client.personalisation.head import PersonalHeads
 from client.personalisation.serving import load_personalised, outdated
-from client.releases.cache import ReleaseCache
-from client.releases.watcher import Releases, ReleaseWatcher
+from client.releases.putting_together import make_release_parts
+from client.releases.staleness import CheckedHolder
+from client.releases.watcher import Releases
 from client.settings import SiteSettings
 from client.site_recipes import own_recipe
 from client.status.reader import StatusReader
@@ -109,7 +113,8 @@ def make_app(
     # On the CPU the batcher's lanes use the cores, one each.
     limit_threads(1 if on_cpu else settings.threads)
     service_metrics = metrics.ServiceMetrics()
-    holder = ModelHolder()
+    holder = CheckedHolder()
+    admission = Admission(UPLOADS_AT_ONCE)
     limits = settings.inference.limits(on_cpu=on_cpu, threads=settings.threads)
     batcher = MicroBatcher(limits, on_batch=service_metrics.batch)
     engine = open_database(settings.database)
@@ -119,15 +124,16 @@ def make_app(
     heads = PersonalHeads(settings)
     load = partial(load_personalised, heads=heads, device=device)
     quickener = Quickener(load, GraphStore(settings.graphs))
-    watcher = ReleaseWatcher(
-        releases or ReleaseCache(settings),
-        holder,
+    parts = make_release_parts(
+        *(settings, store, holder),
+        releases=releases,
         load=quickener.load if on_cpu and settings.inference.runtime == "auto" else load,
-        poll_seconds=settings.release_poll_seconds,
-        watch_seconds=settings.release_watch_seconds,
         outdated=partial(outdated, heads=heads),
+        busy=lambda: admission.admitted > 0,
         on_served=audit.release,
+        on_decision=audit.decision,
     )
+    watcher = parts.watcher
     access = make_access(settings, engine)
     dicom = make_intake(settings, own_recipe(settings, settings.task))
     similar_cases = SimilarCases(
@@ -140,7 +146,8 @@ def make_app(
         holder=holder,
         predictor=Predictor(holder, batcher, workers, audit),
         watcher=watcher,
-        admission=Admission(UPLOADS_AT_ONCE),
+        releases=parts,
+        admission=admission,
         metrics=service_metrics,
         audit=audit,
         answers=answers,
@@ -151,7 +158,13 @@ def make_app(
             settings, store, holder, watcher, engine, waiting=lambda: batcher.waiting
         ),
         alarm_sources=(
-            *(watcher.alarms, audit.alarms, answers.alarms, quickener.alarms),
+            *(
+                watcher.alarms,
+                parts.staleness.alarms,
+                audit.alarms,
+                answers.alarms,
+                quickener.alarms,
+            ),
             partial(certificate_alarms, settings),
         ),
     )
@@ -206,6 +219,7 @@ def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
         similar,
         cases,
         model,
+        release_decisions,
         health,
         metrics,
         pages,
@@ -277,6 +291,7 @@ def server_config(settings: SiteSettings, app: FastAPI) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
+        http=bounded_protocol(),
         ssl_certfile=_text(settings.tls_certificate),
         ssl_keyfile=_text(settings.tls_key),
         log_config=None,

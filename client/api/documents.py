@@ -184,7 +184,7 @@ class LiveDocument(Document):
 class ReadyDocument(Document):
     """Whether the site can answer, with which model, computed by what, and what is wrong."""
 
-    status: Literal["ready", "no-model"]
+    status: Literal["ready", "no-model", "model-stale"]
     task: str
     model_version: int | None
     model_digest: str | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Response
 
 from client.access.caller import AnybodyDependency
@@ -41,7 +43,7 @@ def readiness(services: Services) -> ReadyDocument:
     """Put together what ``/health/ready`` and the page say."""
     engine = services.holder.current
     return ReadyDocument(
-        status="no-model" if engine is None else "ready",
+        status=_status(services),
         task=services.settings.task,
         model_version=None if engine is None else engine.version,
         model_digest=None if engine is None else engine.digest,
@@ -50,3 +52,9 @@ def readiness(services: Services) -> ReadyDocument:
         release_verified_at=services.watcher.verified_at,
         alarms=tuple(AlarmDocument.of(alarm) for alarm in services.alarms()),
     )
+
+
+def _status(services: Services) -> Literal["ready", "no-model", "model-stale"]:
+    if services.holder.current is None:
+        return "no-model"
+    return "model-stale" if services.releases.staleness.refuses else "ready"

@@ -18,6 +18,7 @@ from client.dicom.picture import looks_like_dicom
 from client.explanation.service import Explanations
 from client.inference.engine import ModelHolder
 from client.inference.prediction import Admission, Predictor
+from client.releases.putting_together import ReleaseParts
 from client.releases.watcher import Alarm, ReleaseWatcher
 from client.settings import SiteSettings
 from client.status.reader import StatusReader
@@ -36,6 +37,7 @@ class Services:
     holder: ModelHolder
     predictor: Predictor
     watcher: ReleaseWatcher
+    releases: ReleaseParts
     admission: Admission
     metrics: ServiceMetrics
     audit: AuditWriter
@@ -72,9 +74,10 @@ class Services:
             With code ``no-model``, if none is loaded and the task is no shipped recipe.
         """
         task = self.settings.task
-        if self.holder.current is None and task in shipped_recipes():
-            return load_recipe(task)
-        return self.holder.require().recipe
+        engine = self.holder.current
+        if engine is not None:
+            return engine.recipe  # also of one that is too stale to answer: cases are stored
+        return load_recipe(task) if task in shipped_recipes() else self.holder.require().recipe
 
 
 def _services(request: Request) -> Services:

@@ -1,0 +1,79 @@
+"""The parts of a service that are about releases, put together for `client.main`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from client.cases.store import CaseStore
+from client.inference.engine import InferenceEngine
+from client.inference.score_files import ScoreFiles
+from client.releases.cache import ReleaseCache
+from client.releases.decisions import DecisionFile, ReleaseDecision
+from client.releases.desk import ReleaseDesk
+from client.releases.policy_file import ReleasePolicyFile
+from client.releases.served import Loader
+from client.releases.site_holdout import SiteHoldout
+from client.releases.staleness import CheckedHolder, Staleness
+from client.releases.watcher import Releases, ReleaseWatcher
+from client.settings import SiteSettings
+from common.release import ReleaseManifest
+
+
+@dataclass(frozen=True)
+class ReleaseParts:
+    """What decides which model answers."""
+
+    watcher: ReleaseWatcher
+    policy: ReleasePolicyFile
+    staleness: Staleness
+
+
+def make_release_parts(
+    settings: SiteSettings,
+    store: CaseStore,
+    holder: CheckedHolder,
+    *,
+    releases: Releases | None,
+    load: Loader,
+    outdated: Callable[[InferenceEngine], bool],
+    busy: Callable[[], bool],
+    on_served: Callable[[ReleaseManifest], None],
+    on_decision: Callable[[ReleaseDecision], None],
+) -> ReleaseParts:
+    """Put them together.
+
+    Parameters
+    ----------
+    settings, store
+        The site's.
+    holder : CheckedHolder
+        Whose reference is swapped, and who refuses when the model is too stale.
+    releases : Releases or None
+        Where models come from; None is the site's release cache.
+    load : callable
+        Makes a self-tested engine of a release.
+    outdated, on_served
+        As `client.releases.served.ServedModel`.
+    busy : callable
+        Tells whether somebody waits for an answer now.
+    on_decision : callable
+        Told each decision.
+    """
+    policy = ReleasePolicyFile(settings.policy)
+    desk = ReleaseDesk(DecisionFile(settings.releases), policy=policy.read, on_decision=on_decision)
+    holdout = SiteHoldout(store, ScoreFiles(settings.cache / "holdout-scores"), busy=busy)
+    watcher = ReleaseWatcher(
+        releases or ReleaseCache(settings),
+        holder,
+        load=load,
+        poll_seconds=settings.release_poll_seconds,
+        watch_seconds=settings.release_watch_seconds,
+        desk=desk,
+        compare=holdout.compare,
+        outdated=outdated,
+        on_served=on_served,
+    )
+    staleness = Staleness(lambda: watcher.verified_at, policy.known)
+    holder.check = staleness.check
+    return ReleaseParts(watcher, policy, staleness)
