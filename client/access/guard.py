@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Scope
 
 from client.access.caller import (
+    LOCAL,
     Door,
     NotAllowed,
     NotSignedIn,
@@ -85,6 +86,7 @@ async def guard(request: Request) -> None:
     """
     door: Door = request.app.state.door
     if isinstance(door, OpenDoor):
+        request.scope["state"]["caller"] = LOCAL
         return
     route = request.scope["route"]
     limits: Limits | None = request.app.state.limits
