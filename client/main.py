@@ -46,6 +46,7 @@ from client.api.body_limit import BodyLimitMiddleware
 from client.api.connections import bounded_protocol
 from client.api.errors import install_error_handlers
 from client.api.middleware import OriginMiddleware, RequestMiddleware, is_loopback
+from client.api.openapi_document import SiteApp, operation_id
 from client.api.services import Services
 from client.audit import site_audit
 from client.audit_writer import AuditWriter
@@ -200,13 +201,14 @@ def _lifespan(
 
 
 def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
-    app = FastAPI(
+    app = SiteApp(
         title="Wardround site",
         description="Predictions of the released model, and the site's cases.",
         lifespan=lifespan,
         docs_url=None,  # FastAPI's documentation pages load scripts from elsewhere
         redoc_url=None,
         dependencies=[Depends(guard)],
+        generate_unique_id_function=operation_id,
     )
     app.state.services = services
     install_guard(app, services.access.door, services.access.limits)
