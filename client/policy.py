@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from client.pause import is_paused, switch_of
 from client.releases.policy import ReleasePolicy
 from common.compression import COMPRESSIONS, Compression
 from common.errors import PlanRefused, PrivacyRefused
@@ -32,7 +33,7 @@ class SitePolicy(BaseModel):
         recipe, of which a plan may choose network, image size and what is the coordinator's
         side; ``name@digest`` means that very recipe (`common.recipe.Recipe.digest`). Empty: none.
     paused : bool
-        The pause button: every plan is refused.
+        Every plan is refused. `read` says so too while the pause switch (`client.pause`) is set.
     open_hours : str or None
         ``HH:MM-HH:MM`` in UTC, over midnight too: plans outside are refused. None: always open.
     rounds_per_day, evaluations_per_day : int
@@ -98,7 +99,7 @@ class SitePolicy(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> SitePolicy:
-        """Read a policy file.
+        """Read a policy file, and whether the pause switch beside it is set.
 
         Raises
         ------
@@ -116,7 +117,8 @@ class SitePolicy(BaseModel):
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise _malformed(str(path), str(error)) from error
-        return cls.parse(text, origin=str(path))
+        policy = cls.parse(text, origin=str(path))
+        return policy.model_copy(update={"paused": policy.paused or is_paused(switch_of(path))})
 
     @classmethod
     def parse(cls, text: str, *, origin: str) -> SitePolicy:
@@ -155,7 +157,7 @@ class SitePolicy(BaseModel):
         if self.paused:
             raise PlanRefused(
                 "The site is paused by its policy.",
-                action="Set paused = false in policy.toml to go on.",
+                action="`wardround site resume`, or paused = false in policy.toml, to go on.",
                 code="site-paused",
             )
         if not self._is_open(now):

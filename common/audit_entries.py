@@ -74,6 +74,20 @@ class PolicyChanged(_Entry):
     digest: Hex64
 
 
+class TrainingPaused(_Entry):
+    """At a site: an account, or somebody at its console, set the pause switch."""
+
+    kind: Literal["training-paused"] = "training-paused"
+    by: Identifier
+
+
+class TrainingResumed(_Entry):
+    """At a site: the same switched it off again. Written before it is."""
+
+    kind: Literal["training-resumed"] = "training-resumed"
+    by: Identifier
+
+
 class PatientWithdrawn(_Entry):
     """At a site: a patient, or one case, was withdrawn; ``cases`` left the store with it."""
 
@@ -265,6 +279,8 @@ SiteEntry: TypeAlias = (
     | PlanAccepted
     | PlanDeclined
     | PolicyChanged
+    | TrainingPaused
+    | TrainingResumed
     | PatientWithdrawn
     | ReleaseInstalled
     | ReleaseDecided

@@ -24,10 +24,13 @@ from deploy.commands import (
     release,
     report,
     simulate,
+    site_access,
+    site_backup,
     site_budget,
     site_dicom,
     site_import,
     site_outbox,
+    site_pause,
     site_personalise,
     site_withdraw,
     trigger,
@@ -77,11 +80,17 @@ app.add_typer(coordinator, name="coordinator")
 app.add_typer(audit.commands, name="audit")
 site.command("up")(up.site_up)
 site.command("import")(site_import.import_command)
+site.command("backup")(site_backup.backup)
+site.command("restore")(site_backup.restore)
 site.command("budget")(site_budget.budget)
 site.command("dicom")(site_dicom.dicom)
 site.command("outbox")(site_outbox.outbox)
+site.command("pause")(site_pause.pause)
+site.command("resume")(site_pause.resume)
 site.command("personalise")(site_personalise.personalise)
 site.command("withdraw")(site_withdraw.withdraw)
+site.add_typer(site_access.users, name="user")
+site.add_typer(site_access.keys, name="key")
 app.add_typer(pki.commands, name="pki")
 coordinator.command("up")(up.coordinator_up)
 coordinator.command("gateway")(gateway.gateway)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from client.backup.making import BackupMade
+from client.backup.restoring import Restored
 from client.intake.summary import ImportSummary
 from client.personalisation.personalise import Personalised
 from client.withdrawal import Withdrawal
@@ -24,8 +26,10 @@ from deploy.commands.gateway import RenderedGateway
 from deploy.commands.preflight import PreflightDocument
 from deploy.commands.release import RolloutDocument
 from deploy.commands.report import WrittenReport
+from deploy.commands.site_access import KeysDocument, NewKeyDocument, UsersDocument
 from deploy.commands.site_budget import BudgetDocument
 from deploy.commands.site_outbox import OutboxDocument
+from deploy.commands.site_pause import PauseDocument
 from deploy.commands.trigger import TriggerResult, Triggers
 from deploy.commands.user import AccountsDocument, TokenDocument
 from deploy.console import ErrorDocument
@@ -43,10 +47,17 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("simulate", SimulationReport),
     ("provision", Provisioned),
     ("site-import", ImportSummary),
+    ("site-backup", BackupMade),
+    ("site-restore", Restored),
     ("site-budget", BudgetDocument),
     ("site-outbox", OutboxDocument),
+    ("site-pause", PauseDocument),
+    ("site-resume", PauseDocument),
     ("site-personalise", Personalised),
     ("site-withdraw", Withdrawal),
+    ("site-user-list", UsersDocument),
+    ("site-key-add", NewKeyDocument),
+    ("site-key-list", KeysDocument),
     ("coordinator-campaign-create", StartedCampaign),
     ("coordinator-campaign-start", StartedCampaign),
     ("coordinator-campaign-watch", CampaignStanding),

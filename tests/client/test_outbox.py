@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from client import pause as switch
 from client.audit import open_site_audit
 from client.outbox import Opened, Outbox
 from client.outbox_checks import Grounds, check_reply
@@ -390,6 +391,15 @@ def test_a_policy_that_changes_during_a_round_decides(
             assert isinstance(audited(site)[-1], PolicyChanged)
     finally:
         site.policy.write_bytes(before)
+    assert trained.sent(trained.reply).update is not None
+
+
+def test_a_pause_during_a_round_holds_its_update_back(trained: Round, site: SiteSettings) -> None:
+    switch.pause(site, by="anna")
+    try:
+        assert_held_back(trained, trained.reply)
+    finally:
+        switch.resume(site, by="anna")
     assert trained.sent(trained.reply).update is not None
 
 

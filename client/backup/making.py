@@ -1,0 +1,247 @@
+"""Making a backup while the site goes on: the database at one moment, then what its rows name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from sqlalchemy import Connection, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from client.backup.contents import (
+    DATABASE,
+    IMAGES,
+    MANIFEST,
+    SETTINGS,
+    BackupFile,
+    Manifest,
+    read_manifest,
+    sha256_of,
+)
+from client.cases.tables import CaseRow
+from client.settings import SiteSettings
+from common.database import open_database, sqlite_url
+from common.errors import InputRefused, StoreError
+from common.folders import new_folder, write_private
+
+RECORD = "last-backup.json"
+_FILES = (SETTINGS, "policy.toml", "paused.json")
+_FOLDERS = ("recipes", "trust", "data/profiles")
+_HEADS = ("data/ledger-head.json", "data/audit-head.json")
+
+
+class BackupMade(BaseModel):
+    """What was copied, and where to; ``missing`` images could not be read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    site: str
+    folder: str
+    made_at: AwareDatetime
+    images: int
+    missing: int
+    bytes: int
+    database: str
+    removed: tuple[str, ...] = ()
+
+
+def make_backup(settings: SiteSettings, target: Path, *, keep: int = 0) -> BackupMade:
+    """Copy a site's records into a new folder in ``target``, whole or not at all.
+
+    Images that the backup before it has are linked, not copied, where the disk allows it.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        The site; its services may run.
+    target : Path
+        Where its backups lie, on another disk if it is to be of use.
+    keep : int
+        How many of this site's backups stay there, the newest first; 0 keeps all.
+
+    Raises
+    ------
+    StoreError
+        If the database or the disk failed: then nothing new is in ``target``.
+    """
+    made_at = datetime.now(UTC).replace(microsecond=0)
+    earlier = backups_in(target, settings.name)
+    folder = target / f"{settings.name}-{made_at:%Y%m%dT%H%M%SZ}"
+    with _as_store_error(), new_folder(folder) as draft:
+        # Before the database: the lines at which the heads point are in the copy then.
+        _copy_files(settings.folder, draft, _HEADS)
+        kind = _copy_database(settings, draft / DATABASE)
+        _copy_files(settings.folder, draft, tuple(_other_files(settings)))
+        known = earlier[-1] / IMAGES if earlier else None
+        images, missing = _copy_images(settings, draft, kind, known)
+        made = _manifest(settings, draft, made_at, kind, (images, missing))
+        write_private(draft / MANIFEST, made.model_dump_json(indent=1).encode())
+        os.sync()
+    gone = _remove_old(earlier, keep)
+    done = BackupMade(
+        site=settings.name,
+        folder=str(folder),
+        made_at=made_at,
+        images=images,
+        missing=missing,
+        bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        database=kind,
+        removed=gone,
+    )
+    write_private(settings.data / RECORD, done.model_dump_json().encode())
+    return done
+
+
+def last_backup(settings: SiteSettings) -> BackupMade | None:
+    """Return what the newest backup that was made of this site was; None where none is known."""
+    try:
+        return BackupMade.model_validate_json((settings.data / RECORD).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def backups_in(target: Path, site: str) -> list[Path]:
+    """Return this site's backups in a folder, oldest first."""
+    found = []
+    for path in sorted(target.glob(f"{site}-*T*Z")):
+        try:
+            if read_manifest(path).site == site:
+                found.append(path)
+        except InputRefused:
+            continue
+    return found
+
+
+def _copy_database(settings: SiteSettings, copy: Path) -> str:
+    url = make_url(settings.database)
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return "postgresql"
+    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with (
+        closing(sqlite3.connect(f"file:{url.database}?mode=ro", uri=True, timeout=30)) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)  # one step: as the database is at this moment
+        target.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
+        if target.execute("PRAGMA integrity_check").fetchone() != ("ok",):
+            raise StoreError(
+                "The database's copy is not whole, so the database is damaged.",
+                action="Check the disk; keep the earlier backups.",
+                code="database-damaged",
+            )
+    return "sqlite"
+
+
+def _copy_images(
+    settings: SiteSettings, draft: Path, kind: str, known: Path | None
+) -> tuple[int, int]:
+    url = sqlite_url(draft / DATABASE) if kind == "sqlite" else settings.database
+    engine = open_database(url)
+    (draft / IMAGES).mkdir(mode=0o700)
+    copied = missing = 0
+    try:
+        with engine.connect() as connection:
+            for digest in _digests(connection):
+                if _copy_image(digest, settings.images, draft / IMAGES, known):
+                    copied += 1
+                else:
+                    missing += 1
+    finally:
+        engine.dispose()
+    for beside in ("-wal", "-shm"):  # SQLite's own, empty by now
+        (draft / f"{DATABASE}{beside}").unlink(missing_ok=True)
+    return copied, missing
+
+
+def _digests(connection: Connection) -> Iterator[str]:
+    query = select(CaseRow.digest).where(CaseRow.status != "withdrawn").distinct()
+    yield from connection.scalars(query)
+
+
+def _copy_image(digest: str, images: Path, copies: Path, known: Path | None) -> bool:
+    """Link or copy one image; False where it cannot be read, or is not what its name says."""
+    copy = copies / digest[:2] / digest
+    copy.parent.mkdir(exist_ok=True, mode=0o700)
+    before = None if known is None else known / digest[:2] / digest
+    if before is not None and before.is_file() and sha256_of(before) == digest:
+        try:
+            os.link(before, copy)
+        except OSError:
+            pass  # another disk, or one without links
+        else:
+            return True
+    try:
+        shutil.copyfile(images / digest[:2] / digest, copy)
+    except FileNotFoundError:
+        return False
+    copy.chmod(0o600)
+    if sha256_of(copy) != digest:
+        copy.unlink()
+        return False
+    return True
+
+
+def _other_files(settings: SiteSettings) -> Iterator[str]:
+    yield from _FILES
+    yield from (f"data/{path.name}" for path in settings.data.glob("personal-head.*"))
+    for folder in _FOLDERS:
+        found = sorted((settings.folder / folder).rglob("*"))
+        yield from (str(path.relative_to(settings.folder)) for path in found if path.is_file())
+
+
+def _copy_files(source: Path, draft: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not (source / name).is_file():
+            continue
+        copy = draft / name
+        copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.copyfile(source / name, copy)
+        copy.chmod(0o600)
+
+
+def _manifest(
+    settings: SiteSettings, draft: Path, made_at: datetime, kind: str, images: tuple[int, int]
+) -> Manifest:
+    files = (path for path in sorted(draft.rglob("*")) if path.is_file())
+    names = ((path, str(path.relative_to(draft))) for path in files)
+    return Manifest.model_validate(
+        {
+            **{"site": settings.name, "task": settings.task, "made_at": made_at},
+            **{"program": version("wardround"), "database": kind},
+            **{"images": images[0], "missing": images[1]},
+            "files": [
+                BackupFile(path=name, sha256=sha256_of(path))
+                for path, name in names
+                if not name.startswith(f"{IMAGES}/")
+            ],
+        }
+    )
+
+
+def _remove_old(earlier: list[Path], keep: int) -> tuple[str, ...]:
+    old = earlier[: max(0, len(earlier) - keep + 1)] if keep > 0 else []
+    for folder in old:
+        shutil.rmtree(folder, ignore_errors=True)
+    return tuple(folder.name for folder in old)
+
+
+class _as_store_error:  # noqa: N801 - used as a function
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, (OSError, sqlite3.Error, SQLAlchemyError)):
+            raise StoreError(
+                f"The backup failed ({getattr(error, 'strerror', None) or type(error).__name__}).",
+                meaning="Nothing of it was kept; earlier backups are as they were.",
+                action="Check that the target has room and that this user may write there.",
+                code="backup-failed",
+            ) from error

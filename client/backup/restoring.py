@@ -1,0 +1,143 @@
+"""A site made of a backup: every byte checked first, and training paused until somebody looks.
+
+A backup knows nothing of what came after it. Rounds that were trained since are in no ledger
+then, and patients who withdrew since are back. So a restored site answers no plan before hospital
+IT has dealt with both and said `wardround site resume`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from client.backup.contents import DATABASE, IMAGES, Manifest, read_manifest, sha256_of
+from client.cases.store import CaseStore
+from client.pause import Pause, switch_of
+from client.privacy.ledger import PrivacyLedger
+from client.settings import SiteSettings
+from common.errors import ConfigurationError, InputRefused
+from common.folders import new_folder, write_private
+
+CONSOLE = "console-restore"
+
+
+class Restored(BaseModel):
+    """What was restored; training is paused."""
+
+    model_config = ConfigDict(frozen=True)
+
+    site: str
+    folder: str
+    backup_of: AwareDatetime
+    database: str
+    images: int
+    missing: int
+    ledger_lines: int | None
+
+
+def restore_backup(backup: Path, folder: Path, *, keys: Path) -> Restored:
+    """Make a site folder of a backup and of the keys that were kept apart, whole or not at all.
+
+    Parameters
+    ----------
+    backup : Path
+        As `client.backup.making` made it.
+    folder : Path
+        Must not exist, or be empty.
+    keys : Path
+        The site's ``keys`` folder.
+
+    Raises
+    ------
+    InputRefused
+        If the backup is not whole: ``backup-unreadable``, ``backup-damaged``.
+    ConfigurationError
+        If ``folder`` is filled, or the keys are not those of the backup.
+    PrivacyRefused
+        With code ``ledger-damaged``.
+    """
+    manifest = read_manifest(backup)
+    check_backup(backup, manifest)
+    if not (keys / "pseudonyms").is_file():
+        raise ConfigurationError(
+            f"{keys} holds no key named pseudonyms.",
+            meaning="Without it the site cannot tell its patients apart.",
+            action="Name the keys folder that was kept apart from the backups.",
+            code="keys-missing",
+        )
+    with new_folder(folder) as draft:
+        lines = _fill(draft, backup, manifest, keys)
+    return Restored(
+        site=manifest.site,
+        folder=str(folder),
+        backup_of=manifest.made_at,
+        database=manifest.database,
+        images=manifest.images,
+        missing=manifest.missing,
+        ledger_lines=lines,
+    )
+
+
+def check_backup(backup: Path, manifest: Manifest) -> None:
+    """Hold every file against the manifest, and every image against its name; `InputRefused`."""
+    for file in manifest.files:
+        path = backup / file.path
+        if not path.is_file() or sha256_of(path) != file.sha256:
+            raise _damaged(file.path)
+    found = [path for path in (backup / IMAGES).rglob("*") if path.is_file()]
+    for path in found:
+        if sha256_of(path) != path.name:
+            raise _damaged("an image")
+    if len(found) != manifest.images:
+        raise _damaged("the folder of images")
+    if manifest.database == "sqlite":
+        _check_database(backup / DATABASE)
+
+
+def _check_database(path: Path) -> None:
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
+            whole = database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    except sqlite3.Error:
+        whole = False
+    if not whole:
+        raise _damaged(DATABASE)
+
+
+def _fill(draft: Path, backup: Path, manifest: Manifest, keys: Path) -> int | None:
+    for file in manifest.files:
+        name = f"data/{DATABASE}" if file.path == DATABASE else file.path
+        target = draft / name
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.copyfile(backup / file.path, target)
+        target.chmod(0o600)
+    shutil.copytree(keys, draft / "keys")
+    for path in (draft / "keys").iterdir():
+        path.chmod(0o600)
+    shutil.copytree(backup / IMAGES, draft / "data" / "images", copy_function=shutil.copyfile)
+    for path in (draft / "data" / "images").rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    (draft / "logs").mkdir(mode=0o700)
+    reason = f"Restored from the backup of {manifest.made_at:%Y-%m-%d %H:%M} UTC."
+    paused = Pause(since=datetime.now(UTC), by=CONSOLE, reason=reason)
+    write_private(switch_of(draft / "policy.toml"), paused.model_dump_json().encode())
+    if manifest.database != "sqlite":
+        return None
+    settings = SiteSettings.read(draft)
+    CaseStore.open(settings).close()  # refuses keys that are not this store's
+    with PrivacyLedger.open(settings) as ledger:
+        return ledger.verify_chain()
+
+
+def _damaged(what: str) -> InputRefused:
+    return InputRefused(
+        f"The backup is not whole: {what} is missing or was changed.",
+        meaning="Nothing was restored.",
+        action="Use another backup, and check the disk.",
+        code="backup-damaged",
+    )

@@ -1,0 +1,1 @@
+"""How the site stands, for hospital IT: connection, certificates, disk, privacy, backup, alarms."""

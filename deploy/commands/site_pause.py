@@ -1,0 +1,85 @@
+"""`wardround site pause` and `wardround site resume`: the switch that stops all training."""
+
+from __future__ import annotations
+
+import getpass
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from deploy.console import emit
+
+
+class PauseDocument(BaseModel):
+    """The document that ``--json`` prints; ``changed`` is False where it was so already.
+
+    ``policy_paused`` is what ``policy.toml`` says itself: that stays until somebody edits it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    site: str
+    paused: bool
+    changed: bool
+    since: AwareDatetime | None = None
+    by: str | None = None
+    policy_paused: bool = False
+
+
+Site = Annotated[
+    Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+
+
+def pause(
+    site: Site = Path(),
+    reason: Annotated[str, typer.Option(help="For the IT page; it stays at the site.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Answer no round from now on, until `wardround site resume`. Predictions go on.
+
+    What is being trained is held back too. Written into the audit log.
+    """
+    from client.pause import current_pause
+    from client.pause import pause as switch_on
+    from client.settings import SiteSettings
+
+    settings = SiteSettings.read(site)
+    before = current_pause(settings)
+    made = switch_on(settings, by=_person(), reason=reason)
+    document = PauseDocument(
+        site=settings.name, paused=True, changed=before is None, since=made.since, by=made.by
+    )
+    said = "is paused" if before is None else "was paused already"
+    emit(document, as_json=as_json, show=lambda console: console.print(f"Training {said}."))
+
+
+def resume(site: Site = Path(), as_json: AsJson = False) -> None:
+    """Answer rounds again. Written into the audit log."""
+    from client.pause import resume as switch_off
+    from client.policy import SitePolicy
+    from client.settings import SiteSettings
+
+    settings = SiteSettings.read(site)
+    changed = switch_off(settings, by=_person())
+    policy_paused = SitePolicy.read(settings.policy).paused
+    document = PauseDocument(
+        site=settings.name, paused=policy_paused, changed=changed, policy_paused=policy_paused
+    )
+    said = "Training goes on." if changed else "Training was not paused by the switch."
+    if policy_paused:
+        said += " But policy.toml says paused = true: set it to false there."
+    emit(document, as_json=as_json, show=lambda console: console.print(said))
+
+
+def _person() -> str:
+    """Return who types, in the letters that the audit log takes."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        name = "unknown"
+    return "console-" + (re.sub(r"[^a-z0-9-]", "-", name.lower()).strip("-")[:40] or "unknown")
