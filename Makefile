@@ -12,7 +12,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test attacks soak load check bench format clean
+.PHONY: help setup demo test attacks soak fuzz load check bench format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ attacks: $(SETUP) ## attack every guarantee, print what happened; fails if one a
 
 soak: $(SETUP) ## 6 rounds on 4 sites while 20 processes are killed with -9; prints the seed
 	$(BIN)/python -m tests.soak $(SEED)
+
+fuzz: $(SETUP) ## 5,000 requests made from a site's OpenAPI document; fails on one answer that is not as it says
+	$(BIN)/python -m tests.fuzz
 
 load: $(BENCH) ## three minutes of load on a site, with a swap and a rollback; then twice too much
 	$(BIN)/python -m tests.load

@@ -82,7 +82,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for route in all_routes(list(app.routes)):
         if not isinstance(route, APIRoute) or not route.include_in_schema:
             continue
-        for method in route.methods:
+        for method in route.methods or ():
             operation = document["paths"].get(route.path_format, {}).get(method.lower())
             if operation is not None:
                 _complete(operation, route)
