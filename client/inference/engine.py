@@ -6,6 +6,7 @@ the network's graph is made and its answers were compared (`InferenceEngine.quic
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,6 +26,7 @@ from client.inference.outputs import (
 from client.inference.runtimes import Batch, Runtime, RuntimeName, TorchRuntime, compared
 from client.personalisation.head import PersonalHead
 from client.reading.profile import SiteProfile
+from client.reading.uncertainty import DropoutHeads
 from client.releases.cache import LocalRelease
 from common.errors import ModelError, ReleaseError
 from common.imaging import normalise
@@ -50,6 +52,9 @@ class InferenceEngine:
     profile : SiteProfile or None
         How its answers are read at this site; set before it is swapped in, and as a whole. None
         is the plain release: not calibrated at this site.
+    members : tuple of InferenceEngine
+        Older releases of the same recipe that answer together with it, none by default; set before
+        it is swapped in.
     classifier : Classifier or None
         Its last layer, None where that is not a linear one.
     """
@@ -65,6 +70,7 @@ class InferenceEngine:
         self.manifest = manifest
         self.head_digest = head_digest
         self.profile: SiteProfile | None = None
+        self.members: tuple[InferenceEngine, ...] = ()
         self._device = device
         self._network = network.eval().to(device)
         divided = WithFeatures(self._network, manifest.recipe.image.size)
@@ -127,6 +133,11 @@ class InferenceEngine:
     def digest(self) -> str:
         """Digest of the weights (64 hex digits)."""
         return self.manifest.model_digest
+
+    @property
+    def member_digests(self) -> tuple[str, ...]:
+        """Digests of the weights of those that answer together with it."""
+        return tuple(member.digest for member in self.members)
 
     @property
     def recipe(self) -> Recipe:
@@ -193,6 +204,24 @@ class InferenceEngine:
                 code="prediction-not-finite",
             )
         return result
+
+    def answers(self, images: Images) -> Outputs:
+        """Return `outputs`, or those of this network and its ``members`` together.
+
+        Together ``probabilities`` are the mean of theirs; logits and features stay this
+        network's own.
+        """
+        own = self.outputs(images)
+        if not self.members:
+            return own
+        others = [member.outputs(images).probabilities for member in self.members]
+        members = np.stack([own.probabilities, *others], axis=1)
+        return Outputs(own.logits, members.mean(axis=1), own.features, members)
+
+    @cached_property
+    def dropout(self) -> DropoutHeads | None:
+        """The classifier as many; None where the last layer is not a linear one."""
+        return None if self.classifier is None else DropoutHeads(self.classifier)
 
     def _batch(self, images: Images) -> Batch:
         return normalise(images, self.recipe.image)

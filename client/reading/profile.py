@@ -1,113 +1,46 @@
 """A site's profile of one model: what its own holdout patients taught about the answers.
 
 Made beside the running model from the scores of the site's confirmed holdout, and kept as JSON
-that only the site's user can read. It holds figures over patients, no image and no case. What too
-few patients can tell is None, and `SiteProfile.missing` says why.
+that only the site's user can read. It holds figures over patients and, for drift, rows of figures
+of single images; no image and no name. What too few patients can tell is None, and
+`SiteProfile.missing` says why.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal, TypeAlias
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from client.monitoring.reference import DriftReference
+from client.reading.fitting import Fitting
+from client.reading.parts import (
+    Conformal,
+    Count,
+    ImageLimits,
+    Missing,
+    Ordinary,
+    Part,
+    SiteOperatingPoint,
+)
+from client.reading.patients import count
 from common.plan import Hex64
 from common.recipe import Fraction
 
-Part: TypeAlias = Literal[
-    "temperature",
-    "operating-point",
-    "conformal",
-    "uncertainty-limit",
-    "out-of-distribution",
-    "image-limits",
-    "drift",
-]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+if TYPE_CHECKING:
+    from client.inference.engine import InferenceEngine
+    from client.inference.holdout_scores import HoldoutScores
+    from client.reading.settings import ReadingSettings
+
+log = logging.getLogger(__name__)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Interval(_Part):
-    """A rate over patients with its 95 % interval (Wilson 1927)."""
-
-    value: Fraction
-    low: Fraction
-    high: Fraction
-    patients: Count
-
-
-class SiteOperatingPoint(_Part):
-    """The site's own threshold on the positive probability, in place of the release's.
-
-    ``sensitivity`` and ``specificity`` are of the patients that the threshold was chosen on.
-    """
-
-    threshold: Fraction
-    wanted_sensitivity: Fraction
-    sensitivity: Interval
-    specificity: Interval | None
-
-
-class Conformal(_Part):
-    """A rule that makes a set of classes, which holds the right one with probability ``coverage``.
-
-    ``quantiles`` are limits on a class's score, one a class in the recipe's order (all equal
-    unless ``by_class``); None is no limit: the class is always in the set.
-    """
-
-    method: Literal["lac", "aps"]
-    by_class: bool
-    coverage: Fraction
-    quantiles: tuple[Finite | None, ...]
-
-
-class Ordinary(_Part):
-    """What features of this site's images are like: a Gaussian of low rank.
-
-    Probabilistic PCA (Tipping and Bishop 1999, doi:10.1111/1467-9868.00196) of D features in
-    ``rank`` directions. ``mean`` (D,) and ``directions`` (rank, D) are float32, little-endian,
-    base64. ``limit`` is on the distance, in standard deviations per feature; a share
-    ``false_alarms`` of ordinary images lies beyond it.
-    """
-
-    features: Annotated[int, Field(ge=1)]
-    rank: Annotated[int, Field(ge=0)]
-    mean: str
-    directions: str
-    variances: tuple[Finite, ...]
-    residual: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    limit: Finite
-    false_alarms: Fraction
-
-
-class ImageLimits(_Part):
-    """Where figures of this site's images lie; a share ``false_alarms`` is beyond each limit.
-
-    ``sharpest`` and ``brightest`` are upper ends. ``colour`` is ``grey`` or ``colour`` where all
-    of the holdout is, None where it is mixed.
-    """
-
-    least_sharpness: Finite
-    least_brightness: Finite
-    most_brightness: Finite
-    colour: Literal["grey", "colour"] | None
-    false_alarms: Fraction
-
-
-class Missing(_Part):
-    """A part of the profile that is not there, and why."""
-
-    part: Part
-    why: Annotated[str, Field(max_length=200)]
-
-
-class SiteProfile(_Part):
+class SiteProfile(Part):
     """What the site's holdout taught about one model.
 
     Attributes
@@ -124,6 +57,8 @@ class SiteProfile(_Part):
         The logits are divided by it (Guo et al. 2017, arXiv:1706.04599).
     uncertainty_limit : float or None
         Answers above it go to a human.
+    missing : tuple of Missing
+        Which parts are None, and why.
     """
 
     form: Literal[1] = 1
@@ -144,7 +79,61 @@ class SiteProfile(_Part):
     drift: DriftReference | None = None
     missing: tuple[Missing, ...] = ()
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of its JSON."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def is_of(self, engine: InferenceEngine, settings: ReadingSettings) -> bool:
+        """Tell whether it was made for this model, head and company, under these settings."""
+        mine = (self.model_digest, self.head_digest, self.members, self.recipe_digest)
+        asked = (engine.digest, engine.head_digest, engine.member_digests, engine.recipe.digest)
+        return mine == asked and self.settings_digest == settings.digest
+
+
+def fit_profile(
+    scores: HoldoutScores,
+    engine: InferenceEngine,
+    settings: ReadingSettings,
+    *,
+    others: Sequence[HoldoutScores] = (),
+) -> SiteProfile:
+    """Learn from the holdout what can be learnt; nothing is put in the place of the rest.
+
+    Parameters
+    ----------
+    scores : HoldoutScores
+        The engine's own, of the site's confirmed holdout.
+    engine : InferenceEngine
+        Whose manifest, classifier and members are used; it is not changed.
+    settings : ReadingSettings
+        The site's.
+    others : sequence of HoldoutScores
+        Those of the engine's ``members``, in their order, on the same cases.
+    """
+    fitting = Fitting(scores, engine, settings, others)
+    temperature = fitting.part("temperature", fitting.temperature)
+    point = fitting.part("operating-point", fitting.operating_point)
+    threshold = point.threshold if point else engine.manifest.threshold
+    limit = partial(fitting.uncertainty_limit, temperature, threshold)
+    profile = SiteProfile(
+        model_digest=engine.digest,
+        head_digest=engine.head_digest,
+        members=engine.member_digests,
+        recipe_digest=engine.recipe.digest,
+        settings_digest=settings.digest,
+        holdout_digest=scores.digest,
+        holdout_patients=count(scores.patients),
+        made_at=datetime.now(UTC),
+        temperature=temperature,
+        operating_point=point,
+        conformal=fitting.part("conformal", fitting.conformal),
+        uncertainty_limit=fitting.part("uncertainty-limit", limit),
+        out_of_distribution=fitting.part("out-of-distribution", fitting.ordinary),
+        image_limits=fitting.part("image-limits", fitting.image_limits),
+        drift=fitting.part("drift", fitting.drift),
+        missing=tuple(fitting.missing),
+    )
+    absent = ",".join(m.part for m in profile.missing) or "-"
+    log.info("event=profile-made version=%d missing=%s", engine.version, absent)
+    return profile
