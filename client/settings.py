@@ -22,7 +22,7 @@ from pydantic_settings import SettingsConfigDict
 
 from client.access.roles import Access
 from client.access.settings import AccountSettings
-from client.dicom.settings import DicomSettings
+from client.dicom.settings import DicomSettings, DicomwebSettings
 from client.explanation.settings import ExplanationSettings
 from client.inference.settings import InferenceSettings
 from client.review.settings import ReviewSettings
@@ -77,6 +77,7 @@ class SiteSettings(FolderSettings):
     tls_key: Path | None = None
     allow_plain_http: bool = False
     dicom: DicomSettings = DicomSettings()
+    dicomweb: DicomwebSettings = DicomwebSettings()
     inference: InferenceSettings = InferenceSettings()
     explanation: ExplanationSettings = ExplanationSettings()
     review: ReviewSettings = ReviewSettings()

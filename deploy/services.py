@@ -114,7 +114,7 @@ class CoordinatorProcesses:
 class SiteProcesses:
     """A site's runner, inference service and SuperNode, its one connection to the rounds.
 
-    Where ``[dicom]`` of site.toml names a caller, the DICOM receiver, too.
+    Where ``[dicom]`` of site.toml names a caller, or ``[dicomweb]`` a PACS, the DICOM process, too.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class SiteProcesses:
             self.supervisor.start(describe(self.settings, self.logs))
         self.supervisor.wait_ready(timeout=READY_SECONDS)
         self.supervisor.start(components.site_node(self.settings, self.logs))
-        if self.settings.dicom.callers:
+        if self.settings.dicom.callers or self.settings.dicomweb.url is not None:
             self.supervisor.start(components.site_dicom(self.settings, self.logs))
         self.supervisor.keep_alive()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
 
 class Answer(BaseModel):
@@ -21,3 +21,19 @@ class Answer(BaseModel):
     positive_probability: float
     threshold: float
     verdict: Literal["positive", "negative"]
+
+
+class ExplainedAnswer(BaseModel):
+    """What a heat map is filed with: the fields of the service's answer to ``POST /explain``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    request_id: str
+    task: str
+    method: str
+    class_name: str = Field(alias="class")
+    probability: float
+    model_version: int
+    model_digest: str
+    regions: str
+    overlay_png: Base64Bytes = Field(repr=False)

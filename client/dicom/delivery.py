@@ -1,4 +1,7 @@
-"""From a received image to a report in the PACS: predict, write, send; again until it is there."""
+"""From a received image to a report in the PACS: predict, write, send; again until it is there.
+
+Where a heat map is asked for, it follows the report, which never waits for it.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ import logging
 import threading
 import time
 import uuid
-from pathlib import Path
+from dataclasses import replace
 from typing import Protocol
 
 import httpx
-from pydantic import ValidationError
 
 from client.cases.store import CaseStore
-from client.dicom.answer import Answer
+from client.dicom.answer import Answer, ExplainedAnswer
+from client.dicom.capture import write_capture
 from client.dicom.outbox import Pending, ReportOutbox
 from client.dicom.report import write_report
 from client.dicom.settings import DicomSettings
@@ -33,33 +36,18 @@ class Predicts(Protocol):
         """Return the answer; None if the image is refused for good; raise to be asked again."""
 
 
+class Explains(Protocol):
+    """Asks for a heat map; `ServiceExplainer` does, and a fake."""
+
+    def __call__(self, image: bytes) -> ExplainedAnswer | None:
+        """Return it; None if there will never be one; raise to be asked again."""
+
+
 class Archive(Protocol):
     """Takes reports; `StowArchive` does, and a fake."""
 
     def __call__(self, report: bytes) -> None:
         """Return once the report is kept; raise `ProcessError` to be asked again."""
-
-
-class ServicePredictor:
-    """Asks the site's inference service."""
-
-    def __init__(self, url: str, ca: Path | None) -> None:
-        self._url = url.rstrip("/") + "/predict"
-        self._client = httpx.Client(timeout=_TIMEOUT, verify=str(ca) if ca else True)
-
-    def __call__(self, image: bytes) -> Answer | None:
-        """Send the image; see `Predicts`."""
-        try:
-            answer = self._client.post(self._url, files={"image": ("image", image)})
-            if answer.status_code in (413, 415, 422):
-                return None
-            answer.raise_for_status()
-            return Answer.model_validate_json(answer.content)
-        except (httpx.HTTPError, ValidationError) as error:
-            raise ProcessError(
-                f"The inference service did not answer ({type(error).__name__}).",
-                code="dicom-service-away",
-            ) from error
 
 
 class StowArchive:
@@ -100,6 +88,8 @@ class Delivery:
     store : CaseStore
     predict : Predicts
     archive : Archive
+    explain : Explains, optional
+        Without, no heat maps are sent.
     site : str
     keep_days : float
         After so many days a report is given up, with an error in the log.
@@ -112,11 +102,12 @@ class Delivery:
         predict: Predicts,
         archive: Archive,
         *,
+        explain: Explains | None = None,
         site: str,
         keep_days: float,
     ) -> None:
         self._outbox, self._store, self._site = outbox, store, site
-        self._predict, self._archive = predict, archive
+        self._predict, self._archive, self._explain = predict, archive, explain
         self._keep_seconds = keep_days * _DAY
         self._waits: dict[str, tuple[float, float]] = {}
         self._woken, self._stopped = threading.Event(), threading.Event()
@@ -168,22 +159,56 @@ class Delivery:
         if pending is None:
             return False
         if time.time() - pending.created > self._keep_seconds:
-            return self._give_up(pending, "too-old")
+            self._give_up(pending, "too-old")
+            return False
+        if not pending.reported:
+            reported = self._report(pending)
+            if reported is None or self._explain is None:
+                return reported is not None
+            pending = reported
+        self._picture(pending)
+        return True
+
+    def _report(self, pending: Pending) -> Pending | None:
+        """Write and send the report; None where it was given up."""
         if pending.report is None:
             image = self._image(pending)
             if image is None:
-                return self._give_up(pending, "withdrawn")
+                self._give_up(pending, "withdrawn")
+                return None
             answer = self._predict(image)
             if answer is None:
-                return self._give_up(pending, "refused")
+                self._give_up(pending, "refused")
+                return None
             report = write_report(answer, pending.context, site=self._site)
-            pending = Pending(pending.id, pending.case_id, pending.created, pending.context, report)
+            pending = replace(pending, report=report)
             self._outbox.keep(pending)
         assert pending.report is not None
         self._archive(pending.report)
-        self._outbox.remove(identifier)
-        log.info("event=dicom-report-delivered id=%s case=%s", identifier, pending.case_id)
-        return True
+        pending = replace(pending, report=None, reported=True)
+        if self._explain is None:
+            self._outbox.remove(pending.id)
+        else:
+            self._outbox.keep(pending)
+        log.info("event=dicom-report-delivered id=%s case=%s", pending.id, pending.case_id)
+        return pending
+
+    def _picture(self, pending: Pending) -> None:
+        """Write and send the heat map; where there is none to be had, the report stands alone."""
+        if pending.capture is None:
+            image = self._image(pending) if self._explain is not None else None
+            answer = self._explain(image) if self._explain and image is not None else None
+            if answer is None:
+                log.warning("event=dicom-no-heat-map id=%s case=%s", pending.id, pending.case_id)
+                self._outbox.remove(pending.id)
+                return
+            capture = write_capture(answer, pending.context, site=self._site)
+            pending = replace(pending, capture=capture)
+            self._outbox.keep(pending)
+        assert pending.capture is not None
+        self._archive(pending.capture)
+        self._outbox.remove(pending.id)
+        log.info("event=dicom-heat-map-delivered id=%s case=%s", pending.id, pending.case_id)
 
     def _image(self, pending: Pending) -> bytes | None:
         try:
@@ -192,10 +217,9 @@ class Delivery:
             return None
         return None if case.status == "withdrawn" else self._store.image_bytes(case)
 
-    def _give_up(self, pending: Pending, why: str) -> bool:
+    def _give_up(self, pending: Pending, why: str) -> None:
         log.error("event=dicom-report-given-up id=%s case=%s %s", pending.id, pending.case_id, why)
         self._outbox.remove(pending.id)
-        return False
 
 
 def _failed(answer: httpx.Response) -> bool:

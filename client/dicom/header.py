@@ -21,7 +21,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from client.dicom.picture import DicomContext, DicomLimits, looks_like_dicom
+from client.dicom.picture import MANUFACTURER, DicomContext, DicomLimits, looks_like_dicom
 from client.dicom.refusals import refused, too_large, unreadable
 
 _META_TAG = b"\x02\x00"
@@ -45,7 +45,7 @@ _CONTEXT = (
     *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"),
     *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
-    *("StudyDescription", "Modality", "Rows", "Columns"),
+    *("StudyDescription", "Modality", "Rows", "Columns", "BurnedInAnnotation"),
 )
 
 
@@ -186,6 +186,12 @@ def _check_kind(dataset: Dataset, modalities: Collection[str] | None) -> None:
         known = "a waveform, report or segmentation"
     if known is not None:
         raise refused("no-picture", f"The DICOM file is {known}, not a picture.")
+    if text(dataset, "Manufacturer") == MANUFACTURER:
+        raise refused(
+            "own-picture",
+            "The DICOM file is a heat map or report that a Wardround site made.",
+            meaning="The model would learn from its own drawings.",
+        )
     if "PixelData" not in dataset:
         how = "no pixels, or none in whole numbers"
         raise refused("no-pixels", f"The DICOM file has {how}.", action="Send an image.")

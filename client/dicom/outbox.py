@@ -11,7 +11,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from dataclasses import dataclass
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -24,6 +26,7 @@ from common.folders import sync_folder, write_private
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".report"
+_DRAFT_SECONDS = 3600.0
 
 
 class _Sealed(BaseModel):
@@ -32,6 +35,8 @@ class _Sealed(BaseModel):
     created: float
     context: dict[str, str]
     report: str | None
+    capture: str | None = None
+    reported: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,19 +52,23 @@ class Pending:
     created : float
         Seconds since 1970.
     context : DicomContext
-    report : bytes or None
-        The written report, once there is one.
+    report, capture : bytes or None
+        What was written of it, once it is.
+    reported : bool
+        The PACS has the report; the heat map is to follow.
     """
 
     id: str
     case_id: str
     created: float
     context: DicomContext
-    report: bytes | None = None
+    report: bytes | None = field(default=None, repr=False)
+    capture: bytes | None = field(default=None, repr=False)
+    reported: bool = False
 
 
 class ReportOutbox:
-    """The files of one folder. One process may use it at a time.
+    """The files of one folder. Several processes may keep reports; one delivers them.
 
     Parameters
     ----------
@@ -72,7 +81,9 @@ class ReportOutbox:
     def __init__(self, folder: Path, pseudonyms: Pseudonyms) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for draft in folder.glob(f".*{_SUFFIX}.*"):  # of a writer that was killed
-            draft.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # renamed by one that lives
+                if draft.stat().st_mtime < time.time() - _DRAFT_SECONDS:
+                    draft.unlink()
         self._folder = folder
         self._pseudonyms = pseudonyms
         key = hashlib.sha256(pseudonyms.subkey("dicom-outbox")).digest()
@@ -94,7 +105,9 @@ class ReportOutbox:
             case_id=pending.case_id,
             created=pending.created,
             context=pending.context.values,
-            report=None if pending.report is None else base64.b64encode(pending.report).decode(),
+            report=_text(pending.report),
+            capture=_text(pending.capture),
+            reported=pending.reported,
         )
         token = self._fernet.encrypt(sealed.model_dump_json().encode())
         write_private(self._path(pending.id), token)
@@ -113,9 +126,15 @@ class ReportOutbox:
         except (OSError, InvalidToken, ValidationError) as error:
             log.error("event=dicom-report-unreadable id=%s %s", identifier, type(error).__name__)
             return None
-        report = None if sealed.report is None else base64.b64decode(sealed.report)
-        context = DicomContext(sealed.context)
-        return Pending(identifier, sealed.case_id, sealed.created, context, report)
+        return Pending(
+            identifier,
+            sealed.case_id,
+            sealed.created,
+            DicomContext(sealed.context),
+            _bytes(sealed.report),
+            _bytes(sealed.capture),
+            sealed.reported,
+        )
 
     def remove(self, identifier: str) -> None:
         """Forget a report."""
@@ -124,3 +143,11 @@ class ReportOutbox:
 
     def _path(self, identifier: str) -> Path:
         return self._folder / f"{identifier}{_SUFFIX}"
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else base64.b64encode(data).decode()
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+MANUFACTURER = "Wardround"
+"""(0008,0070) of what a site makes."""
+
 
 @dataclass(frozen=True)
 class DicomLimits:

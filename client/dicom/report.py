@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 
 from highdicom.sr import (
@@ -23,17 +22,10 @@ from pydicom import Dataset, dcmwrite
 from pydicom.sr.codedict import codes
 
 from client.dicom.answer import Answer
+from client.dicom.filing import MANUFACTURER, SCHEME, derived_uid, evidence
 from client.dicom.picture import DicomContext
 
-MANUFACTURER = "Wardround"
-SCHEME = "99WARDROUND"
 _SERIES_NUMBER = 9001
-_PATIENT_AND_STUDY = (
-    *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"),
-    *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex"),
-    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
-    *("StudyDescription", "Modality"),
-)
 
 
 def write_report(answer: Answer, context: DicomContext, *, site: str) -> bytes:
@@ -51,7 +43,7 @@ def write_report(answer: Answer, context: DicomContext, *, site: str) -> bytes:
     site : str
         The site's name; the reporting device's UID follows from it.
     """
-    image = _evidence(context)
+    image = evidence(context)
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(answer, site)),
         procedure_reported=_code("INFERENCE", "Classification of an image by a model"),
@@ -63,9 +55,9 @@ def write_report(answer: Answer, context: DicomContext, *, site: str) -> bytes:
     report = Comprehensive3DSR(
         evidence=[image],
         content=content,
-        series_instance_uid=_uid("series", *source),
+        series_instance_uid=derived_uid("series", *source),
         series_number=_SERIES_NUMBER,
-        sop_instance_uid=_uid("report", *source),
+        sop_instance_uid=derived_uid("report", *source),
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=False,
@@ -86,7 +78,7 @@ def _observer(answer: Answer, site: str) -> ObserverContext:
     return ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-            uid=_uid("device", site),
+            uid=derived_uid("device", site),
             name=f"Wardround at {site}",
             manufacturer_name=MANUFACTURER,
             model_name=f"Wardround {answer.task}",
@@ -108,7 +100,7 @@ def _group(answer: Answer, image: Dataset) -> MeasurementsAndQualitativeEvaluati
     verdict = _code(answer.verdict.upper(), f"{answer.verdict.capitalize()} at the threshold")
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
-            uid=_uid("tracking", image.SOPInstanceUID, answer.model_digest),
+            uid=derived_uid("tracking", image.SOPInstanceUID, answer.model_digest),
             identifier=f"request {answer.request_id}",
         ),
         algorithm_id=AlgorithmIdentification(
@@ -130,18 +122,3 @@ def _measurement(value: str, meaning: str, number: float) -> Measurement:
 
 def _code(value: str, meaning: str) -> CodedConcept:
     return CodedConcept(value[:16], SCHEME, meaning[:64])
-
-
-def _evidence(context: DicomContext) -> Dataset:
-    image = Dataset()
-    image.SpecificCharacterSet = "ISO_IR 192"  # values are decoded text by now
-    for name in _PATIENT_AND_STUDY:
-        setattr(image, name, context.values.get(name) or None)
-    image.Rows, image.Columns = (int(context.values[name]) for name in ("Rows", "Columns"))
-    return image
-
-
-def _uid(*parts: str) -> str:
-    """Return a UID that follows from its parts (PS3.5 B.2: 2.25. and a 128-bit number)."""
-    digest = hashlib.sha256("\0".join(("wardround", *parts)).encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:16], 'big')}"

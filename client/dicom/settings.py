@@ -1,4 +1,4 @@
-"""The ``[dicom]`` table of ``site.toml``."""
+"""The ``[dicom]`` and ``[dicomweb]`` tables of ``site.toml``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class DicomSettings(BaseModel):
     where this site's own listens; ``service_ca`` a CA certificate for it. ``stow_url`` is the
     PACS' DICOMweb root; reports are not sent without. Its password is read from
     ``keys/pacs-password``. ``keep_days`` is for how long an undelivered report is tried again.
+    ``heat_maps`` sends a Grad-CAM picture as a secondary capture after each report.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,3 +43,27 @@ class DicomSettings(BaseModel):
     stow_user: str | None = None
     stow_ca: Path | None = None
     keep_days: Annotated[float, Field(gt=0)] = 14.0
+    heat_maps: bool = False
+
+
+class DicomwebSettings(BaseModel):
+    """Where this site fetches new images by itself: QIDO-RS and WADO-RS of a PACS.
+
+    ``url`` is the PACS' DICOMweb root; nothing is fetched without. Beyond loopback it must be
+    https, checked against ``ca`` (PEM) where that is set, unless ``allow_plain`` says that the
+    network itself is trusted. ``user`` signs in with the password in ``keys/dicomweb-password``;
+    a bearer token is read from ``keys/dicomweb-token`` where that file is there. Every
+    ``poll_seconds`` the studies of the last ``look_back_days`` are asked for images of the task's
+    modalities that were not fetched yet. ``seconds`` is for how long one request may take.
+    ``[dicom] maximum_bytes`` bounds each image.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: Annotated[str | None, Field(pattern=r"^https?://[^\s@?#]+$")] = None
+    user: str | None = None
+    ca: Path | None = None
+    allow_plain: bool = False
+    poll_seconds: Annotated[float, Field(gt=0)] = 30.0
+    look_back_days: Annotated[int, Field(ge=0, le=366)] = 7
+    seconds: Annotated[float, Field(gt=0)] = 60.0
