@@ -65,7 +65,8 @@ def come_back(request: Request, services: ServicesDependency) -> Response:
         target = pending.target
         name = _admitted(request, services.access, pending)
         response = templates.TemplateResponse(request, "signed_in.html", {"next": target})
-        open_session(request, response, services, name)
+        # The provider leads back to an https address: a proxy may stand before this service.
+        open_session(request, response, services, name, secure=True)
     except WardroundError as error:
         status = 403 if isinstance(error, SignInRefused) else 503
         response = trouble_page(request, services, error, target, status=status)

@@ -69,7 +69,7 @@ def sign_in(
         return show_form(request, services, where, trouble=trouble, status=401)
     access.throttle.succeeded(name, address)
     response = RedirectResponse(where, 303)
-    open_session(request, response, services, name)
+    open_session(request, response, services, name, secure=over_tls(request))
     return response
 
 
@@ -104,12 +104,13 @@ def show_form(
     return response
 
 
-def open_session(request: Request, response: Response, services: Services, name: str) -> None:
-    """End the browser's old session, and give it one of ``name``."""
+def open_session(
+    request: Request, response: Response, services: Services, name: str, *, secure: bool
+) -> None:
+    """End the browser's old session, and give it one of ``name``; ``secure`` over TLS."""
     close_session(request, services)
     life = timedelta(seconds=services.access.settings.session_seconds)
     secret = services.access.people.open_session(name, life=life)
-    secure = over_tls(request)
     cookie = SESSION_COOKIE if secure else PLAIN_SESSION_COOKIE
     response.set_cookie(cookie, secret, path="/", secure=secure, httponly=True, samesite="strict")
 
