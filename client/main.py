@@ -35,6 +35,7 @@ from client.api import (
     prediction,
     protocol_v2,
     provider_sign_in,
+    review,
     sign_in,
     similar,
     status,
@@ -64,6 +65,7 @@ from client.personalisation.serving import load_personalised, outdated
 from client.releases.putting_together import make_release_parts
 from client.releases.staleness import CheckedHolder
 from client.releases.watcher import Releases
+from client.review.room import ReviewRoom
 from client.settings import SiteSettings
 from client.site_recipes import own_recipe
 from client.status.reader import StatusReader
@@ -152,6 +154,7 @@ def make_app(
         metrics=service_metrics,
         audit=audit,
         answers=answers,
+        review=ReviewRoom(settings, store, answers),
         dicom=dicom,
         explanations=explanations,
         access=access,
@@ -220,6 +223,7 @@ def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
         explain,
         similar,
         cases,
+        review,
         model,
         release_decisions,
         health,

@@ -79,11 +79,7 @@ def withdraw_patient(settings: SiteSettings, patient_id: str) -> Withdrawal:
 
 
 def withdraw_case(settings: SiteSettings, case_id: str) -> Withdrawal:
-    """Withdraw one case, as a wrong upload; its patient stays. Raises as `withdraw_patient`.
-
-    Done again later, it lists later rounds of the patient's task, too: when a case was withdrawn
-    is not kept.
-    """
+    """Withdraw one case, as a wrong upload; its patient stays. Raises as `withdraw_patient`."""
 
     def act(store: CaseStore) -> tuple[PatientHistory, int]:
         live = store.get(case_id).status != "withdrawn"
@@ -161,11 +157,12 @@ def _campaign(settings: SiteSettings, task: str, rounds: Sequence[_Trained]) -> 
         first=lines[0].written_at,
         last=lines[-1].written_at,
         epsilon=epsilon(spends, lines[0].delta) if private else None,
-        releases=_releases(settings, task, lines[0].campaign),
+        releases=kept_releases(settings, task, lines[0].campaign),
     )
 
 
-def _releases(settings: SiteSettings, task: str, campaign: str) -> tuple[int, ...]:
+def kept_releases(settings: SiteSettings, task: str, campaign: str) -> tuple[int, ...]:
+    """Return the versions kept here that a campaign led to, directly or as a base."""
     if task != settings.task or not settings.releases.is_dir():
         return ()
     cache = ReleaseCache(settings)

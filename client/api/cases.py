@@ -14,9 +14,12 @@ from client.api.errors import form_error, request_id_of
 from client.api.openapi import CASE_BODY
 from client.api.services import Services, ServicesDependency
 from client.api.uploads import Upload, read_upload
+from client.cases.accepted_image import accept_image
+from client.cases.case import NewCase
+from client.cases.status import check_label
 from client.cases.store import Case, DuplicateCase
 from client.dicom.intake import TakenIn
-from common.errors import CaseRefused
+from client.review.opinions import SeenAnswer
 
 router = APIRouter(prefix="/cases", tags=["cases"])
 
@@ -39,7 +42,8 @@ async def store_case(
 ) -> CaseDocument:
     """Keep an image as a case of this site's task.
 
-    With a label it is confirmed, without one it waits. The same image of the same patient again
+    Without a label it waits. A label counts as the caller's opinion: the case is confirmed, or
+    waits for a second reader where two must agree. The same image of the same patient again
     gives the stored case, status 200, so that a lost answer can be asked for again.
     """
     with services.admission():
@@ -47,16 +51,18 @@ async def store_case(
         parts = form_parts(upload.image, upload.fields)
         once = services.access.idempotency.once
         async with once(caller=caller.name, route="cases", key=key, parts=parts) as answering:
-            document, status = await _store(request, services, upload)
+            document, status = await _store(request, services, upload, caller.name)
             response.status_code = status
             return answering.keep(document, status=status)
 
 
-async def _store(request: Request, services: Services, upload: Upload) -> tuple[CaseDocument, int]:
+async def _store(
+    request: Request, services: Services, upload: Upload, reader: str
+) -> tuple[CaseDocument, int]:
     form, status = _form(upload), 201
     try:
         taken = await services.take_in(upload.image)
-        case = await services.predictor.in_worker(_add, services, taken, form)
+        case = await services.predictor.in_worker(_add, services, taken, form, reader)
     except DuplicateCase as duplicate:
         status, case = 200, duplicate.case
     flags = () if taken.header is None else taken.header.flags
@@ -69,11 +75,19 @@ async def _store(request: Request, services: Services, upload: Upload) -> tuple[
     dependencies=[requires(Role.clinician)],
 )
 async def confirm_case(
-    request: Request, case_id: CaseId, body: LabelConfirmation, services: ServicesDependency
+    request: Request,
+    case_id: CaseId,
+    body: LabelConfirmation,
+    services: ServicesDependency,
+    caller: CallerDependency,
 ) -> CaseDocument:
-    """Say what the case shows; only confirmed cases are trained on."""
+    """Say what the case shows; only confirmed cases are trained on.
+
+    It counts as the caller's opinion: where two readers must agree the case may wait on.
+    """
+    classes = services.recipe().classes
     case = await services.predictor.in_worker(
-        services.store.confirm, case_id, body.label, classes=services.recipe().classes
+        services.review.confirm, case_id, body.label, classes=classes, reader=caller.name
     )
     return CaseDocument.of(case, request_id=request_id_of(request))
 
@@ -93,20 +107,23 @@ def _form(upload: Upload) -> CaseForm:
         raise form_error(error) from error
 
 
-def _add(services: Services, taken: TakenIn, form: CaseForm) -> Case:
-    classes = services.recipe().classes
-    if form.label is not None and form.label not in classes:
-        raise CaseRefused(
-            "The label is none of this task's classes.",
-            action=f"Use one of {', '.join(classes)}.",
-            code="label-unknown",
-        )
-    return services.store.add(
-        taken.image,
+def _add(services: Services, taken: TakenIn, form: CaseForm, reader: str) -> Case:
+    if form.label is not None:
+        check_label(form.label, services.recipe().classes)
+    image = accept_image(taken.image, look_for_writing=True)
+    labelled = form.label is not None
+    answer = services.review.newest_answer(image.pixels_digest) if labelled else None
+    new = NewCase(
+        image=image,
         task=services.settings.task,
         patient_id=form.patient_id or taken.patient_id,
         label=form.label,
         source="http" if taken.header is None else "dicom",
         age=taken.age if form.age is None else form.age,
         sex=form.sex or taken.sex,
+        reader=reader,
+        saw=SeenAnswer.of(answer),
+        warnings=() if answer is None else answer.warnings,
+        flags=() if taken.header is None else taken.header.flags,
     )
+    return services.store.add_new(new)

@@ -66,6 +66,7 @@ STATUS_BY_CODE: Mapping[str, HTTPStatus] = {
     "explanation-deadline": HTTPStatus.GATEWAY_TIMEOUT,
     "explanation-unsupported": HTTPStatus.UNPROCESSABLE_ENTITY,
     "label-unknown": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "opinion-incomplete": HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 # The first that fits counts, so a narrower class stands before its parent.
 STATUS_BY_CLASS: tuple[tuple[type[WardroundError], HTTPStatus], ...] = (

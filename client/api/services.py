@@ -20,6 +20,7 @@ from client.inference.engine import ModelHolder
 from client.inference.prediction import Admission, Predictor
 from client.releases.putting_together import ReleaseParts
 from client.releases.watcher import Alarm, ReleaseWatcher
+from client.review.room import ReviewRoom
 from client.settings import SiteSettings
 from client.status.reader import StatusReader
 from common.recipe import Recipe, load_recipe, shipped_recipes
@@ -42,6 +43,7 @@ class Services:
     metrics: ServiceMetrics
     audit: AuditWriter
     answers: AnswerLog
+    review: ReviewRoom
     dicom: DicomIntake
     explanations: Explanations
     access: SiteAccess

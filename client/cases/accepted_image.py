@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from client.review.writing import holds_writing
 from common.imaging import DEFAULT_LIMITS, ImageLimits, Pixels, anonymise
 
 _LIKENESS_SIDE = 64
@@ -31,15 +32,20 @@ class AcceptedImage:
         SHA-256 (hex) of the upright RGB pixels and their shape.
     likeness : str
         Perceptual hash, 256 bits (hex): look-alikes differ in few bits.
+    writing : bool
+        There seems to be writing in the picture (`client.review.writing`), if that was looked for.
     """
 
     data: bytes
     digest: str
     pixels_digest: str
     likeness: str
+    writing: bool = False
 
 
-def accept_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> AcceptedImage:
+def accept_image(
+    data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS, look_for_writing: bool = False
+) -> AcceptedImage:
     """Check an image file, and strip what could name the patient.
 
     Raises
@@ -54,6 +60,7 @@ def accept_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Accept
         digest=hashlib.sha256(anonymous.data).hexdigest(),
         pixels_digest=pixels_digest(pixels),
         likeness=likeness(pixels),
+        writing=look_for_writing and holds_writing(pixels),
     )
 
 

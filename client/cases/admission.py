@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import Select, or_, select
@@ -13,6 +14,11 @@ from client.cases.case import Case, DuplicateCase, NewCase, age_band, as_case, n
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.splits import draw_split
 from client.cases.tables import CaseRow, PatientRow
+from client.review.flagging import Flagging
+from client.review.flags import BURNED_IN_TEXT
+from client.review.opinions import IMPORT, GivenOpinion
+from client.review.recording import blocking_codes, keep_opinion, opinions
+from client.review.settings import ReviewSettings
 from common.errors import CaseRefused
 
 _QUERY_SIZE = 400  # SQLite takes at most 999 parameters where it is old
@@ -34,6 +40,20 @@ def find_stored(session: Session, cases: Sequence[NewCase]) -> dict[tuple[str, s
     return found
 
 
+@dataclass(frozen=True)
+class Admitted:
+    """A case that came in, or a stored one that it is a copy of."""
+
+    row: CaseRow
+    split: str
+    duplicate: bool = False
+
+    def case(self) -> Case | DuplicateCase:
+        """Return it as it stands; after `Admission.finish`."""
+        case = as_case(self.row, self.split)
+        return DuplicateCase(case) if self.duplicate else case
+
+
 class Admission:
     """One transaction's view of patients and images, kept current as cases are admitted.
 
@@ -43,6 +63,10 @@ class Admission:
         Inside a write transaction that no other writer shares.
     pseudonyms : Pseudonyms
     holdout_fraction : float
+    rules : ReviewSettings
+        By which a reader's label counts.
+    flagging : Flagging
+        Looks at every new case.
     cases : sequence of NewCase
         All that will be asked, so that the database is asked once.
     """
@@ -53,17 +77,22 @@ class Admission:
         pseudonyms: Pseudonyms,
         holdout_fraction: float,
         cases: Sequence[NewCase],
+        *,
+        rules: ReviewSettings,
+        flagging: Flagging,
     ) -> None:
         self._session = session
         self._pseudonyms = pseudonyms
         self._holdout_fraction = holdout_fraction
+        self._rules, self._flagging = rules, flagging
         self._now = datetime.now(UTC)
         self._stored = find_stored(session, cases)
         self._patients = self._find_patients(cases)
         self._new_patients: list[PatientRow] = []
-        self._new_cases: list[CaseRow] = []
+        self._new_cases: list[tuple[CaseRow, NewCase]] = []
+        self._opinions: list[tuple[CaseRow, GivenOpinion, tuple[str, ...]]] = []
 
-    def admit(self, new: NewCase) -> Case | CaseRefused:
+    def admit(self, new: NewCase) -> Admitted | CaseRefused:
         """Take a case in, or say why not. Nothing is written before `finish`."""
         try:
             key = self._patient_key(new)
@@ -76,11 +105,27 @@ class Admission:
         return self._insert(new, patient)
 
     def finish(self) -> None:
-        """Send the new rows to the database: patients first, whom the cases refer to."""
+        """Send the new rows to the database: patients first, whom the cases refer to.
+
+        Then the flags, which may hold a case, and the readers' labels, which count as opinions.
+        """
         self._session.add_all(self._new_patients)
         self._session.flush()
-        self._session.add_all(self._new_cases)
+        self._session.add_all(row for row, _ in self._new_cases)
         self._session.flush()
+        for row, new in self._new_cases:
+            self._flagging.look(self._session, row, _codes(new))
+            self._hold(row)
+        for row, given, warnings in self._opinions:
+            keep_opinion(self._session, row, given, self._rules, warnings=warnings)
+        self._session.flush()
+
+    def _hold(self, row: CaseRow) -> None:
+        """Take the label off an imported case with a blocking flag: it is a voice, and waits."""
+        if row.label is not None and blocking_codes(self._session, row.id, self._rules, ()):
+            given = GivenOpinion(IMPORT, "correct", row.label, "import")
+            row.label, row.status, row.confirmed_at = None, "waiting", None
+            self._opinions.append((row, given, ()))
 
     def _patient_key(self, new: NewCase) -> str:
         if new.patient_id is None:
@@ -91,7 +136,7 @@ class Admission:
         by_bytes = self._stored.get((new.task, new.image.digest))
         return by_bytes or self._stored.get((new.task, new.image.pixels_digest))
 
-    def _meet_stored(self, new: NewCase, key: str, stored: CaseRow) -> Case | CaseRefused:
+    def _meet_stored(self, new: NewCase, key: str, stored: CaseRow) -> Admitted:
         patient = self._patients[stored.patient]
         if stored.status == "withdrawn":
             raise _withdrawn("case-withdrawn", "image")
@@ -101,9 +146,25 @@ class Admission:
             raise _conflict("with another label")
         _check_side(new, patient)
         if stored.label is None and new.label is not None:
+            self._label_stored(new, stored)
+            return Admitted(stored, patient.split)
+        return Admitted(stored, patient.split, duplicate=True)
+
+    def _label_stored(self, new: NewCase, stored: CaseRow) -> None:
+        """Take a label that comes after its image: a reader's as an opinion.
+
+        An import's stands by itself, unless somebody has said something of the case already.
+        """
+        fresh = any(stored is row for row, _ in self._new_cases)
+        read = new.reader is not None or (not fresh and self._has_review(stored))
+        if read:
+            self._opinions.append((stored, _opinion(new), new.warnings))
+        else:
             stored.label, stored.status, stored.confirmed_at = new.label, "confirmed", self._now
-            return as_case(stored, patient.split)
-        return DuplicateCase(as_case(stored, patient.split))
+
+    def _has_review(self, stored: CaseRow) -> bool:
+        said = opinions(self._session, stored.id)
+        return bool(said or blocking_codes(self._session, stored.id, self._rules, ()))
 
     def _patient(self, new: NewCase, key: str) -> PatientRow:
         patient = self._patients.get(key)
@@ -117,7 +178,8 @@ class Admission:
         _check_side(new, patient)
         return patient
 
-    def _insert(self, new: NewCase, patient: PatientRow) -> Case:
+    def _insert(self, new: NewCase, patient: PatientRow) -> Admitted:
+        label = new.label if new.reader is None else None
         row = CaseRow(
             id=uuid.uuid4().hex,
             task=new.task,
@@ -125,17 +187,19 @@ class Admission:
             digest=new.image.digest,
             pixels=new.image.pixels_digest,
             likeness=new.image.likeness,
-            label=new.label,
-            status="waiting" if new.label is None else "confirmed",
+            label=label,
+            status="waiting" if label is None else "confirmed",
             source=new.source,
             age_band=age_band(new.age),
             sex=normal_sex(new.sex),
             created_at=self._now,
-            confirmed_at=None if new.label is None else self._now,
+            confirmed_at=None if label is None else self._now,
         )
         self._stored[row.task, row.digest] = self._stored[row.task, row.pixels] = row
-        self._new_cases.append(row)
-        return as_case(row, patient.split)
+        self._new_cases.append((row, new))
+        if new.label is not None and new.reader is not None:
+            self._opinions.append((row, _opinion(new), new.warnings))
+        return Admitted(row, patient.split)
 
     def _find_patients(self, cases: Sequence[NewCase]) -> dict[str, PatientRow]:
         keys = {row.patient for row in self._stored.values()}
@@ -157,6 +221,16 @@ class Admission:
 def _parts(cases: Sequence[NewCase]) -> Iterator[Sequence[NewCase]]:
     for start in range(0, len(cases), _QUERY_SIZE):
         yield cases[start : start + _QUERY_SIZE]
+
+
+def _codes(new: NewCase) -> tuple[str, ...]:
+    return (*new.flags, BURNED_IN_TEXT) if new.image.writing else new.flags
+
+
+def _opinion(new: NewCase) -> GivenOpinion:
+    if new.reader is None:
+        return GivenOpinion(IMPORT, "correct", new.label, "import")
+    return GivenOpinion(new.reader, "correct", new.label, "upload", new.saw)
 
 
 def _check_side(new: NewCase, patient: PatientRow) -> None:

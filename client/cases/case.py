@@ -11,6 +11,7 @@ from typing import Literal, cast
 from client.cases.accepted_image import AcceptedImage
 from client.cases.splits import Split
 from client.cases.tables import CaseRow
+from client.review.opinions import SeenAnswer
 from common.errors import CaseRefused
 
 Status = Literal["waiting", "confirmed", "withdrawn"]
@@ -49,7 +50,7 @@ class Case:
         Ten years, such as ``"40-49"``; ``"90+"`` from 90 on.
     sex : {"female", "male", "other"} or None
     created_at, confirmed_at : datetime
-        UTC.
+        UTC; ``confirmed_at`` is when it was confirmed first, None if it never was.
     """
 
     id: str
@@ -67,7 +68,13 @@ class Case:
 
 @dataclass(frozen=True)
 class NewCase:
-    """A case to be stored. ``label`` known means confirmed; ``split`` None means drawn."""
+    """A case to be stored; ``split`` None means drawn.
+
+    A ``label`` that came with an import means confirmed; with a ``reader`` (an account's name) it
+    is that person's opinion, which may have to wait for a second one. ``saw`` is the model's answer
+    that they had before them and ``warnings`` the codes with which it came. ``flags`` are codes
+    that the header or the picture gave cause for.
+    """
 
     image: AcceptedImage
     task: str
@@ -77,6 +84,10 @@ class NewCase:
     age: float | str | None = None
     sex: str | None = None
     split: Split | None = None
+    reader: str | None = None
+    saw: SeenAnswer | None = None
+    warnings: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

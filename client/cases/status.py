@@ -1,40 +1,60 @@
-"""How a case changes after it was stored: it is confirmed, or its patient withdraws."""
+"""How a case changes after it was stored: it is judged, or its patient withdraws."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from client.answers.tables import AnswerRow
 from client.cases.case import Case, as_case
 from client.cases.image_store import ImageStore
 from client.cases.queries import row
 from client.cases.tables import CaseRow, PatientRow
+from client.review.opinions import GivenOpinion
+from client.review.recording import keep_opinion, note_change
+from client.review.settings import ReviewSettings
+from client.review.tables import LabelChangeRow, OpinionRow
 from common.errors import CaseRefused, NotFound
 
 
-def confirm(session: Session, case_id: str, label: str, *, classes: Sequence[str]) -> Case:
-    """Give a waiting case its label; see `CaseStore.confirm`."""
+def check_label(label: str, classes: Sequence[str]) -> None:
+    """Refuse a label that is no class: ``label-unknown``."""
     if label not in classes:
         raise CaseRefused(
             "The label is no class of this task.",
             action=f"Use one of {', '.join(classes)}.",
             code="label-unknown",
         )
+
+
+def confirm(
+    session: Session,
+    case_id: str,
+    given: GivenOpinion,
+    rules: ReviewSettings,
+    *,
+    warnings: Collection[str] = (),
+) -> Case:
+    """Keep the opinion of one who confirms a case; see `CaseStore.confirm`."""
     stored, split = row(session, case_id)
-    if stored.status == "withdrawn":
-        raise CaseRefused("This case was withdrawn.", code="case-withdrawn")
-    if stored.status == "confirmed" and stored.label != label:
+    refuse_withdrawn(stored)
+    if stored.status == "confirmed" and stored.label != given.label:
         raise CaseRefused(
             f"This case is confirmed as {stored.label} already.",
-            action="Withdraw it if that is wrong.",
+            action="Correct it in the review queue, or withdraw it, if that is wrong.",
             code="case-already-confirmed",
         )
-    if stored.status == "waiting":
-        stored.label, stored.status, stored.confirmed_at = label, "confirmed", datetime.now(UTC)
+    keep_opinion(session, stored, given, rules, warnings=warnings)
     return as_case(stored, split)
+
+
+def refuse_withdrawn(stored: CaseRow) -> None:
+    """Refuse to go on with a case that was withdrawn: ``case-withdrawn``."""
+    if stored.status == "withdrawn":
+        raise CaseRefused("This case was withdrawn.", code="case-withdrawn")
 
 
 def withdraw(session: Session, patient_key: str) -> int:
@@ -55,20 +75,42 @@ def withdraw(session: Session, patient_key: str) -> int:
         select(CaseRow).where(CaseRow.patient == patient_key, CaseRow.status != "withdrawn")
     ).all()
     for live in rows:
-        _blank(live)
+        _blank(session, live)
     return len(rows)
 
 
 def withdraw_case(session: Session, case_id: str) -> Case:
     """Mark one case withdrawn; its patient stays. `NotFound` if there is no such case."""
     stored, split = row(session, case_id)
-    _blank(stored)
+    _blank(session, stored)
     return as_case(stored, split)
 
 
-def _blank(stored: CaseRow) -> None:
+def withdrawn_at(session: Session, stored: CaseRow) -> datetime | None:
+    """Return when a case was withdrawn; None if it was not, or before that was written down."""
+    if stored.status != "withdrawn":
+        return None
+    query = select(func.max(LabelChangeRow.changed_at))
+    return session.scalar(query.where(LabelChangeRow.case_id == stored.id))
+
+
+def _blank(session: Session, stored: CaseRow) -> None:
+    """Leave of a case that it was there, and who judged it when, but not how.
+
+    The last change of its label is its withdrawal, so that it is known when that was.
+    """
+    if stored.status == "withdrawn":
+        return
     stored.status = "withdrawn"
     stored.label = stored.age_band = stored.sex = None
+    session.execute(update(OpinionRow).where(OpinionRow.case_id == stored.id).values(label=None))
+    changes = update(LabelChangeRow).where(LabelChangeRow.case_id == stored.id)
+    session.execute(changes.values(label=None, previous=None))
+    note_change(session, stored.id, None, None, datetime.now(UTC))
+    live = select(CaseRow.id).where(CaseRow.pixels == stored.pixels, CaseRow.status != "withdrawn")
+    session.flush()
+    if session.scalars(live).first() is None:
+        session.execute(delete(AnswerRow).where(AnswerRow.pixels == stored.pixels))
 
 
 def remove_withdrawn_images(session: Session, images: ImageStore) -> None:

@@ -11,16 +11,17 @@ Patient ids, accession numbers and file names are never stored; of ages, the ten
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from client.cases import queries
 from client.cases.accepted_image import accept_image
-from client.cases.admission import Admission, find_stored
+from client.cases.admission import Admission, Admitted, find_stored
 from client.cases.case import (
     Case,
     CaseCounts,
@@ -33,9 +34,20 @@ from client.cases.case import (
 from client.cases.image_store import ImageStore
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.splits import Split
-from client.cases.status import confirm, remove_withdrawn_images, withdraw, withdraw_case
-from client.cases.tables import StoreIdentityRow
+from client.cases.status import (
+    check_label,
+    confirm,
+    remove_withdrawn_images,
+    withdraw,
+    withdraw_case,
+    withdrawn_at,
+)
+from client.cases.tables import CaseRow, StoreIdentityRow
 from client.cases.transactions import Transactions
+from client.review.flagging import Flagging
+from client.review.near_duplicates import NearDuplicate, NearDuplicates
+from client.review.opinions import GivenOpinion, SeenAnswer
+from client.review.settings import ReviewSettings
 from client.settings import SiteSettings
 from common.database import migrate, open_database
 from common.errors import CaseRefused, ConfigurationError
@@ -45,6 +57,8 @@ __all__ = ["Case", "CaseCounts", "CaseStore", "ClassCount", "DuplicateCase", "Ne
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 _WRITE_LOCK = 0x43415345
+
+_ONE_READER = ReviewSettings()
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +76,14 @@ class CaseStore:
         Holder of the site's secret key.
     holdout_fraction : float
         Share of new patients held out, 0 to 0.9.
+    review : ReviewSettings, optional
+        How a case becomes confirmed; by default one reader's word is enough.
+
+    Attributes
+    ----------
+    transactions : Transactions
+        In which all that changes cases is written.
+    rules : ReviewSettings
 
     Raises
     ------
@@ -70,10 +92,19 @@ class CaseStore:
     """
 
     def __init__(
-        self, engine: Engine, images: ImageStore, pseudonyms: Pseudonyms, holdout_fraction: float
+        self,
+        engine: Engine,
+        images: ImageStore,
+        pseudonyms: Pseudonyms,
+        holdout_fraction: float,
+        *,
+        review: ReviewSettings = _ONE_READER,
     ) -> None:
         self._engine = engine
-        self._transactions = Transactions(engine, _WRITE_LOCK)
+        self.transactions = Transactions(engine, _WRITE_LOCK)
+        self.rules = review
+        self._near = NearDuplicates(review.near_duplicate_bits)
+        self._flagging = Flagging(self._near)
         self._images = images
         self._pseudonyms = pseudonyms
         self._holdout_fraction = holdout_fraction
@@ -93,7 +124,7 @@ class CaseStore:
         settings.data.chmod(0o700)
         engine = open_database(settings.database)
         migrate(engine, MIGRATIONS)
-        store = cls(engine, images, pseudonyms, settings.holdout_fraction)
+        store = cls(engine, images, pseudonyms, settings.holdout_fraction, review=settings.review)
         images.clear_temporary()
         store._remove_withdrawn_images()
         return store
@@ -113,9 +144,15 @@ class CaseStore:
         age: float | str | None = None,
         sex: str | None = None,
         split: Split | None = None,
+        reader: str | None = None,
+        saw: SeenAnswer | None = None,
+        flags: Sequence[str] = (),
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> Case:
         """Store a case; with a label it is confirmed, without it waits.
+
+        With a ``reader`` the label is that person's opinion, and the case is confirmed where the
+        site's rules are content with it.
 
         Parameters
         ----------
@@ -135,6 +172,12 @@ class CaseStore:
         sex : str, optional
         split : {"train", "holdout"}, optional
             The side that a new patient is to have; drawn by keyed hash otherwise.
+        reader : str, optional
+            The account whose opinion the label is; without one it came with an import.
+        saw : SeenAnswer, optional
+            The model's answer that the reader had before them.
+        flags : sequence of str
+            Codes of what is to be looked at, such as the header gave cause for.
         limits : ImageLimits
             What to refuse unseen.
 
@@ -151,7 +194,17 @@ class CaseStore:
             If the database or the disk failed; nothing is confirmed then.
         """
         accepted = accept_image(image, limits=limits)
-        new = NewCase(accepted, task, patient_id, label, source, age, sex, split)
+        return self.add_new(
+            NewCase(
+                *(accepted, task, patient_id, label, source, age, sex, split),
+                reader=reader,
+                saw=saw,
+                flags=tuple(flags),
+            )
+        )
+
+    def add_new(self, new: NewCase) -> Case:
+        """Store a case of which all is known. Raises as `add`."""
         result = self.add_many([new])[0]
         if isinstance(result, CaseRefused):
             raise result
@@ -167,22 +220,38 @@ class CaseStore:
         StoreError
             If the database or the disk failed; none was added then.
         """
-        with self._transactions.reading() as session:
+        with self.transactions.reading() as session:
             stored = find_stored(session, cases)
         # Withdrawn images included, which would be deleted again at once.
         fresh = [c for c in cases if not _keys(c) & stored.keys()]
         self._images.put_many(c.image.data for c in fresh)
-        with self._transactions.writing() as session:
-            admission = Admission(session, self._pseudonyms, self._holdout_fraction, cases)
-            results = [admission.admit(case) for case in cases]
-            self._keep_bytes(cases, results)
+        with self.transactions.writing() as session:
+            admission = Admission(
+                *(session, self._pseudonyms, self._holdout_fraction, cases),
+                rules=self.rules,
+                flagging=self._flagging,
+            )
+            admitted = [admission.admit(case) for case in cases]
+            self._keep_bytes(cases, admitted)
             admission.finish()
+            results = [one.case() if isinstance(one, Admitted) else one for one in admitted]
         kept = sum(isinstance(result, Case) for result in results)
         logger.info("cases-added kept=%d refused=%d", kept, len(results) - kept)
         return results
 
-    def confirm(self, case_id: str, label: str, *, classes: Sequence[str]) -> Case:
-        """Give a waiting case its label. The same label again changes nothing.
+    def confirm(
+        self,
+        case_id: str,
+        label: str,
+        *,
+        classes: Sequence[str],
+        reader: str = "local",
+        saw: SeenAnswer | None = None,
+        warnings: Collection[str] = (),
+    ) -> Case:
+        """Give a waiting case its label, as the opinion of a reader. Said again, nothing changes.
+
+        Where two readers must agree the case may still wait afterwards.
 
         Parameters
         ----------
@@ -191,6 +260,12 @@ class CaseStore:
             One of ``classes``.
         classes : sequence of str
             The recipe's.
+        reader : str
+            The account whose opinion it is.
+        saw : SeenAnswer, optional
+            The model's answer that the reader had before them.
+        warnings : collection of str
+            Codes with which the newest answer on these pixels came; they may block.
 
         Raises
         ------
@@ -199,9 +274,11 @@ class CaseStore:
         CaseRefused
             ``label-unknown``, ``case-withdrawn``, or ``case-already-confirmed`` with another label.
         """
-        with self._transactions.writing() as session:
-            case = confirm(session, case_id, label, classes=classes)
-        logger.info("case-confirmed case=%s", case_id)
+        check_label(label, classes)
+        given = GivenOpinion(reader, "correct", label, "confirm", saw)
+        with self.transactions.writing() as session:
+            case = confirm(session, case_id, given, self.rules, warnings=warnings)
+        logger.info("case-judged case=%s status=%s", case_id, case.status)
         return case
 
     def withdraw_patient(self, patient_id: str) -> int:
@@ -220,7 +297,7 @@ class CaseStore:
             If the patient is unknown here.
         """
         key = self._pseudonyms.patient(patient_id)
-        with self._transactions.writing() as session:
+        with self.transactions.writing() as session:
             count = withdraw(session, key)
         self._remove_withdrawn_images()
         logger.info("patient-withdrawn cases=%d", count)
@@ -234,19 +311,19 @@ class CaseStore:
         NotFound
             If the patient is unknown here.
         """
-        with self._transactions.reading() as session:
+        with self.transactions.reading() as session:
             return queries.history(session, self._pseudonyms.patient(patient_id))
 
     def case_history(self, case_id: str) -> PatientHistory:
         """Return the same for one case alone; `NotFound` if there is none with this id."""
-        with self._transactions.reading() as session:
+        with self.transactions.reading() as session:
             stored, split = queries.row(session, case_id)
             since = {stored.task: stored.confirmed_at} if stored.confirmed_at else {}
-            return PatientHistory(cast("Split", split), since)
+            return PatientHistory(cast("Split", split), since, withdrawn_at(session, stored))
 
     def withdraw_case(self, case_id: str) -> Case:
         """Take one case out and delete its image: a wrong label, a wrong upload. `NotFound`."""
-        with self._transactions.writing() as session:
+        with self.transactions.writing() as session:
             case = withdraw_case(session, case_id)
         self._remove_withdrawn_images()
         logger.info("case-withdrawn case=%s", case_id)
@@ -254,7 +331,7 @@ class CaseStore:
 
     def get(self, case_id: str) -> Case:
         """Return a case; `NotFound` if there is none with this id."""
-        with self._transactions.reading() as session:
+        with self.transactions.reading() as session:
             return as_case(*queries.row(session, case_id))
 
     def image_bytes(self, case: Case) -> bytes:
@@ -271,37 +348,44 @@ class CaseStore:
 
     def waiting_cases(self, task: str, *, limit: int = 100) -> list[Case]:
         """Return the cases that wait for a label, oldest first."""
-        with self._transactions.reading() as session:
+        with self.transactions.reading() as session:
             return queries.waiting(session, task, limit)
 
     def counts(self, task: str) -> CaseCounts:
         """Count a task's cases and its patients with a confirmed case."""
-        with self._transactions.reading() as session:
+        with self.transactions.reading() as session:
             return queries.counts(session, task)
+
+    def look_alikes(self, session: Session, case: CaseRow) -> list[NearDuplicate]:
+        """Return the live cases that look all but the same, nearest first."""
+        return self._near.find(session, case.task, case.likeness, of=case.id)
 
     def likenesses(self, task: str, split: Split) -> list[str]:
         """Return the perceptual hashes of a side's confirmed cases."""
-        with self._transactions.reading() as session:
+        with self.transactions.reading() as session:
             return queries.likenesses(session, task, split)
 
     def _confirmed(self, task: str, split: Split) -> list[Case]:
-        with self._transactions.reading() as session:
+        with self.transactions.reading() as session:
             return queries.confirmed(session, task, split)
 
     def _remove_withdrawn_images(self) -> None:
-        with self._transactions.writing() as session:
+        with self.transactions.writing() as session:
             remove_withdrawn_images(session, self._images)
 
-    def _keep_bytes(self, cases: Sequence[NewCase], results: Sequence[Case | CaseRefused]) -> None:
+    def _keep_bytes(
+        self, cases: Sequence[NewCase], admitted: Sequence[Admitted | CaseRefused]
+    ) -> None:
         """Write again what a withdrawal deleted between our writing and our transaction."""
-        for new, result in zip(cases, results, strict=True):
-            mine = isinstance(result, Case) and result.digest == new.image.digest
-            if mine and not self._images.holds(new.image.digest):
+        for new, one in zip(cases, admitted, strict=True):
+            fresh = isinstance(one, Admitted) and not one.duplicate
+            mine = isinstance(one, Admitted) and one.row.digest == new.image.digest
+            if fresh and mine and not self._images.holds(new.image.digest):
                 self._images.put(new.image.data)
 
     def _check_key(self) -> None:
         check = self._pseudonyms.key_check()
-        with self._transactions.writing() as session:
+        with self.transactions.writing() as session:
             identity = session.get(StoreIdentityRow, 1)
             if identity is None:
                 identity = StoreIdentityRow(id=1, key_check=check, created_at=datetime.now(UTC))

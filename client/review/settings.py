@@ -26,5 +26,5 @@ class ReviewSettings(BaseModel):
     readers: Literal[1, 2] = 1
     blinded: bool = False
     blocking: tuple[FlagCode, ...] = ()
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=128)] = 20
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=128)] = 24
     keep_answers_days: Annotated[int, Field(ge=1, le=36_500)] = 365

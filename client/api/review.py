@@ -1,0 +1,172 @@
+"""``/review``: the queue of cases to be judged, opinions on them, their history and outcomes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from client.access.caller import CallerDependency, Role, requires
+from client.api.cases import CaseId
+from client.api.errors import request_id_of
+from client.api.review_documents import (
+    HistoryDocument,
+    OpinionForm,
+    OutcomesDocument,
+    QueueDocument,
+    ReviewDocument,
+    WithdrawnDocument,
+)
+from client.api.services import ServicesDependency
+from client.review.outcomes import OutcomeKind
+from client.review.queue import QueueState
+from common.errors import InputRefused
+
+router = APIRouter(prefix="/review", tags=["review"])
+
+CLINICIAN = [requires(Role.clinician)]
+STAFF = [requires(Role.clinician, Role.auditor)]
+MOST_A_PAGE = 200
+
+FlagCode = Annotated[str, Path(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+Limit = Annotated[int, Query(ge=1, le=MOST_A_PAGE)]
+Moment = Annotated[datetime | None, Query(description="With a time zone; of the answers.")]
+
+
+@router.get("", summary="The cases to be judged", dependencies=CLINICIAN)
+async def queue(
+    services: ServicesDependency,
+    caller: CallerDependency,
+    state: QueueState | None = None,
+    after: Annotated[str | None, Query(pattern=r"^[0-9a-zA-Z_-]{1,64}$")] = None,
+    limit: Limit = 50,
+) -> QueueDocument:
+    """List cases that wait, are in conflict, held by a flag or disputed; the newest last.
+
+    ``after`` is the ``next_after`` of the page before.
+    """
+    page = await services.predictor.in_worker(
+        services.review.queue, caller.name, state=state, after=after, limit=limit
+    )
+    return QueueDocument.of(
+        page,
+        task=services.settings.task,
+        classes=services.recipe().classes,
+        readers=services.settings.review.readers,
+    )
+
+
+@router.get("/outcomes", summary="Confirmed cases beside the answers before", dependencies=STAFF)
+async def outcomes(
+    request: Request,
+    services: ServicesDependency,
+    version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
+    kind: OutcomeKind | None = None,
+    since: Moment = None,
+    until: Moment = None,
+    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    limit: Limit = 50,
+) -> OutcomesDocument:
+    """Say which cases the model had right, missed or gave a false alarm on before confirmation.
+
+    ``version``, ``since`` and ``until`` choose what is counted, ``kind`` only the rows.
+    """
+    for moment in (since, until):
+        if moment is not None and moment.tzinfo is None:
+            raise InputRefused("A time has no time zone.", code="request-invalid")
+    recipe = services.recipe()
+    found = await services.predictor.in_worker(
+        services.review.outcomes, recipe, version=version, since=since, until=until
+    )
+    return OutcomesDocument.of(
+        found,
+        tuple(row for row in found.rows if kind in (None, row.kind)),
+        offset=offset,
+        limit=limit,
+        task=services.settings.task,
+        positive_classes=recipe.decision.positive_classes,
+        request_id=request_id_of(request),
+    )
+
+
+@router.get("/{case_id}", summary="One case and what was said of it", dependencies=CLINICIAN)
+async def case(
+    request: Request, case_id: CaseId, services: ServicesDependency, caller: CallerDependency
+) -> ReviewDocument:
+    """Show opinions, the model's answers on the picture, flags and look-alikes."""
+    recipe = services.recipe()
+    found = await services.predictor.in_worker(services.review.detail, case_id, caller.name, recipe)
+    return ReviewDocument.of(found, classes=recipe.classes, request_id=request_id_of(request))
+
+
+@router.get(
+    "/{case_id}/image",
+    summary="The case's picture",
+    dependencies=CLINICIAN,
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}},
+)
+async def image(
+    case_id: CaseId,
+    services: ServicesDependency,
+    side: Annotated[int, Query(ge=32, le=2048, description="Pixels of the longer side.")] = 1024,
+) -> Response:
+    """Return the stored picture as PNG, made smaller where it is larger than ``side``."""
+    with services.admission():
+        png = await services.predictor.in_worker(services.review.image, case_id, side=side)
+    return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})
+
+
+@router.post("/{case_id}/opinion", summary="Say what a case shows", dependencies=CLINICIAN)
+async def opinion(
+    request: Request,
+    case_id: CaseId,
+    body: OpinionForm,
+    services: ServicesDependency,
+    caller: CallerDependency,
+) -> ReviewDocument:
+    """Agree, correct, or be unsure; the case is confirmed where the site's rules are content.
+
+    With ``seen``, a case that changed since is not touched: 409, ``review-changed``. The same
+    opinion again changes nothing.
+    """
+    recipe = services.recipe()
+    found = await services.predictor.in_worker(
+        services.review.give, case_id, caller.name, body.submission(), recipe
+    )
+    return ReviewDocument.of(found, classes=recipe.classes, request_id=request_id_of(request))
+
+
+@router.post("/{case_id}/flags/{code}/dismiss", summary="Set a flag aside", dependencies=CLINICIAN)
+async def dismiss(
+    request: Request,
+    case_id: CaseId,
+    code: FlagCode,
+    services: ServicesDependency,
+    caller: CallerDependency,
+) -> ReviewDocument:
+    """Say that a flag was looked into; a case that it held goes on."""
+    recipe = services.recipe()
+    found = await services.predictor.in_worker(
+        services.review.dismiss, case_id, code, caller.name, recipe
+    )
+    return ReviewDocument.of(found, classes=recipe.classes, request_id=request_id_of(request))
+
+
+@router.post("/{case_id}/withdraw", summary="Withdraw a case", dependencies=CLINICIAN)
+async def withdraw(
+    request: Request, case_id: CaseId, services: ServicesDependency
+) -> WithdrawnDocument:
+    """Delete a case's picture and label for good; say which campaigns it may have reached."""
+    done = await services.predictor.in_worker(services.review.withdraw, case_id)
+    return WithdrawnDocument.of(done, case_id=case_id, request_id=request_id_of(request))
+
+
+@router.get("/{case_id}/history", summary="What happened to a case", dependencies=STAFF)
+async def history(
+    request: Request, case_id: CaseId, services: ServicesDependency
+) -> HistoryDocument:
+    """Tell a case's events, oldest first, and in whose pool it was: rounds and releases."""
+    found = await services.predictor.in_worker(services.review.history, case_id)
+    return HistoryDocument.of(found, case_id=case_id, request_id=request_id_of(request))
