@@ -28,7 +28,7 @@ class ExplainForm(Document):
     """The text fields beside the image in ``POST /explain``; an empty one counts as absent."""
 
     method: Method = Method.grad_cam
-    class_name: Annotated[str, Field(alias="class", min_length=1, max_length=64)] | None = None
+    class_name: Annotated[str | None, Field(alias="class", min_length=1, max_length=64)] = None
 
 
 class RegionDocument(Document):
