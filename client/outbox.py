@@ -44,6 +44,7 @@ from client.site_recipes import own_recipe
 from common.audit import AuditLog
 from common.audit_entries import Content, Left, PlanDeclined, SiteEntry
 from common.errors import PlanRefused, PrivacyRefused, WardroundError
+from common.local_layers import local_names
 from common.model import build_model, set_trainable
 from common.plan import RoundPlan, SignedPlan, verify_plan
 from common.records import Refusal, SiteReply
@@ -271,12 +272,14 @@ class Outbox:
 
 
 def _trainable(plan: RoundPlan, base: Shapes) -> Shapes:
-    """Return the shapes of what the plan lets move, from a network of the outbox's own.
+    """Return the shapes of what the plan lets move and leave, from a network of the outbox's own.
 
-    Parameters only: a buffer, such as a batch normalisation's statistics, is never among them.
+    Parameters only: a buffer, such as a batch normalisation's statistics, is never among them; nor
+    is a layer that stays at the site.
     """
     model = build_model(plan.recipe, pretrained=False)
     names = set(set_trainable(model, plan.trainable))
+    names -= local_names(model, plan.recipe.federation.local_layers)
     own = {name: tuple(p.shape) for name, p in model.named_parameters() if name in names}
     if any(base.get(name) != shape for name, shape in own.items()):
         raise withheld("base-shape")

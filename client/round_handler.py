@@ -20,7 +20,7 @@ from client.privacy.forecast import forecast_plan, round_budget, round_request
 from client.privacy.ledger import PrivacyLedger
 from client.privacy.ledger_lines import LedgerLine
 from client.privacy.self_test import ensure_gradients
-from client.round_task import RoundTask, prepare_task, round_receipt
+from client.round_task import RoundTask, keep_layers, prepare_task, round_receipt
 from client.settings import SiteSettings
 from client.site_recipes import own_recipe
 from client.site_records import SiteRecords
@@ -133,7 +133,8 @@ class RoundHandler:
         reservation = _reserve(ledger, task)
         try:
             trained = _run(task, reservation)
-            update = difference(trained.tensors, task.base, binding=_binding(plan))
+            leaving = keep_layers(self._settings, task, trained.tensors)
+            update = difference(leaving, task.base, binding=_binding(plan))
             update = compress_update(self._settings, plan, update)
         except BaseException as error:
             ledger.outcome(reservation, refusal_code(error))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import nn
 
 from client.cases.store import CaseStore
+from client.local_layers import LocalLayerStore
 from client.policy import SitePolicy
 from client.privacy.accounting import public_patients
 from client.privacy.ledger import PrivacyLedger
@@ -19,6 +21,8 @@ from client.training.features import compute_features, features_key, split_head
 from client.training.pixel_cache import CachedPixels, PixelCache
 from common.compression import Packed
 from common.correction import norm_bound, read_correction
+from common.errors import ModelError
+from common.local_layers import local_names
 from common.model import build_model, load_tensors, set_trainable
 from common.plan import RoundPlan
 from common.records import Receipt
@@ -29,7 +33,9 @@ from common.update import ModelUpdate, Tensors
 class RoundTask:
     """A verified plan, held against the policy, and what it will be answered with.
 
-    ``model`` holds the plan's base tensors.
+    ``base`` is the model that came. ``start`` is what ``model`` holds: the same, but where the plan
+    trains, the layers that stay at the site (named by ``staying``) are the site's own.
+    ``cases`` are the training cases' ids.
     """
 
     plan: RoundPlan
@@ -40,6 +46,9 @@ class RoundTask:
     training: PatientImages
     holdout: PatientImages
     ledger: PrivacyLedger
+    start: Tensors
+    staying: frozenset[str] = frozenset()
+    cases: frozenset[str] = frozenset()
 
     @property
     def patients(self) -> int:
@@ -70,14 +79,19 @@ def prepare_task(
     limit_threads(settings.threads)
     recipe = plan.recipe
     model = build_model(recipe, pretrained=False)
-    load_tensors(model, base)
-    moving = set_trainable(model, plan.trainable)
+    staying = local_names(model, recipe.federation.local_layers)
+    start = _start(settings, plan, base, staying)
+    load_tensors(model, start)
+    moving = [name for name in set_trainable(model, plan.trainable) if name not in staying]
+    if not moving:
+        raise ModelError("All that the plan trains stays at the site.", code="model-unsupported")
     job = TrainingJob(
         recipe=recipe,
         training=plan.training,
         trainable=plan.trainable,
         device=choose_device(settings.device),
         memory_megabytes=settings.memory_megabytes,
+        staying=staying,
         correction=read_correction(
             correction,
             named=plan.correction,
@@ -99,8 +113,43 @@ def prepare_task(
         training=patient_images(training, cached, recipe.classes),
         holdout=patient_images(holdout, cached, recipe.classes),
         ledger=ledger,
+        start=start,
+        staying=staying,
+        cases=frozenset(case.id for case in training),
     )
     return _with_features(task, cache, cached) if plan.trainable == "head" else task
+
+
+def keep_layers(settings: SiteSettings, task: RoundTask, trained: Tensors) -> Tensors:
+    """Keep those of the trained tensors that stay at the site; return those that may leave.
+
+    Raises
+    ------
+    StoreError
+        If the disk failed.
+    """
+    own = {n: a.astype(np.float32) for n, a in trained.items() if n in task.staying}
+    if own:
+        layers = LocalLayerStore(settings)
+        layers.keep(task.plan, own)
+        with closing(CaseStore.open(settings)) as store:
+            now = {case.id for case in store.training_cases(task.plan.recipe.name)}
+        if not task.cases <= now:
+            layers.forget()  # a withdrawal meanwhile found no layers that it could have removed
+    return {name: array for name, array in trained.items() if name not in own}
+
+
+def _start(
+    settings: SiteSettings, plan: RoundPlan, base: Tensors, staying: frozenset[str]
+) -> Tensors:
+    """Return what the site begins with.
+
+    Scored by itself a model is scored as it came: as a site without layers of its own would serve
+    it. Scored on the way to training it is what is trained.
+    """
+    if plan.purpose != "train" or not staying:
+        return base
+    return {**base, **LocalLayerStore(settings).before(plan, base, staying)}
 
 
 def _with_features(task: RoundTask, cache: PixelCache, cached: CachedPixels) -> RoundTask:
@@ -117,7 +166,7 @@ def _with_features(task: RoundTask, cache: PixelCache, cached: CachedPixels) -> 
         split, task.model, recipe, device=job.device, memory_megabytes=job.memory_megabytes
     )
     features = cache.features(
-        features_key(recipe, task.base, task.model),
+        features_key(recipe, task.start, task.model),
         cached,
         compute if task.plan.purpose == "train" else None,
     )

@@ -19,6 +19,7 @@ from client.audit import open_site_audit
 from client.cases.case import PatientHistory
 from client.cases.store import CaseStore
 from client.kept_reply import forget_reply
+from client.local_layers import LocalLayerStore
 from client.personalisation.head import PersonalHeads
 from client.plan_memory import TrainingRound
 from client.privacy.accounting import epsilon
@@ -97,6 +98,7 @@ def _withdraw(
         history, cases = act(store)
     forget_reply(settings)  # the patient may be in it
     forget_feedback(settings)  # and in what compression left over
+    LocalLayerStore(settings).forget()  # in the layers that stay here
     PersonalHeads(settings).forget()  # and in the site's own head
     with open_site_audit(settings) as audit:
         audit.append(PatientWithdrawn(cases=cases))

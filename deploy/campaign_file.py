@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import ConfigurationError
 from common.plan import Identifier
-from common.recipe import AggregationName, AlgorithmName, RoundsMode
+from common.recipe import AggregationName, AlgorithmName, LocalLayers, RoundsMode
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -37,6 +37,8 @@ class CampaignFile(BaseModel):
         and a site trains ``site_rounds`` times at most (``docs/campaigns.md``).
     aggregation, algorithm, model, image_size, weights : optional
         How updates become one; another timm network; pixels; a safetensors file to start from.
+    local_layers : tuple of {"normalisation", "head"}, optional
+        Layers that never leave their site (``docs/algorithms.md``).
     protocol : Path, optional
         A protocol that locks the release gate's limits (``docs/release-gate.md``).
     auto_approve : bool
@@ -59,6 +61,7 @@ class CampaignFile(BaseModel):
     site_rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
     aggregation: AggregationName | None = None
     algorithm: AlgorithmName | None = None
+    local_layers: LocalLayers | None = None
     model: str | None = None
     image_size: Annotated[int, Field(ge=8)] | None = None
     weights: Path | None = None

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from common.errors import ConfigurationError
-from common.recipe import Recipe
+from common.recipe import LocalLayers, Recipe
 from common.update import Tensors
 from server.buffering import buffer_settings
 from server.model_store import ModelStore
 from server.protocol import GateProtocol, default_protocol
-from server.registry.records import CampaignSettings, Release, TrainablePhase
+from server.registry.records import CampaignSettings, Release, Scope, TrainablePhase
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 
@@ -209,15 +209,38 @@ def _shapes(tensors: Tensors) -> dict[str, tuple[tuple[int, ...], str]]:
 def _phases(
     model: nn.Module, recipe: Recipe, rounds: int, unfreeze_after: float, *, private: bool
 ) -> tuple[TrainablePhase, ...]:
-    """Train the head alone for the first rounds, where the features are pretrained."""
-    from common.model import set_trainable
+    """Train the head alone for the first rounds, where the features are pretrained.
 
+    Each phase's names are those that travel: layers that stay at the sites are not among them.
+    """
     scope = recipe.privacy.trainable if private else recipe.model.trainable
-    head_rounds = math.floor(unfreeze_after * rounds) if scope != "head" else 0
-    rest = TrainablePhase(
-        first_round=head_rounds + 1, scope=scope, names=set_trainable(model, scope)
-    )
+    local = recipe.federation.local_layers
+    alone = scope != "head" and "head" not in local  # else nothing would travel in these rounds
+    head_rounds = math.floor(unfreeze_after * rounds) if alone else 0
+    rest = _phase(model, scope, local, first_round=head_rounds + 1)
     if head_rounds == 0:
         return (rest,)
-    head = TrainablePhase(first_round=1, scope="head", names=set_trainable(model, "head"))
+    head = _phase(model, "head", (), first_round=1)
     return (head, rest) if head_rounds < rounds else (head,)
+
+
+def _phase(
+    model: nn.Module, scope: Scope, local: LocalLayers, *, first_round: int
+) -> TrainablePhase:
+    from common.local_layers import shared_names
+    from common.model import set_trainable
+
+    moving = set_trainable(model, scope)
+    names = shared_names(moving, model, local)
+    if not names or (local and len(names) == len(moving)):
+        what = (
+            "Nothing that is trained would travel" if not names else "No trained layer would stay"
+        )
+        raise ConfigurationError(
+            f"{what} with local layers ({', '.join(local)}) and the scope `{scope}`.",
+            meaning="The campaign would not do what it says.",
+            action="Train more of the network (`trainable` in the recipe's [model] and [privacy]), "
+            "use `group` normalisation, or name other local layers.",
+            code="campaign-settings",
+        )
+    return TrainablePhase(first_round=first_round, scope=scope, names=names)

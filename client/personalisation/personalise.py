@@ -6,6 +6,7 @@ The service takes the head up, or drops it, when it next looks for releases.
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ from common.release import ReleaseManifest
 class Personalised(BaseModel):
     """What `personalise` did, for inside the site only.
 
+    ``what`` of the site's own was tried: a fitted ``head``, or the ``layers`` that stayed here in
+    the release's campaign (`client.personalisation.own_layers`); ``head_digest`` is of either.
     ``serving`` says which head answers from now on. The figures are of the site's own holdout:
     macro AUROCs, the 95 % interval of their difference, and how many of ``positives`` each finds
     at the release's threshold. ``pull`` is how strongly the fit was held to the release's head;
@@ -39,6 +42,7 @@ class Personalised(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     site: str
+    what: Literal["head", "layers"] = "head"
     serving: str
     removed: bool = False
     release: int | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -39,7 +39,9 @@ class TrainingJob:
     memory_megabytes : int
         Bounds the images that are computed at once; it never changes the result.
     correction : mapping of str to ndarray, optional
-        SCAFFOLD's, added to the gradient of every step; of the names that move.
+        SCAFFOLD's, added to the gradient of every step; of the names that move and are shared.
+    staying : frozenset of str
+        Parameters that never leave the site: they have no part in what holds sites together.
     """
 
     recipe: Recipe
@@ -48,6 +50,7 @@ class TrainingJob:
     device: Device
     memory_megabytes: int = 2048
     correction: Correction | None = None
+    staying: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,17 @@ class Workbench:
     """A model in training mode on its device, what moves, and what a batch passes through.
 
     ``network`` is the model itself, or its classifier alone where ``images`` hold the features
-    of the frozen rest. ``anchors`` are the parameters as they came, where a proximal term pulls
-    towards them; ``corrections`` what SCAFFOLD adds to their gradients. Both are empty otherwise.
+    of the frozen rest. ``anchors`` are the parameters as they came, by name, where a proximal term
+    pulls towards them; ``corrections`` what SCAFFOLD adds to their gradients. Both are empty
+    otherwise, and have nothing of layers that stay at the site.
     """
 
     job: TrainingJob
     model: nn.Module
     names: tuple[str, ...]
     network: nn.Module
-    anchors: tuple[torch.Tensor, ...] = ()
-    corrections: tuple[torch.Tensor, ...] = ()
+    anchors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    corrections: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def prepare(cls, job: TrainingJob, model: nn.Module, images: PatientImages) -> Workbench:
@@ -80,11 +84,12 @@ class Workbench:
         names = set_trainable(model, job.trainable)
         model.to(job.device.torch).train()
         own = dict(model.named_parameters())
-        pulled = names if job.training.proximal_mu > 0 else ()
-        anchors = tuple(own[name].detach().clone() for name in pulled)
+        shared = [name for name in names if name not in job.staying]
+        pulled = shared if job.training.proximal_mu > 0 else ()
+        anchors = {name: own[name].detach().clone() for name in pulled}
         given = job.correction or {}
         where = job.device.torch
-        corrections = tuple(torch.from_numpy(given[n]).to(where) for n in names if given)
+        corrections = {n: torch.from_numpy(given[n]).to(where) for n in shared if given}
         whole: Any = model
         on_features = images.features is not None and job.trainable == "head"
         network = whole.get_classifier() if on_features else model
@@ -124,9 +129,9 @@ class Workbench:
         as in DP-SCAFFOLD (Noble et al. 2022, arXiv:2111.09278). It was known before the round, and
         reads no patient: under privacy it is post-processing.
         """
-        for parameter, correction in zip(self.parameters(), self.corrections, strict=False):
-            if parameter.grad is not None:
-                parameter.grad.add_(correction)
+        for name, parameter in zip(self.names, self.parameters(), strict=True):
+            if parameter.grad is not None and name in self.corrections:
+                parameter.grad.add_(self.corrections[name])
 
     def add_proximal(self) -> None:
         """Add FedProx' term to the gradients: mu times the way from the round's base.
@@ -135,9 +140,9 @@ class Workbench:
         has noised them, it is post-processing.
         """
         mu = self.job.training.proximal_mu
-        for parameter, anchor in zip(self.parameters(), self.anchors, strict=False):
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
+        for name, parameter in zip(self.names, self.parameters(), strict=True):
+            if parameter.grad is not None and name in self.anchors:
+                parameter.grad.add_(parameter.detach() - self.anchors[name], alpha=mu)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Build the plan's optimizer afresh: no state outlives a round."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from server.settings import CoordinatorSettings
 
 OF_THE_RECIPE = {
-    *("model", "image_size", "aggregation", "algorithm"),
+    *("model", "image_size", "aggregation", "algorithm", "local_layers"),
     *("mode", "buffer_size", "site_rounds"),
 }
 """What a campaign file changes in its recipe."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from common.recipe import AggregationName, AlgorithmName, RoundsMode
+from common.recipe import AggregationName, AlgorithmName, LocalLayer, RoundsMode
 from deploy.console import RECIPE_HELP
 
 Folder = Annotated[Path, typer.Option(help="The federation's or the coordinator's folder.")]
@@ -51,6 +51,14 @@ ImageSize = Annotated[
 Algorithm = Annotated[
     AlgorithmName | None,
     typer.Option(help="A published method.", show_default="the recipe's"),
+]
+LocalLayerNames = Annotated[
+    list[LocalLayer] | None,
+    typer.Option(
+        "--local-layers",
+        help="Layers that never leave their site; may repeat.",
+        show_default="the recipe's",
+    ),
 ]
 Aggregation = Annotated[
     AggregationName | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from common.errors import ConfigurationError
 from deploy.console import emit, progress
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ def personalise(
     site: Annotated[
         Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
     ] = Path(),
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers", help="Instead: the layers that stayed here in the release's campaign."
+        ),
+    ] = False,
     off: Annotated[bool, typer.Option("--off", help="Remove it: the release answers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
@@ -30,9 +37,19 @@ def personalise(
     from client.personalisation.personalise import stop_personalising
     from client.settings import SiteSettings
 
+    if layers and off:
+        raise ConfigurationError(
+            "--layers and --off exclude each other.",
+            action="Give --off alone; the release answers then.",
+            code="usage",
+        )
     settings = SiteSettings.read(site)
     if off:
         document = stop_personalising(settings)
+    elif layers:
+        from client.personalisation.own_layers import serve_own_layers
+
+        document = serve_own_layers(settings)
     else:
         with progress(quiet=as_json) as display:
             task = display.add_task("Fitting", total=None)
@@ -48,8 +65,9 @@ def _show(document: Personalised, console: Console) -> None:
         what = "The site's own head is removed" if document.removed else "There was no own head"
         console.print(f"{what}; the release answers.", highlight=False)
         return
+    own = "own layers" if document.what == "layers" else "own head"
     console.print(
-        f"Macro AUROC on the site's holdout: release {document.released_auroc:.3f}, own head "
+        f"Macro AUROC on the site's holdout: release {document.released_auroc:.3f}, {own} "
         f"{document.personal_auroc:.3f}; difference in "
         f"[{document.difference_lower:+.3f}, {document.difference_upper:+.3f}] (95 %). Positive "
         f"cases found of {document.positives}: {document.released_found} and "
@@ -59,6 +77,6 @@ def _show(document: Personalised, console: Console) -> None:
         soft_wrap=True,
     )
     if document.serving == "personal":
-        console.print(f"Release v{document.release} answers with the site's own head from now on.")
+        console.print(f"Release v{document.release} answers with the site's {own} from now on.")
     else:
         console.print("It is not better by the rule: the plain release answers.")

@@ -27,7 +27,10 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class TrainablePhase(BaseModel):
-    """From round ``first_round`` on, ``names`` (the parameters of ``scope``) move."""
+    """From round ``first_round`` on, ``names`` move and travel.
+
+    They are the parameters of ``scope``, without those of layers that stay at the sites.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

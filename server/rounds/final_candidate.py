@@ -23,6 +23,10 @@ def make_candidate(
 ) -> Candidate:
     """Score the last model, take the best one where rounds stopped early, and judge it.
 
+    Where layers stay at the sites, the rounds' scores are of models with each site's own, which
+    nobody releases. What is judged then is scored as it would be released (ADR 0013), so which
+    model that is, is decided before: the best one where rounds stopped early, else the last.
+
     Raises
     ------
     RoundFailed
@@ -30,13 +34,16 @@ def make_candidate(
     StoreError
         If the registry or the disk failed.
     """
-    recipe, final = campaign.recipe, campaign.settings.rounds + 1
+    recipe, final, best = campaign.recipe, campaign.settings.rounds + 1, state.best
     weights = model.averaged()
+    local = bool(recipe.federation.local_layers)
+    if local and best is not None and state.done < campaign.settings.rounds:
+        weights = models.load(best.digest)
     evaluations = evaluate_at_sites(
         link, campaign, final, recipe=recipe, tensors=weights, downlink=model.downlink
     )
-    found, best = pooled_metrics(evaluations, recipe.classes).macro_auroc, state.best
-    if best is not None and (found is None or found < best.macro_auroc):
+    found = pooled_metrics(evaluations, recipe.classes).macro_auroc
+    if not local and best is not None and (found is None or found < best.macro_auroc):
         weights, evaluations = models.load(best.digest), best.evaluations
     digest = models.save(weights)
     contributions = link.registry.contributions(campaign.id)
