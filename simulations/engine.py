@@ -31,7 +31,8 @@ from simulations.adversaries import Adversary, check_adversaries, falsify_cases
 from simulations.hospitals import Hospital, SiteRule, check_quorum, split_into_hospitals
 from simulations.progress import watching
 from simulations.report import SimulationReport, write_report
-from simulations.scoring import Predictions, load_hospitals, predictions_of
+from simulations.scoring import Predictions, load_hospitals, own_layers, predictions_of
+from simulations.slow_sites import SlowSite, check_slow_sites
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ class Simulation:
         training; 0 is one for each CPU core.
     adversaries : tuple of Adversary
         Sites that attack; all others are honest.
+    slow : tuple of SlowSite
+        Sites that take longer over a training round.
     weights : Path or None
         A safetensors file that the campaign starts from, in place of random weights.
     """
@@ -86,6 +89,7 @@ class Simulation:
     workers: int = 0
     adversaries: tuple[Adversary, ...] = ()
     weights: Path | None = None
+    slow: tuple[SlowSite, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Federation:
 class Campaigned:
     """A finished campaign, out of the registry."""
 
+    campaign: str
     candidate: Candidate
     rounds: tuple[Round, ...]
     contributions: tuple[Contribution, ...]
@@ -137,6 +142,10 @@ def run_simulation(
     digest = campaigned.candidate.model_digest
     tensors = ModelStore(federation.coordinator.models).load(digest)
     federated = predictions_of(tensors, hospitals, simulation.recipe)
+    own: Predictions | None = None
+    if simulation.recipe.federation.local_layers:
+        layers = own_layers(federation.sites, campaigned.campaign)
+        own = predictions_of(tensors, hospitals, simulation.recipe, own=layers)
     pooled: Predictions | None = None
     if simulation.pooled:
         plan = PooledTraining.like(simulation.recipe, private=simulation.private)
@@ -155,6 +164,7 @@ def run_simulation(
         campaigned.rounds,
         campaigned.contributions,
         federated=federated,
+        own=own,
         pooled=pooled,
         private=simulation.private,
         campaign_seconds=campaigned.seconds,
@@ -173,7 +183,9 @@ def prepare_federation(
     rows = list(read_rows(simulation.source).rows)
     hospitals = split_into_hospitals(rows, simulation.rule, seed=simulation.seed)
     check_quorum(recipe, hospitals)
-    check_adversaries(simulation.adversaries, [hospital.name for hospital in hospitals])
+    names = [hospital.name for hospital in hospitals]
+    check_adversaries(simulation.adversaries, names)
+    check_slow_sites(simulation.slow, names)
     for part in FOLDERS:
         check_empty(simulation.out / part)
     coordinator = create_coordinator_folder(simulation.out / "coordinator", releases=False)
@@ -227,6 +239,7 @@ def run_campaign(
                 workers=simulation.workers or os.cpu_count() or 1,
                 log=simulation.out / "logs" / "simulation.log",
                 adversaries=simulation.adversaries,
+                slow=simulation.slow,
             )
         seconds = time.monotonic() - started
         candidates = registry.candidates(campaign=campaign)
@@ -237,7 +250,11 @@ def run_campaign(
                 action=f"Read {simulation.out / 'logs' / 'simulation.log'}.",
             )
         return Campaigned(
-            candidates[0], registry.rounds(campaign), registry.contributions(campaign), seconds
+            campaign,
+            candidates[0],
+            registry.rounds(campaign),
+            registry.contributions(campaign),
+            seconds,
         )
     finally:
         registry.close()

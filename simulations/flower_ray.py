@@ -35,6 +35,7 @@ from common.errors import ProcessError
 
 if TYPE_CHECKING:
     from simulations.adversaries import Adversary
+    from simulations.slow_sites import SlowSite
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ def run_campaign_on_ray(
     workers: int,
     log: Path,
     adversaries: Sequence[Adversary] = (),
+    slow: Sequence[SlowSite] = (),
 ) -> None:
     """Run a created campaign to its end; when this returns or raises, Ray is gone.
 
@@ -128,6 +130,8 @@ def run_campaign_on_ray(
         Gets everything that Flower and the ServerApp log.
     adversaries : sequence of Adversary
         Sites that change their updates.
+    slow : sequence of SlowSite
+        Sites that take longer.
 
     Raises
     ------
@@ -139,8 +143,10 @@ def run_campaign_on_ray(
     from client.app import app as honest_app
     from server.app import app as server_app
     from simulations.adversaries import hostile_app
+    from simulations.slow_sites import slowed_app
 
     client_app = hostile_app(honest_app, adversaries) if adversaries else honest_app
+    client_app = slowed_app(client_app, slow) if slow else client_app
 
     stop = threading.Event()
     configured = ServerApp()

@@ -27,7 +27,8 @@ class _Document(BaseModel):
 class HospitalReport(_Document):
     """One hospital: its training data, and how the models do on its test patients.
 
-    ``epsilon`` is the campaign's at this hospital (RDP), None without privacy.
+    ``epsilon`` is the campaign's at this hospital (RDP), None without privacy. ``own`` is the
+    federation's model with the layers that stayed here, None where it is shared whole.
     """
 
     name: str
@@ -37,6 +38,7 @@ class HospitalReport(_Document):
     epsilon: float | None
     delta: float | None
     federated: Scores
+    own: Scores | None = None
     pooled: Scores | None
 
 
@@ -67,7 +69,8 @@ class SimulationReport(_Document):
 
     ``federated`` and ``pooled`` are exact scores over all test patients; ``passes`` is rounds x
     local steps x sampling rate, over each hospital's training data. ``aggregation`` is how updates
-    became one, and ``adversaries`` the simulated attacks, as ``SITE=BEHAVIOUR``.
+    became one, and ``adversaries`` the simulated attacks, as ``SITE=BEHAVIOUR``. ``own`` are the
+    scores of the model with each hospital's own ``local_layers`` at its own patients.
     """
 
     recipe: str
@@ -77,10 +80,14 @@ class SimulationReport(_Document):
     private: bool
     epsilon: float | None
     aggregation: str
+    algorithm: str | None = None
+    mode: str = "synchronous"
+    local_layers: tuple[str, ...] = ()
     adversaries: tuple[str, ...]
     rounds: int
     passes: float
     federated: Scores
+    own: Scores | None = None
     pooled: Scores | None
     gap: Gap | None
     hospitals: tuple[HospitalReport, ...]
@@ -98,6 +105,7 @@ class SimulationReport(_Document):
         *,
         federated: Predictions,
         pooled: Predictions | None,
+        own: Predictions | None = None,
         private: bool,
         campaign_seconds: float,
         seconds: float,
@@ -117,13 +125,17 @@ class SimulationReport(_Document):
             private=private,
             epsilon=recipe.privacy.epsilon if private else None,
             aggregation=recipe.federation.aggregation.name,
+            algorithm=recipe.federation.algorithm,
+            mode=recipe.federation.mode,
+            local_layers=recipe.federation.local_layers,
             adversaries=adversaries,
             rounds=len(trained),
             passes=len(trained) * local.local_steps * local.sampling_rate,
             federated=whole,
+            own=pooled_score(own, count) if own is not None else None,
             pooled=union,
             gap=_gap(whole, union) if union is not None else None,
-            hospitals=_hospitals(recipe, hospitals, contributions, federated, pooled),
+            hospitals=_hospitals(recipe, hospitals, contributions, federated, own, pooled),
             curve=tuple(_round(r, contributions) for r in trained),
             campaign_seconds=round(campaign_seconds, 1),
             seconds=round(seconds, 1),
@@ -156,7 +168,7 @@ def as_markdown(report: SimulationReport) -> str:
         "",
         f"{report.architecture} at {report.image_size} px, {len(report.hospitals)} hospitals, "
         f"{report.rounds} rounds, {report.passes:.1f} passes over the data, {privacy}, "
-        f"aggregated by {report.aggregation}.{attacked} "
+        f"aggregated by {report.aggregation}{_method(report)}.{attacked} "
         f"Rounds took {report.campaign_seconds:.0f} s, all together {report.seconds:.0f} s.",
         "",
         "## All test patients",
@@ -165,6 +177,8 @@ def as_markdown(report: SimulationReport) -> str:
         "|---|---|---|---|---|",
         _score_line("federated", report.federated),
     ]
+    if report.own is not None:
+        lines.append(_score_line("federated, each hospital with its own layers", report.own))
     if report.pooled is not None and report.gap is not None:
         lines.append(_score_line("pooled", report.pooled))
         gap = f"{figure(report.gap.macro_auroc)} | {figure(report.gap.balanced_accuracy)}"
@@ -207,10 +221,12 @@ def _hospitals(
     hospitals: Sequence[HospitalImages],
     contributions: Sequence[Contribution],
     federated: Predictions,
+    own: Predictions | None,
     pooled: Predictions | None,
 ) -> tuple[HospitalReport, ...]:
     count = len(recipe.classes)
-    own = scores_by_hospital(federated, hospitals, count)
+    shared = scores_by_hospital(federated, hospitals, count)
+    local = scores_by_hospital(own, hospitals, count) if own is not None else {}
     union = scores_by_hospital(pooled, hospitals, count) if pooled is not None else {}
     receipts = {
         c.site: c.receipt for c in contributions if c.receipt is not None and c.receipt.steps
@@ -227,7 +243,8 @@ def _hospitals(
                 training_classes=tuple(int(n) for n in classes),
                 epsilon=receipt.epsilon_campaign if receipt is not None else None,
                 delta=receipt.delta if receipt is not None else None,
-                federated=own[hospital.name],
+                federated=shared[hospital.name],
+                own=local.get(hospital.name),
                 pooled=union.get(hospital.name),
             )
         )
@@ -252,6 +269,15 @@ def _round(found: Round, contributions: Sequence[Contribution]) -> RoundReport:
         epsilon=max(spent) if spent else None,
         seconds=(ended - found.started_at).total_seconds() if ended is not None else None,
     )
+
+
+def _method(report: SimulationReport) -> str:
+    told = [
+        f"algorithm {report.algorithm}" if report.algorithm else "",
+        f"{report.mode} rounds" if report.mode != "synchronous" else "",
+        f"local layers {', '.join(report.local_layers)}" if report.local_layers else "",
+    ]
+    return "".join(f", {part}" for part in told if part)
 
 
 def _score_line(name: str, scores: Scores) -> str:

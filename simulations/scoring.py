@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from client.cases.store import CaseStore
+from client.local_layers import LocalLayerStore
 from client.settings import SiteSettings
 from client.training.dataset import PatientImages, patient_images
 from client.training.device import choose_device
@@ -67,21 +68,38 @@ def load_hospitals(sites: Sequence[SiteSettings], recipe: Recipe) -> tuple[Hospi
     return tuple(_load(site, recipe) for site in sites)
 
 
+def own_layers(sites: Sequence[SiteSettings], campaign: str) -> Mapping[str, Tensors]:
+    """Return the layers that each site kept of a campaign; none for one that has none."""
+    kept = {site.name: LocalLayerStore(site).find(campaign) for site in sites}
+    return {name: layers.tensors if layers is not None else {} for name, layers in kept.items()}
+
+
 def predictions_of(
-    model: nn.Module | Tensors, hospitals: Sequence[HospitalImages], recipe: Recipe
+    model: nn.Module | Tensors,
+    hospitals: Sequence[HospitalImages],
+    recipe: Recipe,
+    *,
+    own: Mapping[str, Tensors] | None = None,
 ) -> Predictions:
-    """Predict every hospital's holdout with a network, or with a recipe's tensors."""
-    if not isinstance(model, nn.Module):
-        network = build_model(recipe, pretrained=False)
-        load_tensors(network, model)
-        model = network
+    """Predict every hospital's holdout with a network, or with a recipe's tensors.
+
+    With ``own``, those tensors with each hospital's own layers in them.
+    """
     device = choose_device()
-    probabilities = [
-        predict(model, hospital.holdout, recipe.image, device=device, memory_megabytes=1024)
-        if len(hospital.holdout)
-        else np.zeros((0, len(recipe.classes)), np.float32)
-        for hospital in hospitals
-    ]
+
+    def predicted(hospital: HospitalImages) -> NDArray[np.floating]:
+        if not len(hospital.holdout):
+            return np.zeros((0, len(recipe.classes)), np.float32)
+        network = model
+        if not isinstance(network, nn.Module):
+            tensors = {**network, **(own or {}).get(hospital.name, {})}
+            network = build_model(recipe, pretrained=False)
+            load_tensors(network, tensors)
+        return predict(
+            network, hospital.holdout, recipe.image, device=device, memory_megabytes=1024
+        )
+
+    probabilities = [predicted(hospital) for hospital in hospitals]
     return Predictions(tuple(probabilities), tuple(h.holdout.labels for h in hospitals))
 
 

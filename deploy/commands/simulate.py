@@ -15,6 +15,7 @@ from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.recipe import AggregationName, AlgorithmName
+from deploy.commands.campaign_flags import BufferSize, LocalLayerNames, Mode
 from deploy.console import RECIPE_HELP, emit, progress
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from simulations.hospitals import SiteRule
     from simulations.report import SimulationReport
     from simulations.scoring import Scores
+    from simulations.slow_sites import SlowSite
 
 
 PHANTOM_ROUNDS = 5
@@ -91,6 +93,13 @@ def simulate(
         AlgorithmName | None,
         typer.Option(help="A published method.", show_default="the recipe's"),
     ] = None,
+    local_layers: LocalLayerNames = None,
+    mode: Mode = None,
+    buffer_size: BufferSize = None,
+    slow: Annotated[
+        list[str] | None,
+        typer.Option(help="SITE=SECONDS, and again for another: a site that takes longer."),
+    ] = None,
     adversary: Annotated[
         list[str] | None,
         typer.Option(help="SITE=BEHAVIOUR, and again for another: a site that attacks."),
@@ -115,6 +124,7 @@ def simulate(
     from deploy.demo.phantom_defaults import for_phantoms
     from simulations.adversaries import parse_adversary
     from simulations.hospitals import parse_site_rule
+    from simulations.slow_sites import parse_slow_site
 
     if (data is None) == (not phantom):
         raise ConfigurationError(
@@ -123,6 +133,7 @@ def simulate(
             code="simulation-data",
         )
     attacking = tuple(parse_adversary(text) for text in adversary or ())
+    slow_sites = tuple(parse_slow_site(text) for text in slow or ())
     chosen = load_recipe(recipe)
     if phantom:
         chosen = for_phantoms(chosen).with_changes(rounds=PHANTOM_ROUNDS)
@@ -133,6 +144,9 @@ def simulate(
         epsilon=epsilon,
         aggregation=aggregation,
         algorithm=algorithm,
+        local_layers=tuple(local_layers) if local_layers else None,
+        mode=mode,
+        buffer_size=buffer_size,
     )
     folder = out or Path("runs") / f"simulation-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     rule = parse_site_rule(sites_by)
@@ -149,6 +163,7 @@ def simulate(
         seed=seed,
         workers=workers,
         adversaries=attacking,
+        slow=slow_sites,
         quiet=as_json,
     )
     emit(report, as_json=as_json, show=lambda console: show_report(report, folder, console))
@@ -162,6 +177,8 @@ def show_report(report: SimulationReport, folder: Path, console: Console) -> Non
     for heading in ("training", "images", "macro AUROC", "balanced accuracy", "accuracy"):
         table.add_column(heading, justify="left" if heading == "training" else "right")
     table.add_row("federated", *_figures(report.federated))
+    if report.own is not None:
+        table.add_row("federated, own layers", *_figures(report.own))
     if report.pooled is not None and report.gap is not None:
         table.add_row("pooled", *_figures(report.pooled))
         gap = report.gap
@@ -253,6 +270,7 @@ def _run(
     seed: int,
     workers: int,
     adversaries: tuple[Adversary, ...],
+    slow: tuple[SlowSite, ...],
     quiet: bool,
 ) -> SimulationReport:
     from simulations.engine import Simulation, run_simulation
@@ -267,6 +285,7 @@ def _run(
         seed=seed,
         workers=workers,
         adversaries=adversaries,
+        slow=slow,
     )
     with progress(quiet=quiet) as display:
         bars: dict[str, TaskID] = {}
