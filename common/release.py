@@ -132,7 +132,8 @@ class ReleaseMetrics(_Part):
 class GateCheck(_Part):
     """One named check of the release gate: its figure, the limit it was held to, the verdict.
 
-    ``unjudged`` names the sites or subgroups that have too few cases for a verdict on them.
+    ``unjudged`` names the sites or subgroups that have too few cases for a verdict on them. It is
+    the coordinator's: sites read of it in the explanation (`ReleaseDraft.released`).
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
@@ -141,7 +142,8 @@ class GateCheck(_Part):
     limit: FiniteFloat | None = None
     explanation: Annotated[str, Field(max_length=500)] = ""
     unjudged: Annotated[
-        tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=10_000)
+        tuple[Annotated[str, Field(max_length=80)], ...],
+        Field(max_length=10_000, exclude_if=lambda names: not names),
     ] = ()
 
     @property
@@ -183,14 +185,17 @@ class ReleaseDraft(_Part):
     def released(self, version: int, file: ModelFile) -> ReleaseManifest:
         """Return the manifest of this draft as a release; an earlier version and file are lost.
 
+        Its checks lack ``unjudged``, which sites of before would refuse; the explanation says it.
+
         Raises
         ------
         ReleaseError
             With code ``manifest-malformed``, if the numbers contradict the lineage.
         """
         fields = {name: getattr(self, name) for name in ReleaseDraft.model_fields}
+        told = tuple(check.model_copy(update={"unjudged": ()}) for check in self.gate)
         try:
-            return ReleaseManifest(**fields, version=version, file=file)
+            return ReleaseManifest(**fields | {"gate": told}, version=version, file=file)
         except ValidationError as error:
             raise _malformed("The release", error) from error
 

@@ -28,6 +28,7 @@ from server.publishing.publisher import ReleasePublisher
 from server.publishing.service import background_tasks
 from server.registry.registry import Registry
 from server.reports.making import report_task
+from server.rounds.leftovers import leftovers_task
 from server.settings import CoordinatorSettings
 from server.triggers.creation import trigger_task
 
@@ -61,6 +62,7 @@ def compose(settings: CoordinatorSettings) -> CoordinatorServices:
         publisher, registry, settings.models, timestamp_seconds=settings.timestamp_seconds
     )
     tasks = (*tasks, report_task(settings, registry), trigger_task(settings))
+    tasks = (*tasks, leftovers_task(settings, registry))
     return CoordinatorServices(settings, publisher, registry, tasks, provider=_provider(settings))
 
 

@@ -210,6 +210,11 @@ class ControlVariates:
             ) from error
 
 
+def holds_variates(folder: Path) -> bool:
+    """Tell whether a campaign's folder has control variates."""
+    return (folder / _FOLDER).is_dir()
+
+
 def remove_variates(folder: Path) -> None:
     """Remove a campaign's control variates; harmless where there are none."""
     shutil.rmtree(folder / _FOLDER, ignore_errors=True)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from common.errors import ReleaseError
 from common.release import (
     MAXIMUM_MANIFEST_BYTES,
+    GateCheck,
     LatestRelease,
     LimitedRelease,
     ModelFile,
@@ -54,6 +55,17 @@ def test_equal_moments_in_other_time_zones_give_equal_bytes() -> None:
     eastern = timezone(timedelta(hours=-5))
     moment = datetime(2025, 1, 1, 22, 4, 5, 123, tzinfo=eastern)
     assert parse_manifest(altered(created_at=moment.isoformat())).to_json() == manifest().to_json()
+
+
+def test_sites_of_before_can_read_a_check_that_lacked_cases() -> None:
+    """They know five fields of a check, and refuse a manifest with any other."""
+    unsure = GateCheck(name="worst-site", passed=True, unjudged=("north",), explanation="north")
+    sure = GateCheck(name="accuracy", passed=True, figure=0.9)
+    made = draft(1).model_copy(update={"gate": (unsure, sure)})
+    file = ModelFile(name=model_target(made.model_digest), sha256="a" * 64, bytes=10)
+    for check in json.loads(made.released(1, file).to_json())["gate"]:
+        assert check.keys() <= {"name", "passed", "figure", "limit", "explanation"}
+    assert made.gate[0].verdict == "not enough cases to judge"  # as the coordinator shows it
 
 
 def test_releasing_a_manifest_again_replaces_version_and_file() -> None:
