@@ -44,7 +44,7 @@ from client.api import (
     releases as release_decisions,
 )
 from client.api.body_limit import BodyLimitMiddleware
-from client.api.connections import bounded_protocol
+from client.api.connections import bounded_protocol, raise_file_limit
 from client.api.errors import install_error_handlers
 from client.api.middleware import OriginMiddleware, RequestMiddleware, is_loopback
 from client.api.openapi_document import SiteApp, operation_id
@@ -147,7 +147,7 @@ def make_app(
         settings=settings,
         store=store,
         holder=holder,
-        predictor=Predictor(holder, batcher, workers, audit),
+        predictor=Predictor(holder, batcher, workers, audit, answers, settings.reading),
         watcher=watcher,
         releases=parts,
         admission=admission,
@@ -288,6 +288,7 @@ def serve(settings: SiteSettings) -> None:
     log.info("event=serving url=%s://%s:%d", scheme, settings.host, settings.port)
     # A full collection over torch's own objects takes half a second, with every request waiting.
     gc.freeze()
+    raise_file_limit()
     uvicorn.Server(server_config(settings, app)).run()
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from collections import OrderedDict
+from contextlib import suppress
 from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -110,3 +112,13 @@ def bounded_protocol() -> type[BoundedProtocol]:
         half_open: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
 
     return Protocol
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as the system lets it; a connection is one.
+
+    TLS handshakes that never end (60 s each, in asyncio) are not counted above.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

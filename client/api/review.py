@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from client.access.caller import CallerDependency, Role, requires
+from client.access.idempotency import IdempotencyKey
 from client.api.cases import CaseId
 from client.api.errors import request_id_of
 from client.api.review_documents import (
@@ -125,6 +126,7 @@ async def opinion(
     body: OpinionForm,
     services: ServicesDependency,
     caller: CallerDependency,
+    key: IdempotencyKey = None,
 ) -> ReviewDocument:
     """Agree, correct, or be unsure; the case is confirmed where the site's rules are content.
 
@@ -132,10 +134,15 @@ async def opinion(
     opinion again changes nothing.
     """
     recipe = services.recipe()
-    found = await services.predictor.in_worker(
-        services.review.give, case_id, caller.name, body.submission(), recipe
-    )
-    return ReviewDocument.of(found, classes=recipe.classes, request_id=request_id_of(request))
+    parts = [case_id.encode(), body.model_dump_json().encode()]
+    once = services.access.idempotency.once
+    async with once(caller=caller.name, route="opinion", key=key, parts=parts) as answering:
+        found = await services.predictor.in_worker(
+            services.review.give, case_id, caller.name, body.submission(), recipe
+        )
+        request_id = request_id_of(request)
+        document = ReviewDocument.of(found, classes=recipe.classes, request_id=request_id)
+        return answering.keep(document, status=200)
 
 
 @router.post("/{case_id}/flags/{code}/dismiss", summary="Set a flag aside", dependencies=CLINICIAN)
