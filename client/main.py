@@ -163,8 +163,7 @@ def make_app(
         ),
         alarm_sources=(
             *(
-                watcher.alarms,
-                parts.staleness.alarms,
+                parts.alarms,
                 audit.alarms,
                 answers.alarms,
                 quickener.alarms,
@@ -180,10 +179,10 @@ def make_app(
         )
     )
     stops = (
-        *(watcher.stop, quickener.close, explanations.close, batcher.close, workers.shutdown),
+        *(parts.stop, quickener.close, explanations.close, batcher.close, workers.shutdown),
         *(audit.close, answers.close, access.close, engine.dispose, store.close, dicom.close),
     )
-    starts = (audit.start, answers.start, watcher.start, explanations.start)
+    starts = (audit.start, answers.start, parts.start, explanations.start)
     return _assemble(services, _lifespan(starts, stops))
 
 

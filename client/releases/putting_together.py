@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from client.cases.store import CaseStore
 from client.inference.engine import InferenceEngine
 from client.inference.score_files import ScoreFiles
+from client.releases.alarms import Alarm
 from client.releases.cache import ReleaseCache
 from client.releases.decisions import DecisionFile, ReleaseDecision
 from client.releases.desk import ReleaseDesk
 from client.releases.policy_file import ReleasePolicyFile
+from client.releases.profiles import PROFILES, SCORES, ProfileFiles, ProfileKeeper
 from client.releases.served import Loader
 from client.releases.site_holdout import SiteHoldout
 from client.releases.staleness import CheckedHolder, Staleness
@@ -27,6 +29,21 @@ class ReleaseParts:
     watcher: ReleaseWatcher
     policy: ReleasePolicyFile
     staleness: Staleness
+    profiles: ProfileKeeper
+
+    def start(self) -> None:
+        """Serve what is on disk, then look for newer releases and look after the profile."""
+        self.watcher.start()
+        self.profiles.start()
+
+    def stop(self) -> None:
+        """End both threads."""
+        self.watcher.stop()
+        self.profiles.stop()
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return what hospital IT should look at."""
+        return (*self.watcher.alarms(), *self.staleness.alarms(), *self.profiles.alarms())
 
 
 def make_release_parts(
@@ -62,18 +79,22 @@ def make_release_parts(
     """
     policy = ReleasePolicyFile(settings.policy)
     desk = ReleaseDesk(DecisionFile(settings.releases), policy=policy.read, on_decision=on_decision)
-    holdout = SiteHoldout(store, ScoreFiles(settings.cache / "holdout-scores"), busy=busy)
+    holdout = SiteHoldout(store, ScoreFiles(settings.cache / SCORES), busy=busy)
+    profiles = ProfileKeeper(
+        holdout, holder, settings.reading, ProfileFiles(settings.data / PROFILES)
+    )
     watcher = ReleaseWatcher(
         releases or ReleaseCache(settings),
         holder,
-        load=load,
+        load=lambda release: profiles.recall(load(release)),
         poll_seconds=settings.release_poll_seconds,
         watch_seconds=settings.release_watch_seconds,
         desk=desk,
         compare=holdout.compare,
+        prepare=profiles.prepare,
         outdated=outdated,
         on_served=on_served,
     )
     staleness = Staleness(lambda: watcher.verified_at, policy.known)
     holder.check = staleness.check
-    return ReleaseParts(watcher, policy, staleness)
+    return ReleaseParts(watcher, policy, staleness, profiles)

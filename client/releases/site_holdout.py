@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from client.cases.case import Case
 from client.cases.store import CaseStore
 from client.inference.engine import InferenceEngine
 from client.inference.holdout_scores import HoldoutScores, holdout_of, score_holdout
@@ -70,11 +71,13 @@ class SiteHoldout:
         both = [self.scores(engine, between) for engine in (new, beside)]
         return shadow_figures((new.manifest, both[0]), (beside.manifest, both[1]), between=between)
 
-    def patients(self, engine: InferenceEngine) -> frozenset[str]:
-        """Return the pseudonyms of the holdout's patients, and drop kept scores of all others."""
-        cases = holdout_of(engine, self._store)
-        self._files.prune({case.id for case in cases})
-        return frozenset(case.patient for case in cases)
+    def cases(self, engine: InferenceEngine) -> list[Case]:
+        """Return the cases that an engine is scored on."""
+        return holdout_of(engine, self._store)
+
+    def prune(self, engine: InferenceEngine) -> None:
+        """Drop kept scores of cases that are in the holdout no more."""
+        self._files.prune({case.id for case in self.cases(engine)})
 
     def _wait(self) -> None:
         until = time.monotonic() + self._patience
