@@ -25,6 +25,7 @@ from client.plan_memory import TrainingRound
 from client.privacy.accounting import epsilon
 from client.privacy.ledger_lines import LedgerLine
 from client.releases.cache import ReleaseCache
+from client.releases.holdout_traces import forget_holdout_traces
 from client.settings import SiteSettings
 from client.site_records import SiteRecords
 from client.training.pixel_cache import forget_prepared
@@ -100,6 +101,7 @@ def _withdraw(
     forget_feedback(settings)  # and in what compression left over
     LocalLayerStore(settings).forget()  # in the layers that stay here
     PersonalHeads(settings).forget()  # and in the site's own head
+    forget_holdout_traces(settings.data, settings.cache)  # and in what the holdout taught
     with open_site_audit(settings) as audit:
         audit.append(PatientWithdrawn(cases=cases))
     for task in history.confirmed:
@@ -168,9 +170,10 @@ def kept_releases(settings: SiteSettings, task: str, campaign: str) -> tuple[int
     if task != settings.task or not settings.releases.is_dir():
         return ()
     cache = ReleaseCache(settings)
-    kept = [r.manifest for r in (cache.previous(), cache.current()) if r is not None]
+    found = (cache.previous(), cache.current(), cache.answering())
+    kept = {r.version: r.manifest for r in found if r is not None}
     versions: list[int] = []
-    for manifest in sorted(kept, key=lambda m: m.version):
+    for manifest in sorted(kept.values(), key=lambda m: m.version):
         lineage = manifest.lineage
         if lineage.campaign == campaign or lineage.base_release in versions:
             versions.append(manifest.version)

@@ -32,6 +32,7 @@ from deploy.commands import (
     site_outbox,
     site_pause,
     site_personalise,
+    site_release,
     site_withdraw,
     trigger,
     up,
@@ -89,6 +90,7 @@ site.command("resume")(site_pause.resume)
 site.command("personalise")(site_personalise.personalise)
 site.command("withdraw")(site_withdraw.withdraw)
 site.add_typer(site_dicom.app, name="dicom")
+site.add_typer(site_release.commands, name="release")
 site.add_typer(site_access.users, name="user")
 site.add_typer(site_access.keys, name="key")
 app.add_typer(pki.commands, name="pki")

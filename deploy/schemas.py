@@ -16,6 +16,7 @@ from client.backup.making import BackupMade
 from client.backup.restoring import Restored
 from client.intake.summary import ImportSummary
 from client.personalisation.personalise import Personalised
+from client.releases.documents import SiteReleasesDocument
 from client.withdrawal import Withdrawal
 from common.release import ReleaseManifest
 from deploy.audit_report import AuditReport
@@ -54,6 +55,10 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("site-pause", PauseDocument),
     ("site-resume", PauseDocument),
     ("site-personalise", Personalised),
+    ("site-release-list", SiteReleasesDocument),
+    ("site-release-accept", SiteReleasesDocument),
+    ("site-release-refuse", SiteReleasesDocument),
+    ("site-release-rollback", SiteReleasesDocument),
     ("site-withdraw", Withdrawal),
     ("site-user-list", UsersDocument),
     ("site-key-add", NewKeyDocument),

@@ -198,19 +198,3 @@ class ProfileKeeper:
         )
         self._alarm = Alarm(code, message, since)
         log.error("event=profile-not-fitted code=%s", code)
-
-
-def forget_holdout_traces(data: Path, cache: Path) -> None:
-    """Remove scores and profiles, which tell of holdout patients; they are made again.
-
-    Parameters
-    ----------
-    data, cache : Path
-        The site's folders of these names.
-    """
-    for path in (*(data / PROFILES).glob("*.json"), *(cache / SCORES).glob("*.npz")):
-        path.unlink(missing_ok=True)
-
-
-PROFILES = "profiles"
-SCORES = "holdout-scores"

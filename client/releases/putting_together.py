@@ -12,8 +12,9 @@ from client.releases.alarms import Alarm
 from client.releases.cache import ReleaseCache
 from client.releases.decisions import DecisionFile, ReleaseDecision
 from client.releases.desk import ReleaseDesk
+from client.releases.holdout_traces import PROFILES, SCORES
 from client.releases.policy_file import ReleasePolicyFile
-from client.releases.profiles import PROFILES, SCORES, ProfileFiles, ProfileKeeper
+from client.releases.profiles import ProfileFiles, ProfileKeeper
 from client.releases.served import Loader
 from client.releases.site_holdout import SiteHoldout
 from client.releases.staleness import CheckedHolder, Staleness
