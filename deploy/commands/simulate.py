@@ -136,7 +136,8 @@ def simulate(
     slow_sites = tuple(parse_slow_site(text) for text in slow or ())
     chosen = load_recipe(recipe)
     if phantom:
-        chosen = for_phantoms(chosen).with_changes(rounds=PHANTOM_ROUNDS)
+        sgd = (algorithm or chosen.federation.algorithm) == "scaffold"
+        chosen = for_phantoms(chosen, plain_sgd=sgd).with_changes(rounds=PHANTOM_ROUNDS)
     chosen = chosen.with_changes(
         model=model,
         image_size=image_size,

@@ -85,7 +85,9 @@ def _region(region: str) -> str:
 def _scope(report: ReleaseReport) -> str:
     words = {"all": "all", "bias": "norms, biases and head", "head": "the head alone"}
     phases = report.campaign.settings.phases
-    return ", ".join(f"{words[p.scope]} from round {p.first_round}" for p in phases)
+    moving = ", ".join(f"{words[p.scope]} from round {p.first_round}" for p in phases)
+    local = report.recipe.federation.local_layers
+    return f"{moving}; {' and '.join(local)} at each site alone" if local else moving
 
 
 def _loss(recipe: Recipe) -> str:

@@ -1,16 +1,18 @@
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from common.errors import ConfigurationError
-from common.recipe import load_recipe
+from common.recipe import AlgorithmName, load_recipe
 from deploy.commands import simulate as command
 from deploy.commands.simulate import show_report, simulate
 from simulations.adversaries import Adversary
 from simulations.report import SimulationReport, as_markdown
 from simulations.scoring import HospitalImages, Predictions
+from simulations.slow_sites import SlowSite
 
 RECIPE = "mammography"
 
@@ -57,6 +59,10 @@ def test_options_reach_the_simulation(tmp_path, monkeypatch, capsys):
         epsilon=3.0,
         aggregation="median",
         adversary=["hospital-002=sign-flip"],
+        local_layers=["normalisation"],
+        mode="buffered",
+        buffer_size=2,
+        slow=["hospital-001=3"],
         baseline=command.Baseline.pooled,
         out=tmp_path / "run",
         as_json=True,
@@ -67,9 +73,36 @@ def test_options_reach_the_simulation(tmp_path, monkeypatch, capsys):
     assert simulation.recipe.model.architecture == "test_resnet"
     assert simulation.recipe.federation.aggregation.name == "median"
     assert simulation.adversaries == (Adversary("hospital-002", "sign-flip"),)
+    assert simulation.slow == (SlowSite("hospital-001", 3.0),)
+    federation = simulation.recipe.federation
+    assert (federation.mode, federation.buffer_size) == ("buffered", 2)
+    assert federation.local_layers == ("normalisation",)
     assert (simulation.private, simulation.pooled) == (True, True)
     assert (tmp_path / "run" / "data" / "labels.csv").is_file()
     assert json.loads(capsys.readouterr().out)["recipe"] == RECIPE
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_every_algorithm_can_be_tried_on_phantoms(tmp_path, monkeypatch, private):
+    """SCAFFOLD wants plain SGD at the sites, which the other phantoms do not take."""
+    asked = []
+    monkeypatch.setattr(
+        "simulations.engine.run_simulation", lambda s, **_: asked.append(s) or report()
+    )
+    for name in get_args(AlgorithmName):
+        simulate(
+            RECIPE,
+            phantom=True,
+            patients=5,
+            hospitals=2,
+            algorithm=name,
+            no_privacy=not private,
+            out=tmp_path / name,
+            as_json=True,
+        )
+    for simulation in asked:
+        recipe = simulation.recipe
+        recipe.federation.local(recipe.privacy.training if private else recipe.training)
 
 
 def test_a_person_sees_the_gap_and_the_baseline(tmp_path):
