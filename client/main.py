@@ -31,6 +31,7 @@ from client.api import (
     health,
     metrics,
     model,
+    monitoring,
     pages,
     prediction,
     protocol_v2,
@@ -60,6 +61,8 @@ from client.inference.batching import MicroBatcher
 from client.inference.graphs import GraphStore
 from client.inference.prediction import Admission, Predictor
 from client.inference.quickening import Quickener
+from client.monitoring.metrics import MonitoringCollector
+from client.monitoring.monitor import Monitor
 from client.personalisation.head import PersonalHeads
 from client.personalisation.serving import load_personalised, outdated
 from client.releases.putting_together import make_release_parts
@@ -143,6 +146,13 @@ def make_app(
         holder, store, settings.task, maximum=settings.explanation.similar_cases
     )
     explanations = Explanations(settings.explanation, similar_cases)
+    monitor = Monitor(
+        settings.monitoring,
+        holder=holder,
+        answers=answers,
+        database=engine,
+        policy=settings.policy,
+    )
     services = Services(
         settings=settings,
         store=store,
@@ -158,6 +168,7 @@ def make_app(
         dicom=dicom,
         explanations=explanations,
         access=access,
+        monitor=monitor,
         status=StatusReader(
             settings, store, holder, watcher, engine, waiting=lambda: batcher.waiting
         ),
@@ -167,10 +178,12 @@ def make_app(
                 audit.alarms,
                 answers.alarms,
                 quickener.alarms,
+                monitor.alarms,
             ),
             partial(certificate_alarms, settings),
         ),
     )
+    service_metrics.registry.register(MonitoringCollector(monitor))
     service_metrics.registry.register(
         metrics.StateCollector(
             *(holder, watcher, audit, settings),
@@ -179,10 +192,11 @@ def make_app(
         )
     )
     stops = (
+        monitor.stop,
         *(parts.stop, quickener.close, explanations.close, batcher.close, workers.shutdown),
         *(audit.close, answers.close, access.close, engine.dispose, store.close, dicom.close),
     )
-    starts = (audit.start, answers.start, parts.start, explanations.start)
+    starts = (audit.start, answers.start, parts.start, explanations.start, monitor.start)
     return _assemble(services, _lifespan(starts, stops))
 
 
@@ -227,6 +241,7 @@ def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
         release_decisions,
         health,
         metrics,
+        monitoring,
         pages,
         sign_in,
         status,

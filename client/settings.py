@@ -25,6 +25,8 @@ from client.access.settings import AccountSettings
 from client.dicom.settings import DicomSettings, DicomwebSettings
 from client.explanation.settings import ExplanationSettings
 from client.inference.settings import InferenceSettings
+from client.monitoring.settings import MonitoringSettings
+from client.reading.settings import ReadingSettings
 from client.review.settings import ReviewSettings
 from common.database import sqlite_url
 from common.folder_settings import FolderSettings
@@ -45,8 +47,10 @@ class SiteSettings(FolderSettings):
     runner, on loopback. ``release_poll_seconds`` is the time between two pulls of releases,
     ``release_watch_seconds`` that between two looks at whether there is anything to pull before.
     ``dicom`` is the ``[dicom]`` table, see `client.dicom.settings`; ``inference`` is the
-    ``[inference]`` table, see `client.inference.settings`; ``accounts`` is the ``[accounts]``
-    table, see `client.access.settings`; ``review`` is the ``[review]`` table, see
+    ``[inference]`` table, see `client.inference.settings`; ``reading`` is the ``[reading]``
+    table, see `client.reading.settings`; ``accounts`` is the ``[accounts]``
+    table, see `client.access.settings`; ``monitoring`` is the ``[monitoring]`` table, see
+    `client.monitoring.settings`; ``review`` is the ``[review]`` table, see
     `client.review.settings`.
     ``proxy`` is the HTTP proxy through which the site goes out, if any.
     """
@@ -79,8 +83,10 @@ class SiteSettings(FolderSettings):
     dicom: DicomSettings = DicomSettings()
     dicomweb: DicomwebSettings = DicomwebSettings()
     inference: InferenceSettings = InferenceSettings()
+    reading: ReadingSettings = ReadingSettings()
     explanation: ExplanationSettings = ExplanationSettings()
     review: ReviewSettings = ReviewSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     accounts: AccountSettings = AccountSettings()
 
     @property

@@ -18,6 +18,7 @@ from client.dicom.picture import looks_like_dicom
 from client.explanation.service import Explanations
 from client.inference.engine import ModelHolder
 from client.inference.prediction import Admission, Predictor
+from client.monitoring.monitor import Monitor
 from client.releases.putting_together import ReleaseParts
 from client.releases.watcher import Alarm, ReleaseWatcher
 from client.review.room import ReviewRoom
@@ -48,6 +49,7 @@ class Services:
     explanations: Explanations
     access: SiteAccess
     status: StatusReader
+    monitor: Monitor
     alarm_sources: tuple[Callable[[], tuple[Alarm, ...]], ...]
 
     def alarms(self) -> tuple[Alarm, ...]:
