@@ -109,6 +109,8 @@ class BoundedAdapter(BaseAdapter):
         assert request.url is not None
         assert request.method is not None
         with client.stream(request.method, request.url, headers=headers) as answer:
+            if 300 <= answer.status_code < 400:
+                raise _trouble("away", "sent us elsewhere")  # requests would go there
             body = self._body(answer)
         response = requests.Response()
         response.status_code = answer.status_code

@@ -1,0 +1,114 @@
+"""A PACS for tests: DICOMweb as it should be, and in ways that it should not."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+from pydicom import Dataset
+
+from tests.client.dicom.files import file_bytes
+
+BOUNDARY = "frontier"
+Handler = BaseHTTPRequestHandler
+
+
+@dataclass
+class FakePacs:
+    """Files by SOP Instance UID; ``odd`` answers in the place of a path's ordinary answer."""
+
+    files: dict[str, tuple[Dataset, bytes]] = field(default_factory=dict)
+    odd: dict[str, Callable[[Handler], None]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    knows_offset: bool = True
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/dicom-web"
+
+    def put(self, made: Dataset) -> Dataset:
+        self.files[str(made.SOPInstanceUID)] = (made, file_bytes(made))
+        return made
+
+    def fetched(self) -> list[str]:
+        return [path for path in self.asked if "/instances/" in path]
+
+    def rows(self, query: dict[str, list[str]]) -> list[object]:
+        wanted = query.get("Modality")
+        found = [m for m, _ in self.files.values() if wanted is None or m.Modality in wanted]
+        start = int(query.get("offset", ["0"])[0]) if self.knows_offset else 0
+        return [row_of(made) for made in found[start : start + int(query["limit"][0])]]
+
+    def answer(self, handler: Handler) -> None:
+        parts = urlsplit(handler.path)
+        self.asked.append(handler.path)
+        self.headers.append({k.lower(): v for k, v in handler.headers.items()})
+        odd = next((act for start, act in self.odd.items() if start in parts.path), None)
+        if odd is not None:
+            odd(handler)
+        elif parts.path.endswith("/instances"):
+            body = json.dumps(self.rows(parse_qs(parts.query))).encode()
+            reply(handler, body, "application/dicom+json")
+        else:
+            _, data = self.files[parts.path.rsplit("/", 1)[1]]
+            reply(handler, multipart(data), MULTIPART)
+
+
+MULTIPART = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+
+
+def row_of(made: Dataset) -> dict[str, dict[str, object]]:
+    names = {
+        "0020000D": made.StudyInstanceUID,
+        "0020000E": made.SeriesInstanceUID,
+        "00080018": made.SOPInstanceUID,
+    }
+    return {tag: {"vr": "UI", "Value": [str(uid)]} for tag, uid in names.items()}
+
+
+def multipart(*parts: bytes) -> bytes:
+    head = b"Content-Type: application/dicom\r\n\r\n"
+    body = b"".join(f"\r\n--{BOUNDARY}\r\n".encode() + head + part for part in parts)
+    return body + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def reply(handler: Handler, body: bytes, kind: str, status: int = 200) -> None:
+    handler.send_response(status)
+    handler.send_header("Content-Type", kind)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@contextmanager
+def fake_pacs() -> Iterator[FakePacs]:
+    pacs = FakePacs()
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            try:
+                pacs.answer(self)
+            except OSError:  # hung up on, as some tests want
+                self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server.daemon_threads = True
+    pacs.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield pacs
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

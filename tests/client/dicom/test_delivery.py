@@ -1,0 +1,228 @@
+"""Report first, heat map after it; each sent until it is there, and never twice as two."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+
+from client.cases.pseudonyms import Pseudonyms
+from client.cases.store import CaseStore
+from client.dicom.answer import Answer, ExplainedAnswer
+from client.dicom.capture import write_capture
+from client.dicom.decoding import decode_dicom
+from client.dicom.delivery import Delivery
+from client.dicom.outbox import Pending, ReportOutbox
+from client.dicom.picture import DicomContext
+from client.explanation.drawing import png
+from common.errors import ImageRefused, ProcessError
+from tests.client.dicom.files import NAME, NUMBER, PLANTED, dataset, file_bytes, planted
+from tests.client.serving import picture, site_settings
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
+MODEL = {"request_id": "r", "task": "dermoscopy", "model_version": 3, "model_digest": "a" * 64}
+ANSWER = Answer.model_validate(
+    MODEL
+    | {
+        "probabilities": {"mel": 0.8, "nv": 0.2},
+        "positive_classes": ["mel"],
+        "positive_probability": 0.8,
+        "threshold": 0.3,
+        "verdict": "positive",
+    }
+)
+EXPLAINED = ExplainedAnswer.model_validate(
+    MODEL
+    | {
+        "method": "grad-cam",
+        "class": "mel",
+        "probability": 0.8,
+        "regions": "What speaks for mel lies: centre 90%.",
+        "overlay_png": base64.b64encode(png(PICTURE)),
+    }
+)
+
+
+@dataclass
+class Asked:
+    """Answers what it is told to, in turn; the last for ever."""
+
+    answers: list[object]
+    calls: int = 0
+
+    def __call__(self, _image: bytes) -> object:
+        self.calls += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@dataclass
+class Pacs:
+    kept: list[Dataset] = field(default_factory=list)
+    away: set[int] = field(default_factory=set)
+    calls: int = 0
+
+    def __call__(self, report: bytes) -> None:
+        self.calls += 1
+        if self.calls in self.away:
+            raise ProcessError("", code="dicom-pacs-away")
+        self.kept.append(dcmread(io.BytesIO(report)))
+
+
+@dataclass(frozen=True)
+class Site:
+    store: CaseStore
+    outbox: ReportOutbox
+    case_id: str
+
+    def delivery(self, explain: Asked | None, pacs: Pacs, predict: Asked | None = None) -> Delivery:
+        made = Delivery(
+            self.outbox,
+            self.store,
+            predict or Asked([ANSWER]),  # type: ignore[arg-type]
+            pacs,
+            explain=explain,  # type: ignore[arg-type]
+            site="st-elsewhere",
+            keep_days=14,
+        )
+        made._waits = _Never()  # nothing waits in a test
+        return made
+
+
+class _Never(dict[str, tuple[float, float]]):
+    def __setitem__(self, _key: str, _value: tuple[float, float]) -> None:
+        pass
+
+
+@pytest.fixture
+def context() -> DicomContext:
+    made = planted(dataset(BurnedInAnnotation="NO", PatientName=NAME))
+    return decode_dicom(file_bytes(made), modalities=None).context
+
+
+@pytest.fixture
+def site(tmp_path: Path, context: DicomContext) -> Iterator[Site]:
+    settings = site_settings(tmp_path)
+    store = CaseStore.open(settings)
+    case = store.add(picture(), task="dermoscopy", patient_id="1", label=None, source="dicom")
+    outbox = ReportOutbox(settings.data / "dicom", Pseudonyms.read(settings.keys / "pseudonyms"))
+    outbox.keep(Pending("a" * 32, case.id, time.time(), context))
+    yield Site(store, outbox, case.id)
+    store.close()
+
+
+def kinds(pacs: Pacs) -> list[str]:
+    return [kept.Modality for kept in pacs.kept]
+
+
+def test_the_heat_map_follows_the_report(site: Site) -> None:
+    pacs, explain = Pacs(), Asked([EXPLAINED])
+    assert site.delivery(explain, pacs).work() == 1
+    assert kinds(pacs) == ["SR", "OT"]
+    assert site.outbox.pending() == []
+    assert pacs.kept[0].StudyInstanceUID == pacs.kept[1].StudyInstanceUID
+    assert pacs.kept[0].SeriesInstanceUID != pacs.kept[1].SeriesInstanceUID
+
+
+def test_without_being_asked_for_there_is_none(site: Site) -> None:
+    pacs = Pacs()
+    site.delivery(None, pacs).work()
+    assert kinds(pacs) == ["SR"]
+    assert site.outbox.pending() == []
+
+
+def test_a_report_does_not_wait_for_its_heat_map(site: Site) -> None:
+    away = ProcessError("", code="dicom-service-away")
+    pacs, explain, predict = Pacs(away={3}), Asked([away, away, EXPLAINED]), Asked([ANSWER])
+    delivery = site.delivery(explain, pacs, predict)
+    delivery.work()
+    assert kinds(pacs) == ["SR"]
+    delivery.work()
+    assert kinds(pacs) == ["SR"]  # not again
+    # The process is killed, and comes back: what was done stays done.
+    delivery = site.delivery(explain, pacs, predict)
+    pacs.away = {2}
+    delivery.work()
+    assert (kinds(pacs), site.outbox.pending()) == (["SR"], ["a" * 32])
+    delivery.work()
+    assert (kinds(pacs), site.outbox.pending()) == (["SR", "OT"], [])
+    assert (predict.calls, explain.calls) == (1, 3)
+
+
+def test_where_there_is_no_heat_map_the_report_stands_alone(site: Site) -> None:
+    pacs = Pacs()
+    site.delivery(Asked([None]), pacs).work()
+    assert (kinds(pacs), site.outbox.pending()) == (["SR"], [])
+
+
+def test_a_case_that_was_withdrawn_meanwhile_gets_no_heat_map(site: Site) -> None:
+    pacs, explain = Pacs(), Asked([ProcessError(""), EXPLAINED])
+    delivery = site.delivery(explain, pacs)
+    delivery.work()
+    site.store.withdraw_case(site.case_id)
+    delivery.work()
+    assert (kinds(pacs), site.outbox.pending(), explain.calls) == (["SR"], [], 1)
+
+
+def test_a_file_of_an_earlier_version_is_still_read(site: Site, context: DicomContext) -> None:
+    token = site.outbox._fernet.encrypt(
+        b'{"case_id": "%s", "created": 1.0, "context": {}, "report": null}' % site.case_id.encode()
+    )
+    site.outbox._path("b" * 32).write_bytes(token)
+    found = site.outbox.read("b" * 32)
+    assert found is not None
+    assert (found.capture, found.reported) == (None, False)
+    assert not [word for word in PLANTED if word in repr(found)]
+
+
+def test_a_capture_says_what_it_is_and_names_only_its_own_patient(context: DicomContext) -> None:
+    data = write_capture(EXPLAINED, context, site="st-elsewhere")
+    capture = dcmread(io.BytesIO(data))
+    assert list(capture.ImageType[:2]) == ["DERIVED", "SECONDARY"]
+    assert capture.ContentQualification == "RESEARCH"
+    for words in (capture.SeriesDescription, capture.DerivationDescription):
+        assert "not verified" in words
+    assert "version 3" in capture.DerivationDescription
+    source = capture.SourceImageSequence[0]
+    assert source.ReferencedSOPInstanceUID == context.values["SOPInstanceUID"]
+    assert (capture.PatientName, capture.PatientID) == (NAME, NUMBER)
+    assert capture.StudyInstanceUID == context.values["StudyInstanceUID"]
+    assert capture.BurnedInAnnotation == "NO"
+    pixels = capture.pixel_array
+    np.testing.assert_array_equal(pixels[:300], PICTURE)
+    assert pixels[300:].max() > 200  # the sentence
+    again = dcmread(io.BytesIO(write_capture(EXPLAINED, context, site="st-elsewhere")))
+    assert again.SOPInstanceUID == capture.SOPInstanceUID
+    other = EXPLAINED.model_copy(update={"model_digest": "b" * 64})
+    assert dcmread(io.BytesIO(write_capture(other, context, site="x"))).SOPInstanceUID != (
+        capture.SOPInstanceUID
+    )
+    # Of the patient there is what files it, and nothing more.
+    text = str(capture)
+    for name in ("PatientAddress", "OtherPatientNames", "InstitutionAddress", "OperatorsName"):
+        assert name not in capture
+    assert "lives at" not in text
+
+
+def test_where_burned_in_text_is_not_ruled_out_the_capture_does_not_either(
+    context: DicomContext,
+) -> None:
+    values = {name: v for name, v in context.values.items() if name != "BurnedInAnnotation"}
+    data = write_capture(EXPLAINED, DicomContext(values), site="x")
+    assert "BurnedInAnnotation" not in dcmread(io.BytesIO(data))
+
+
+def test_a_heat_map_never_becomes_a_case(context: DicomContext) -> None:
+    data = write_capture(EXPLAINED, context, site="x")
+    with pytest.raises(ImageRefused) as caught:
+        decode_dicom(data, modalities={"OT"})
+    assert caught.value.code == "dicom-own-picture"
