@@ -36,7 +36,7 @@ Moment = Annotated[datetime | None, Query(description="With a time zone; of the 
 
 
 @router.get("", summary="The cases to be judged", dependencies=CLINICIAN)
-async def queue(
+async def review_queue(
     services: ServicesDependency,
     caller: CallerDependency,
     state: QueueState | None = None,
@@ -59,7 +59,7 @@ async def queue(
 
 
 @router.get("/outcomes", summary="Confirmed cases beside the answers before", dependencies=STAFF)
-async def outcomes(
+async def review_outcomes(
     request: Request,
     services: ServicesDependency,
     version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
@@ -92,7 +92,7 @@ async def outcomes(
 
 
 @router.get("/{case_id}", summary="One case and what was said of it", dependencies=CLINICIAN)
-async def case(
+async def review_case(
     request: Request, case_id: CaseId, services: ServicesDependency, caller: CallerDependency
 ) -> ReviewDocument:
     """Show opinions, the model's answers on the picture, flags and look-alikes."""
@@ -108,7 +108,7 @@ async def case(
     response_class=Response,
     responses={200: {"content": {"image/png": {}}}},
 )
-async def image(
+async def case_image(
     case_id: CaseId,
     services: ServicesDependency,
     side: Annotated[int, Query(ge=32, le=2048, description="Pixels of the longer side.")] = 1024,
@@ -120,7 +120,7 @@ async def image(
 
 
 @router.post("/{case_id}/opinion", summary="Say what a case shows", dependencies=CLINICIAN)
-async def opinion(
+async def give_opinion(
     request: Request,
     case_id: CaseId,
     body: OpinionForm,
@@ -146,7 +146,7 @@ async def opinion(
 
 
 @router.post("/{case_id}/flags/{code}/dismiss", summary="Set a flag aside", dependencies=CLINICIAN)
-async def dismiss(
+async def dismiss_flag(
     request: Request,
     case_id: CaseId,
     code: FlagCode,
@@ -162,7 +162,7 @@ async def dismiss(
 
 
 @router.post("/{case_id}/withdraw", summary="Withdraw a case", dependencies=CLINICIAN)
-async def withdraw(
+async def withdraw_case(
     request: Request, case_id: CaseId, services: ServicesDependency
 ) -> WithdrawnDocument:
     """Delete a case's picture and label for good; say which campaigns it may have reached."""
@@ -171,7 +171,7 @@ async def withdraw(
 
 
 @router.get("/{case_id}/history", summary="What happened to a case", dependencies=STAFF)
-async def history(
+async def case_history(
     request: Request, case_id: CaseId, services: ServicesDependency
 ) -> HistoryDocument:
     """Tell a case's events, oldest first, and in whose pool it was: rounds and releases."""

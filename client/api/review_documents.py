@@ -16,7 +16,8 @@ from client.review.opinions import Opinion, Origin, Verdict
 from client.review.outcomes import Outcome, OutcomeCounts, Outcomes
 from client.review.proposal import Proposal
 from client.review.queue import QueuedCase
-from client.review.room import QueuePage, Submission
+from client.review.room import QueuePage
+from client.review.submission import Submission
 from client.withdrawal import TouchedCampaign, Withdrawal
 
 Label = Annotated[str, Field(min_length=1, max_length=64)]

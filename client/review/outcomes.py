@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
 from client.answers.tables import AnswerRow
@@ -25,8 +25,13 @@ from client.reading.patients import interval
 K = TypeVar("K", int, tuple[int, str])
 OutcomeKind: TypeAlias = Literal["correct", "missed", "false-alarm"]
 
-MOST = 50_000
+MOST = 20_000
 """Answers that are looked at, the newest ones: a bound on time and memory."""
+_COLUMNS = (
+    *(CaseRow.id, CaseRow.patient, CaseRow.label, CaseRow.confirmed_at),
+    *(AnswerRow.model_version, AnswerRow.positive_probability, AnswerRow.threshold),
+    *(AnswerRow.verdict, AnswerRow.uncertainty, AnswerRow.referred, AnswerRow.answered_at),
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def outcomes(
         UTC; of the answers, ``until`` excluded.
     """
     query = (
-        select(CaseRow, AnswerRow)
+        select(*_COLUMNS)
         .join(AnswerRow, AnswerRow.pixels == CaseRow.pixels)
         .where(CaseRow.task == task, AnswerRow.task == task, CaseRow.status == "confirmed")
         .where(AnswerRow.answered_at <= CaseRow.confirmed_at)
@@ -131,8 +136,8 @@ def outcomes(
     if until is not None:
         query = query.where(AnswerRow.answered_at < until)
     last: dict[tuple[str, int], _Judged] = {}
-    for case, answer in session.execute(query):
-        last.setdefault((case.id, answer.model_version), _judged(case, answer, positive_classes))
+    for row in session.execute(query):
+        last.setdefault((row.id, row.model_version), _judged(row, positive_classes))
     judged = list(last.values())
     return Outcomes(
         rows=tuple(one.outcome for one in judged),
@@ -148,25 +153,25 @@ def outcomes(
     )
 
 
-def _judged(case: CaseRow, answer: AnswerRow, positive_classes: Sequence[str]) -> _Judged:
-    positive = case.label in positive_classes
-    called = answer.verdict == "positive"
+def _judged(row: Row[*tuple[Any, ...]], positive_classes: Sequence[str]) -> _Judged:
+    positive = row.label in positive_classes
+    called = row.verdict == "positive"
     kind: OutcomeKind = "correct" if positive == called else "missed" if positive else "false-alarm"
     outcome = Outcome(
-        case_id=case.id,
+        case_id=row.id,
         kind=kind,
-        label=case.label or "",
+        label=row.label,
         positive=positive,
-        model_version=answer.model_version,
-        positive_probability=answer.positive_probability,
-        threshold=answer.threshold,
+        model_version=row.model_version,
+        positive_probability=row.positive_probability,
+        threshold=row.threshold,
         verdict="positive" if called else "negative",
-        uncertainty=answer.uncertainty,
-        referred=answer.referred,
-        answered_at=answer.answered_at,
-        confirmed_at=case.confirmed_at or case.created_at,
+        uncertainty=row.uncertainty,
+        referred=row.referred,
+        answered_at=row.answered_at,
+        confirmed_at=row.confirmed_at,
     )
-    return _Judged(outcome, case.patient)
+    return _Judged(outcome, row.patient)
 
 
 def _counts(judged: Sequence[_Judged], version: int | None, month: str | None) -> OutcomeCounts:

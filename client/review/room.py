@@ -17,15 +17,16 @@ from client.cases.store import CaseStore
 from client.review.detail import CaseDetail, Read, detail
 from client.review.flagging import dismiss, flags_of, with_warnings
 from client.review.history import History, Pool, campaigns, case_events
-from client.review.opinions import GivenOpinion, SeenAnswer, Verdict
+from client.review.opinions import GivenOpinion, SeenAnswer
 from client.review.outcomes import Outcomes, outcomes
 from client.review.picture import screen_png
 from client.review.proposal import reads_blind
 from client.review.queue import QueuedCase, QueueState, queue_counts, queue_rows, seen_by
 from client.review.recording import keep_opinion, opinions, repeated, settle
+from client.review.submission import Submission, check_complete, named_label, refuse_changed
 from client.settings import SiteSettings
 from client.withdrawal import Withdrawal, kept_releases, withdraw_case
-from common.errors import CaseRefused, NotFound
+from common.errors import NotFound
 from common.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -38,15 +39,6 @@ class QueuePage:
     cases: tuple[QueuedCase, ...]
     next_after: str | None
     counts: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Submission:
-    """What a reader sends: see `ReviewRoom.give`."""
-
-    verdict: Verdict
-    label: str | None = None
-    seen: str | None = None
 
 
 class ReviewRoom:
@@ -121,7 +113,7 @@ class ReviewRoom:
         CaseRefused
             ``label-unknown``, ``opinion-incomplete``, ``review-changed`` or ``case-withdrawn``.
         """
-        _check_complete(said)
+        check_complete(said)
         if said.label is not None:
             check_label(said.label, recipe.classes)
         answer = self._newest_of(self._pixels(case_id))
@@ -132,13 +124,13 @@ class ReviewRoom:
             given = GivenOpinion(
                 reader=reader,
                 verdict=said.verdict,
-                label=_label(said, read, blind=blind),
+                label=named_label(said, read, blind=blind),
                 origin="review",
                 saw=None if blind else SeenAnswer.of(answer),
                 blinded=blind,
             )
             if not repeated(list(read.opinions), given):
-                _refuse_changed(said, read, blind=blind)
+                refuse_changed(said, read, blind=blind)
             warnings = () if answer is None else answer.warnings
             keep_opinion(session, read.row, given, self._rules, warnings=warnings)
             status = read.row.status
@@ -265,50 +257,3 @@ class ReviewRoom:
             if side == "train"
             else (),
         )
-
-
-def _check_complete(said: Submission) -> None:
-    missing = {
-        "agree": said.label is None and said.seen is None,
-        "correct": said.label is None,
-        "unsure": said.label is not None,
-    }
-    if missing[said.verdict]:
-        raise CaseRefused(
-            "This opinion is not complete.",
-            meaning="It could be taken for another than was meant.",
-            action="Send `correct` with a label, `agree` with a label or with what was `seen`, "
-            "`unsure` without a label.",
-            code="opinion-incomplete",
-        )
-
-
-def _label(said: Submission, read: Read, *, blind: bool) -> str | None:
-    if said.verdict != "agree" or (blind and said.label is not None):
-        return said.label
-    proposed = None if blind or read.proposed is None else read.proposed.label
-    if proposed is None:
-        raise CaseRefused(
-            "There is nothing to agree with yet.",
-            meaning="Neither the model nor another reader proposed a label that you were shown.",
-            action="Name the label yourself.",
-            code="opinion-incomplete",
-        )
-    if said.label not in (None, proposed):
-        raise _changed()
-    return proposed
-
-
-def _refuse_changed(said: Submission, read: Read, *, blind: bool) -> None:
-    """Refuse an opinion on what no longer is; who reads blind was shown nothing that can change."""
-    if said.seen is not None and said.seen != read.seen and not blind:
-        raise _changed()
-
-
-def _changed() -> CaseRefused:
-    return CaseRefused(
-        "The case is no longer as you were shown it.",
-        meaning="Somebody judged it meanwhile, or the model answered anew. Nothing was kept.",
-        action="Look at it again.",
-        code="review-changed",
-    )

@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from client.cases import store as case_store
 from client.cases.accepted_image import accept_image
+from client.cases.admission import Admitted
 from client.cases.case import NewCase, age_band, normal_sex
 from client.cases.image_store import ImageStore
 from client.cases.pseudonyms import Pseudonyms
@@ -284,7 +285,7 @@ def test_bytes_are_durable_before_the_transaction_begins(
     found: list[int] = []
 
     class Watched(case_store.Admission):
-        def admit(self, new: NewCase) -> Case | CaseRefused:
+        def admit(self, new: NewCase) -> Admitted | CaseRefused:
             found.append(len(list((tmp_path / "site/data/images").rglob(new.image.digest))))
             return super().admit(new)
 

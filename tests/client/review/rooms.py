@@ -14,8 +14,9 @@ from client.cases.accepted_image import accept_image
 from client.cases.store import Case, CaseStore
 from client.review.detail import CaseDetail
 from client.review.opinions import Verdict
-from client.review.room import ReviewRoom, Submission
+from client.review.room import ReviewRoom
 from client.review.settings import ReviewSettings
+from client.review.submission import Submission
 from client.settings import SiteSettings
 from common.database import open_database
 from common.recipe import load_recipe
