@@ -120,7 +120,8 @@ class ReleaseDecided(_Entry):
 class PredictionMade(_Entry):
     """At a site: one answer was given. Nothing about the image, the answer or the patient.
 
-    ``head_digest`` is of the site's own head, left out where the plain release answered.
+    ``head_digest`` is of the site's own head, left out where the plain release answered;
+    ``profile_digest`` is of the site's profile that the answer was read with, left out without one.
     """
 
     kind: Literal["prediction"] = "prediction"
@@ -128,6 +129,7 @@ class PredictionMade(_Entry):
     version: RoundNumber
     model_digest: Hex64
     head_digest: Annotated[Hex64 | None, Field(exclude_if=lambda value: value is None)] = None
+    profile_digest: Annotated[Hex64 | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class Unaudited(_Entry):
@@ -265,12 +267,26 @@ class RolledBack(_Entry):
     by: Identifier
 
 
+AccountChange: TypeAlias = Literal[
+    "added",
+    "removed",
+    "role",
+    "password",
+    "token",
+    "disabled",
+    "enabled",
+    "signed-in",
+    "key-added",
+    "key-removed",
+]
+
+
 class AccountChanged(_Entry):
-    """At the coordinator: an account was made or changed, or signed in (``by`` itself)."""
+    """At either end: an account or a key was made or changed, or signed in (``by`` itself)."""
 
     kind: Literal["account"] = "account"
     account: Identifier
-    change: Literal["added", "role", "password", "token", "disabled", "enabled", "signed-in"]
+    change: AccountChange
     by: Identifier
 
 
@@ -286,6 +302,7 @@ SiteEntry: TypeAlias = (
     | ReleaseDecided
     | PredictionMade
     | Unaudited
+    | AccountChanged
 )
 CoordinatorEntry: TypeAlias = (
     PlanSent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,20 @@ from client.access.keys import Keys
 from client.access.limits import Limits
 from client.access.people import People
 from client.access.settings import AccountSettings
+from client.audit import site_audit
 from client.cases.pseudonyms import Pseudonyms
 from client.settings import SiteSettings
 from common.accounts.pending import PendingSignIns
 from common.accounts.throttle import Throttle
-from common.errors import ConfigurationError
+from common.audit import AuditLog
+from common.audit_entries import AccountChanged
+from common.errors import ConfigurationError, StoreError
 
 if TYPE_CHECKING:
     from common.accounts.provider import IdentityProvider
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,20 @@ class SiteAccess:
     limits: Limits | None
     provider: IdentityProvider | None
     idempotency: Idempotency
+    audit: AuditLog
     throttle: Throttle = field(default_factory=Throttle)
     pending: PendingSignIns = field(default_factory=PendingSignIns)
 
     def nobody(self) -> bool:
         """Tell whether there is neither a user nor a key nor a provider yet."""
         return self.provider is None and not self.people.all() and not self.keys.all()
+
+    def note_sign_in(self, name: str) -> None:
+        """Write down that somebody signed in; a log that cannot be kept shuts nobody out."""
+        try:
+            self.audit.append(AccountChanged(account=name, change="signed-in", by=name))
+        except StoreError as error:
+            log.error("event=sign-in-unaudited code=%s", error.code)
 
     def close(self) -> None:
         """End the door's threads."""
@@ -75,6 +90,7 @@ def make_access(settings: SiteSettings, engine: Engine) -> SiteAccess:
         ),
         provider=None if is_open else _provider(settings),
         idempotency=Idempotency(engine, _secret(settings)),
+        audit=site_audit(settings, engine),
     )
 
 

@@ -111,6 +111,7 @@ def open_session(
     close_session(request, services)
     life = timedelta(seconds=services.access.settings.session_seconds)
     secret = services.access.people.open_session(name, life=life)
+    services.access.note_sign_in(name)
     cookie = SESSION_COOKIE if secure else PLAIN_SESSION_COOKIE
     response.set_cookie(cookie, secret, path="/", secure=secure, httponly=True, samesite="strict")
 

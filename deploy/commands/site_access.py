@@ -15,11 +15,13 @@ from rich.table import Table
 
 from client.access.roles import Role
 from deploy.commands.password import PasswordFile, read_password
+from deploy.commands.user import caller
 from deploy.console import emit
 
 if TYPE_CHECKING:
     from client.access.keys import Keys
     from client.access.people import People
+    from common.audit_entries import AccountChange
 
 users = typer.Typer(no_args_is_help=True, help="People who sign in to the site's pages.")
 keys = typer.Typer(no_args_is_help=True, help="Keys of programs that use the site's interface.")
@@ -91,6 +93,7 @@ def add_user(
     """Make a user who signs in with a name and a password."""
     with _opened(site) as (people, _):
         people.add(name, role, password=read_password(password_file))
+        _note(site, name, "added")
         _show_users(people, as_json=as_json)
 
 
@@ -106,6 +109,7 @@ def remove_user(name: Name, site: Site = Path(), as_json: AsJson = False) -> Non
     """Remove a user, and end their sessions at once."""
     with _opened(site) as (people, _):
         people.remove(name)
+        _note(site, name, "removed")
         _show_users(people, as_json=as_json)
 
 
@@ -116,6 +120,7 @@ def set_password(
     """Set a new password, and end all of the user's sessions."""
     with _opened(site) as (people, _):
         people.set_password(name, read_password(password_file))
+        _note(site, name, "password")
         _show_users(people, as_json=as_json)
 
 
@@ -124,6 +129,7 @@ def add_key(name: Name, role: Roles, site: Site = Path(), as_json: AsJson = Fals
     """Make a key for a program and show it, this once."""
     with _opened(site) as (_, known):
         secret = known.add(name, role)
+        _note(site, name, "key-added")
     document = NewKeyDocument(name=name, roles=tuple(sorted(role)), key=secret)
 
     def show(console: Console) -> None:
@@ -145,6 +151,7 @@ def remove_key(name: Name, site: Site = Path(), as_json: AsJson = False) -> None
     """Revoke a key; the next request with it is refused."""
     with _opened(site) as (_, known):
         known.remove(name)
+        _note(site, name, "key-removed")
         _show_keys(known, as_json=as_json)
 
 
@@ -173,6 +180,16 @@ def _opened(site: Path) -> Iterator[tuple[People, Keys]]:
         yield People(engine), Keys(engine)
     finally:
         engine.dispose()
+
+
+def _note(site: Path, name: str, change: AccountChange) -> None:
+    """Write a change into the site's audit log."""
+    from client.audit import open_site_audit
+    from client.settings import SiteSettings
+    from common.audit_entries import AccountChanged
+
+    with open_site_audit(SiteSettings.read(site)) as log:
+        log.append(AccountChanged(account=name, change=change, by=caller()))
 
 
 def _show_users(people: People, *, as_json: bool) -> None:

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 from client.access.keys import Keys
 from client.access.people import People
 from client.access.roles import Role
+from client.audit import open_site_audit
 from client.settings import SiteSettings
 from client.site_folder import create_site_folder
+from common.audit_entries import AccountChanged
 from common.database import open_database
 from common.errors import InputRefused, NotFound
 from common.signing import SigningKey
@@ -64,6 +66,10 @@ def test_a_user_is_made_listed_changed_and_removed(
     assert "There is no user yet." in said
     with pytest.raises(NotFound):
         run(site_access.users, site, "remove", "anna")
+    with open_site_audit(site) as log:
+        entries = [line.entry() for line in log.lines()]
+    changes = [entry.change for entry in entries if isinstance(entry, AccountChanged)]
+    assert changes == ["added", "password", "removed"]
 
 
 def test_a_key_is_shown_once_and_works_until_it_is_removed(site: SiteSettings) -> None:

@@ -13,6 +13,7 @@ from client.access.roles import Role
 from client.api.sign_in import safe_target
 from common.accounts import passwords
 from common.accounts.throttle import FREE_BY_ACCOUNT
+from common.audit_entries import AccountChanged
 from common.database import open_database
 from tests.client.access.conftest import OWN, PASSWORD, GuardedSite
 from tests.client.serving import picture
@@ -40,6 +41,9 @@ def cookie_of(answer: httpx.Response) -> dict[str, str]:
 def test_a_person_signs_in_works_and_signs_out(house: GuardedSite) -> None:
     answer = house.sign_in()
     assert (answer.status_code, answer.headers["location"]) == (303, "/model")
+    newest = house.site.services.access.audit.newest("account")
+    assert newest is not None
+    assert newest.entry() == AccountChanged(account="dr-house", change="signed-in", by="dr-house")
     header = answer.headers["set-cookie"].lower()
     assert "httponly" in header
     assert "samesite=strict" in header

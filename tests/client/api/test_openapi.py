@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from schemathesis.specs.openapi import definitions
 
 from client.access.guard import PUBLIC
 from tests.client.serving import ServedSite
@@ -56,6 +57,11 @@ def test_every_operation_says_who_may_ask_and_which_errors_there_are(document: A
         v2 = name.split(" ")[1].startswith("/v2")
         assert list(error) == ["application/json" if v2 else "application/problem+json"], name
     assert set(document["components"]["securitySchemes"]) == {"key", "session"}
+
+
+def test_it_is_openapi_3_1(document: Any) -> None:
+    assert document["openapi"].startswith("3.1")
+    assert [str(fault) for fault in definitions.OPENAPI_31_VALIDATOR.iter_errors(document)] == []
 
 
 def test_every_reference_leads_somewhere_and_every_schema_is_one(document: Any) -> None:
