@@ -84,7 +84,12 @@ class AuditWriter:
             self._thread.join(STOP_SECONDS)
 
     async def prediction(
-        self, manifest: ReleaseManifest, request_id: str, *, head_digest: str | None = None
+        self,
+        manifest: ReleaseManifest,
+        request_id: str,
+        *,
+        head_digest: str | None = None,
+        profile_digest: str | None = None,
     ) -> None:
         """Write down one answer; returns when that is done, has failed, or takes too long.
 
@@ -96,12 +101,15 @@ class AuditWriter:
             As the answer names it.
         head_digest : str, optional
             Of the site's own head, where that answered.
+        profile_digest : str, optional
+            Of the site's profile that the answer was read with.
         """
         entry = PredictionMade(
             request_id=request_id,
             version=manifest.version,
             model_digest=manifest.model_digest,
             head_digest=head_digest,
+            profile_digest=profile_digest,
         )
         # Not wait_for, which would cancel an entry that is late: it is to be written all the same.
         written = asyncio.wrap_future(self._submit(entry))

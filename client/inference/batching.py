@@ -14,26 +14,44 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from client.inference.engine import Images, InferenceEngine, Probabilities
+from client.inference.engine import Images, InferenceEngine
 from client.inference.limits import BatchLimits
+from client.inference.outputs import Outputs
 from common.errors import Busy, ModelError, WardroundError
 
 log = logging.getLogger(__name__)
 
-Prepare: TypeAlias = Callable[[], Images]
-"""Makes one image's pixels, uint8 (S, S, 3); what it raises is its own request's answer."""
+A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Known(Generic[A_co]):
+    """An answer for which no network need be asked."""
+
+    answer: A_co
+
+
+class Work(Protocol[A_co]):
+    """One image on its way through a lane; what it raises is its own request's answer."""
+
+    def prepare(self) -> Images | Known[A_co]:
+        """Return the image's pixels, uint8 (S, S, 3), or its answer."""
+
+    def finish(self, output: Outputs) -> A_co:
+        """Make the answer of the network's output for this one image."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
     engine: InferenceEngine
-    prepare: Prepare
+    work: Work[Any]
     given_up_at: float
-    answer: Future[Probabilities] = field(default_factory=Future)
+    answer: Future[Any] = field(default_factory=Future)
 
 
 class MicroBatcher:
@@ -65,27 +83,28 @@ class MicroBatcher:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, engine: InferenceEngine, prepare: Prepare) -> Future[Probabilities]:
-        """Ask for one image's probabilities.
+    def submit(self, engine: InferenceEngine, work: Work[A]) -> Future[A]:
+        """Ask about one image.
 
         Parameters
         ----------
         engine : InferenceEngine
             The model that shall answer, whatever is swapped meanwhile.
-        prepare : callable
-            Makes the image's pixels for that model, uint8 (S, S, 3); runs in a lane.
+        work : Work
+            Makes the image's pixels for that model, and its answer; runs in a lane.
 
         Returns
         -------
-        Future of ndarray of float64, (K,)
-            Fails with what ``prepare`` raised, ModelError, or Busy (``queue-deadline``).
+        Future
+            Of the work's answer. Fails with what it raised, ModelError, or Busy
+            (``queue-deadline``).
 
         Raises
         ------
         Busy
             If the queue is full, or the service is closing.
         """
-        job = _Job(engine, prepare, time.monotonic() + self.limits.queue_seconds)
+        job = _Job(engine, work, time.monotonic() + self.limits.queue_seconds)
         with self._lock:
             if self._closed.is_set():
                 raise Busy("The service is closing.", code="closing")
@@ -149,7 +168,7 @@ class MicroBatcher:
 
     def _compute(self, engine: InferenceEngine, prepared: Sequence[tuple[_Job, Images]]) -> None:
         try:
-            rows = engine.probabilities(np.stack([pixels for _, pixels in prepared]))
+            outputs = engine.answers(np.stack([pixels for _, pixels in prepared]))
         except Exception as error:  # the lane must live on; each request is told
             if isinstance(error, ModelError) and len(prepared) > 1:
                 # One image that breaks the network must not take its neighbours' answers along.
@@ -160,12 +179,15 @@ class MicroBatcher:
             return
         if self._on_batch is not None:
             self._on_batch(len(prepared))
-        for (job, _), row in zip(prepared, rows, strict=True):
-            job.answer.set_result(row)
+        for index, (job, _) in enumerate(prepared):
+            try:
+                job.answer.set_result(job.work.finish(outputs.row(index)))
+            except Exception as error:
+                _fail([job], error)
 
 
 def _prepared(job: _Job) -> Images | None:
-    """Return a job's pixels; None where it has got its answer, which is an error."""
+    """Return a job's pixels; None where it has got its answer, or an error, already."""
     if time.monotonic() > job.given_up_at:
         late = Busy(
             "The image waited too long for its turn.",
@@ -175,10 +197,14 @@ def _prepared(job: _Job) -> Images | None:
         job.answer.set_exception(late)
         return None
     try:
-        return job.prepare()
+        prepared = job.work.prepare()
     except Exception as error:
         _fail([job], error)
         return None
+    if isinstance(prepared, Known):
+        job.answer.set_result(prepared.answer)
+        return None
+    return prepared
 
 
 def _fail(jobs: Sequence[_Job], error: Exception) -> None:

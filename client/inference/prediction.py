@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, Protocol, TypeVar
 
+from client.answers.answered import Answered
 from client.audit_writer import AuditWriter
+from client.inference.asking import Asking, Made, answered
 from client.inference.batching import MicroBatcher
 from client.inference.engine import Images, ModelHolder
-from common.errors import Busy, ImageRefused
-from common.imaging import decode, prepare
-from common.recipe import ImageSpec
+from client.inference.result_cache import ResultCache
+from client.reading.reading import Reading
+from client.reading.settings import ReadingSettings
+from common.errors import Busy
 from common.release import ReleaseManifest
 
 P = ParamSpec("P")
@@ -25,36 +27,47 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one model says of one image.
+    """What one model says of one image, and what that means at this site.
 
     Attributes
     ----------
     manifest : ReleaseManifest
         The one release that answered.
     probabilities : tuple of float
-        In the order of the recipe's classes; they sum to 1.
+        The model's own, uncalibrated; in the order of the recipe's classes, they sum to 1.
     seconds : float
         From the image's bytes to the answer.
+    reading : Reading
+        Verdict, calibrated probabilities, uncertainty, warnings, and who should decide.
     head_digest : str or None
         Of the site's own head, where that answered in the place of the release's classifier.
+    together_with : tuple of int
+        Versions of older releases that answered together with that one.
     """
 
     manifest: ReleaseManifest
     probabilities: tuple[float, ...]
     seconds: float
+    reading: Reading
     head_digest: str | None = None
+    together_with: tuple[int, ...] = ()
 
     @property
     def positive_probability(self) -> float:
         """Summed probability of the recipe's positive classes, in [0, 1]."""
-        positive = self.manifest.recipe.decision.positive_classes
-        pairs = zip(self.manifest.classes, self.probabilities, strict=True)
-        return min(1.0, sum(p for name, p in pairs if name in positive))
+        return self.reading.positive_probability
 
     @property
     def verdict(self) -> Literal["positive", "negative"]:
-        """Positive at or above the release's threshold."""
-        return "positive" if self.positive_probability >= self.manifest.threshold else "negative"
+        """Positive at or above the threshold, the release's or the site's."""
+        return self.reading.verdict
+
+
+class Answers(Protocol):
+    """Where answers are kept: `client.answers.log.AnswerLog`."""
+
+    def record(self, answer: Answered) -> None:
+        """Keep an answer; never waits and never raises."""
 
 
 class Admission:
@@ -91,18 +104,40 @@ class Admission:
 class Predictor:
     """Predicts off the event loop: an image is decoded and asked about in a lane of the batcher.
 
-    ``workers`` is for other blocking work.
+    Every answer is written down by ``audit`` before it is given, and kept by ``answers``.
 
-    Every answer is written down by ``audit`` before it is given.
+    Parameters
+    ----------
+    holder : ModelHolder
+        Whose model answers.
+    batcher : MicroBatcher
+        Whose lanes compute.
+    workers : Executor
+        For other blocking work.
+    audit : AuditWriter
+        The site's.
+    answers : Answers
+        The site's.
+    settings : ReadingSettings, optional
+        How answers are read here.
     """
 
     def __init__(
-        self, holder: ModelHolder, batcher: MicroBatcher, workers: Executor, audit: AuditWriter
+        self,
+        holder: ModelHolder,
+        batcher: MicroBatcher,
+        workers: Executor,
+        audit: AuditWriter,
+        answers: Answers,
+        settings: ReadingSettings | None = None,
     ) -> None:
         self._audit = audit
+        self._answers = answers
         self._holder = holder
         self._batcher = batcher
         self._workers = workers
+        self._settings = settings or ReadingSettings()
+        self.cache: ResultCache[Made] = ResultCache()
 
     async def predict(self, image: bytes | Images, *, request_id: str) -> Prediction:
         """Predict one image with the model that is current when the request begins.
@@ -127,34 +162,26 @@ class Predictor:
         """
         started = time.monotonic()
         engine = self._holder.require()
-        prepare = partial(prepare_upload, image, engine.recipe.image)
-        row = await asyncio.wrap_future(self._batcher.submit(engine, prepare))
+        work = Asking(image, engine, self._settings, self.cache)
+        made = await asyncio.wrap_future(self._batcher.submit(engine, work))
         head = engine.head_digest
-        await self._audit.prediction(engine.manifest, request_id, head_digest=head)
-        seconds = time.monotonic() - started
-        return Prediction(engine.manifest, tuple(float(p) for p in row), seconds, head)
+        await self._audit.prediction(
+            engine.manifest,
+            request_id,
+            head_digest=head,
+            profile_digest=made.reading.profile_digest,
+        )
+        self._answers.record(answered(made, engine, request_id=request_id))
+        return Prediction(
+            manifest=engine.manifest,
+            probabilities=made.probabilities,
+            seconds=time.monotonic() - started,
+            reading=made.reading,
+            head_digest=head,
+            together_with=tuple(member.version for member in engine.members),
+        )
 
     async def in_worker(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking work in the bounded pool."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._workers, lambda: work(*args, **kwargs))
-
-
-def prepare_upload(image: bytes | Images, spec: ImageSpec) -> Images:
-    """Turn uploaded bytes into the network's pixels, by the very path that training takes.
-
-    Raises
-    ------
-    ImageRefused
-        As `common.imaging.decode`; with code ``pixels-shape``, if what came as pixels is not of
-        the model's size.
-    """
-    if isinstance(image, bytes):
-        return prepare(decode(image), spec)
-    if image.shape != (spec.size, spec.size, 3):
-        raise ImageRefused(
-            f"The pixels are not of this model's size, {spec.size} x {spec.size} x 3.",
-            action="Prepare them as its recipe says, or send the image file.",
-            code="pixels-shape",
-        )
-    return image

@@ -92,12 +92,14 @@ class Reading:
 
 
 def read(
-    output: Outputs, facts: ImageFacts, engine: InferenceEngine, settings: ReadingSettings
+    output: Outputs,
+    facts: ImageFacts,
+    engine: InferenceEngine,
+    settings: ReadingSettings,
+    *,
+    profile: SiteProfile | None,
 ) -> Reading:
     """Read one answer.
-
-    The engine's profile is looked at once, so that an answer is read with one profile whatever is
-    set meanwhile.
 
     Parameters
     ----------
@@ -109,8 +111,9 @@ def read(
         Which gave the output.
     settings : ReadingSettings
         The site's.
+    profile : SiteProfile or None
+        ``engine.profile`` as it was when the request began: another one may be set meanwhile.
     """
-    profile = engine.profile
     recipe, positive = engine.recipe, positive_mask(engine.recipe)
     temperature = profile.temperature if profile else None
     point = profile.operating_point if profile else None

@@ -72,7 +72,7 @@ def test_a_network_that_breaks_gives_a_problem_and_lives_on(
         raise RuntimeError("secret text")
 
     with monkeypatch.context() as patch:
-        patch.setattr(InferenceEngine, "probabilities", broken)
+        patch.setattr(InferenceEngine, "answers", broken)
         answer = site.predict(picture())
     assert (answer.status_code, answer.json()["code"]) == (503, "model")
     assert "secret" not in answer.text

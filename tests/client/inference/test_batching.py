@@ -1,16 +1,17 @@
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from typing import cast
 
 import numpy as np
 import pytest
 
-from client.inference.batching import MicroBatcher, Prepare
-from client.inference.engine import Images, InferenceEngine, Probabilities
+from client.inference.batching import Known, MicroBatcher
+from client.inference.engine import Images, InferenceEngine
 from client.inference.limits import BatchLimits
+from client.inference.outputs import Outputs, Probabilities
 from common.errors import Busy, ImageRefused, ModelError
 
 BAD = 255
@@ -25,13 +26,14 @@ class FakeEngine:
         self.entered = threading.Event()
         self.sizes: list[int] = []
 
-    def probabilities(self, images: Images) -> Probabilities:
+    def answers(self, images: Images) -> Outputs:
         self.entered.set()
         assert self.gate.wait(10)
         self.sizes.append(len(images))
         if (images[:, 0, 0, 0] == BAD).any():
             raise ModelError("not finite", code="prediction-not-finite")
-        return images[:, 0, 0, :1].astype(np.float64) + self.offset
+        values = images[:, 0, 0, :1].astype(np.float64) + self.offset
+        return Outputs(values, values, values.astype(np.float32))
 
 
 def engine(offset: float = 0, *, is_open: bool = True) -> tuple[FakeEngine, InferenceEngine]:
@@ -45,8 +47,18 @@ def image(value: int) -> Images:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def ready(value: int) -> Prepare:
-    return lambda: image(value)
+class Ask:
+    """Work that gives a value's image, and answers with the output's probabilities."""
+
+    def __init__(self, prepare: Callable[[], Images | Known[Probabilities]]) -> None:
+        self.prepare = prepare
+
+    def finish(self, output: Outputs) -> Probabilities:
+        return output.probabilities[0]
+
+
+def ready(value: int) -> Ask:
+    return Ask(lambda: image(value))
 
 
 @pytest.fixture
@@ -153,7 +165,7 @@ def test_an_image_that_cannot_be_read_fails_alone_and_with_its_own_error(
     def broken() -> Images:
         raise KeyError("a patient's name")
 
-    refused, failed = batcher.submit(model, unreadable), batcher.submit(model, broken)
+    refused, failed = batcher.submit(model, Ask(unreadable)), batcher.submit(model, Ask(broken))
     stays = batcher.submit(model, ready(2))
     fake.gate.set()
     with pytest.raises(ImageRefused):
@@ -191,3 +203,30 @@ def test_lanes_run_at_the_same_time_and_all_end() -> None:
     assert [float(a.result(10)[0]) for a in answers] == [1, 2]
     batcher.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("inference-")]
+
+
+def test_a_known_answer_asks_no_network(batcher: MicroBatcher) -> None:
+    fake, model = engine()
+    known = batcher.submit(model, Ask(lambda: Known(np.array([7.0]))))
+    assert known.result(10) == [7]
+    assert batcher.submit(model, ready(1)).result(10) == [1]
+    assert fake.sizes == [1]
+
+
+def test_an_answer_that_cannot_be_read_fails_alone_and_says_no_secret(
+    batcher: MicroBatcher,
+) -> None:
+    class Unread(Ask):
+        def finish(self, output: Outputs) -> Probabilities:
+            raise KeyError("a patient's name")
+
+    fake, model = engine(is_open=False)
+    first = batcher.submit(model, ready(0))
+    assert fake.entered.wait(10)
+    failed = batcher.submit(model, Unread(lambda: image(1)))
+    stays = batcher.submit(model, ready(2))
+    fake.gate.set()
+    with pytest.raises(ModelError) as told:
+        failed.result(10)
+    assert "patient" not in told.value.line()
+    assert [float(f.result(10)[0]) for f in (first, stays)] == [0, 2]
