@@ -65,7 +65,7 @@ async def _store(
         case = await services.predictor.in_worker(_add, services, taken, form, reader)
     except DuplicateCase as duplicate:
         status, case = 200, duplicate.case
-    flags = () if taken.header is None else taken.header.flags
+    flags = await services.predictor.in_worker(services.review.flag_codes, case.id)
     return CaseDocument.of(case, request_id=request_id_of(request), flags=flags), status
 
 

@@ -147,6 +147,7 @@ class CaseStore:
         reader: str | None = None,
         saw: SeenAnswer | None = None,
         flags: Sequence[str] = (),
+        look_for_writing: bool = False,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> Case:
         """Store a case; with a label it is confirmed, without it waits.
@@ -178,6 +179,8 @@ class CaseStore:
             The model's answer that the reader had before them.
         flags : sequence of str
             Codes of what is to be looked at, such as the header gave cause for.
+        look_for_writing : bool
+            Flag a picture that seems to hold writing.
         limits : ImageLimits
             What to refuse unseen.
 
@@ -193,7 +196,7 @@ class CaseStore:
         StoreError
             If the database or the disk failed; nothing is confirmed then.
         """
-        accepted = accept_image(image, limits=limits)
+        accepted = accept_image(image, limits=limits, look_for_writing=look_for_writing)
         return self.add_new(
             NewCase(
                 *(accepted, task, patient_id, label, source, age, sex, split),

@@ -108,6 +108,8 @@ class DicomStation:
                 source="dicom",
                 age=picture.age,
                 sex=picture.sex,
+                flags=picture.flags,
+                look_for_writing=True,
             )
         except DuplicateCase as duplicate:
             case = duplicate.case

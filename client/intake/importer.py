@@ -57,6 +57,7 @@ class _Checked:
     image: AcceptedImage
     label: str | None
     split: Split | None
+    flags: tuple[str, ...]
 
 
 def read_rows(source: ImportSource, *, limits: ImageLimits = DEFAULT_LIMITS) -> SourceRows:
@@ -197,7 +198,8 @@ def _check(
             age=row.age or taken.age,
             sex=row.sex or taken.sex,
         )
-        return _Checked(row, accept_image(taken.image, limits=limits), label, split)
+        flags = () if taken.header is None else taken.header.flags
+        return _Checked(row, accept_image(taken.image, limits=limits), label, split, flags)
     except InputRefused as refusal:
         return refusal
     except Busy as busy:
@@ -229,6 +231,7 @@ def _new_case(task: str, row: SourceRow, checked: _Checked) -> NewCase:
         patient_id=row.patient_id,
         label=checked.label,
         source="import",
+        flags=checked.flags,
         age=row.age,
         sex=row.sex,
         split=checked.split,

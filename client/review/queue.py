@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias, cast
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select
 from sqlalchemy.orm import Session
 
 from client.answers.answered import Answered
@@ -20,7 +20,8 @@ from client.review.tables import CaseReviewRow, OpinionRow
 
 QueueState: TypeAlias = Literal["waiting", "unsure", "conflict", "held", "disputed"]
 
-_STATE = func.coalesce(CaseReviewRow.state, "waiting")
+# Written out: as a parameter, PostgreSQL would not know it again in GROUP BY.
+_STATE = func.coalesce(CaseReviewRow.state, literal_column("'waiting'"))
 _OPEN = or_(CaseRow.status == "waiting", and_(CaseRow.status == "confirmed", _STATE == "disputed"))
 
 

@@ -94,6 +94,12 @@ class ReviewRoom:
             near = self._store.look_alikes(session, row)
             return detail(session, read, said, near, reader=reader, rules=self._rules)
 
+    def flag_codes(self, case_id: str) -> tuple[str, ...]:
+        """Return the codes of a case's flags that nobody set aside, those that block first."""
+        with self._transactions.reading() as session:
+            kept = flags_of(session, [case_id], self._rules).get(case_id, ())
+        return tuple(flag.code for flag in kept if flag.open)
+
     def give(self, case_id: str, reader: str, said: Submission, recipe: Recipe) -> CaseDetail:
         """Keep a reader's opinion, and return the case as it is then.
 

@@ -108,7 +108,9 @@ def test_one_case(site: SiteSettings, base: Tensors) -> None:
         case = store.training_cases("toy")[0]
     done = withdraw_case(site, case.id)
     assert (done.cases, done.campaigns[0].rounds) == (1, (1,))
-    assert withdraw_case(site, case.id).cases == 0
+    train(site, base, campaign="summer")
+    again = withdraw_case(site, case.id)
+    assert (again.cases, [c.campaign for c in again.campaigns]) == (0, ["spring"])
     with closing(CaseStore.open(site)) as store:
         assert case.id not in {c.id for c in store.training_cases("toy")}
 

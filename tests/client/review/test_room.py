@@ -28,6 +28,12 @@ def two(tmp_path: Path) -> Iterator[Room]:
 
 
 @pytest.fixture
+def one_anywhere(tmp_path: Path, database_url: str) -> Iterator[Room]:
+    with review_room(tmp_path / "site", database_url=database_url) as room:
+        yield room
+
+
+@pytest.fixture
 def two_anywhere(tmp_path: Path, database_url: str) -> Iterator[Room]:
     with review_room(tmp_path / "site", database_url=database_url, readers=2) as room:
         yield room
@@ -264,7 +270,8 @@ def test_a_withdrawn_case_is_not_judged_and_nothing_of_it_is_left(one: Room) -> 
     assert not any(e.label for e in events)
 
 
-def test_the_queue_is_paged_oldest_first(one: Room) -> None:
+def test_the_queue_is_paged_oldest_first(one_anywhere: Room) -> None:
+    one = one_anywhere
     cases = [one.case(n) for n in range(5)]
     one.case(9, label="nv", source="import")
     one.say(cases[1], "ada", "unsure")
