@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,10 +29,11 @@ class FakePacs:
     headers: list[dict[str, str]] = field(default_factory=list)
     knows_offset: bool = True
     port: int = 0
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/dicom-web"
+        return f"{self.scheme}://127.0.0.1:{self.port}/dicom-web"
 
     def put(self, made: Dataset) -> Dataset:
         self.files[str(made.SOPInstanceUID)] = (made, file_bytes(made))
@@ -88,8 +90,8 @@ def reply(handler: Handler, body: bytes, kind: str, status: int = 200) -> None:
 
 
 @contextmanager
-def fake_pacs() -> Iterator[FakePacs]:
-    pacs = FakePacs()
+def fake_pacs(*, tls: ssl.SSLContext | None = None) -> Iterator[FakePacs]:
+    pacs = FakePacs(scheme="http" if tls is None else "https")
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -103,6 +105,8 @@ def fake_pacs() -> Iterator[FakePacs]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     pacs.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

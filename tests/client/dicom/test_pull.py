@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from client.dicom.station import DicomStation
 from client.dicom.web import DicomwebSource
 from client.settings import SiteSettings
 from common.errors import Busy, ConfigurationError, ImageRefused, ProcessError, StoreError
+from deploy.certificates import make_authority, make_server_certificate
 from tests.client.dicom.files import NUMBER, PLANTED, dataset, planted
 from tests.client.dicom.in_process import InProcessDecoder
 from tests.client.dicom.pacs import MULTIPART, FakePacs, Handler, fake_pacs, multipart, reply
@@ -292,6 +294,24 @@ def test_secrets_are_read_from_files_and_sent(pacs: FakePacs, tmp_path: Path) ->
     (tmp_path / "dicomweb-password").unlink()
     with pytest.raises(ConfigurationError):
         source(pacs, tmp_path, user="site")
+
+
+def test_over_tls_only_to_a_pacs_that_the_site_knows(tmp_path: Path) -> None:
+    authority = make_authority()
+    own = make_server_certificate(authority, hosts=["127.0.0.1"])
+    for name, data in (("ca", authority.certificate), ("crt", own.certificate), ("key", own.key)):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "other-ca").write_bytes(make_authority().certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+    with fake_pacs(tls=context) as pacs:
+        pacs.put(image())
+        (found,) = source(pacs, tmp_path, ca=tmp_path / "ca").listed({"XC"}, today=TODAY)
+        assert found.instance == "1.2.3.1"
+        for ca in (None, tmp_path / "other-ca"):
+            with pytest.raises(ProcessError) as caught:
+                list(source(pacs, tmp_path, ca=ca).listed({"XC"}, today=TODAY))
+            assert caught.value.code == "dicomweb-away"
 
 
 @pytest.mark.parametrize(
