@@ -1,70 +1,82 @@
-// Storing the image as a case and confirming its label. Every new image starts from empty fields,
-// so that one patient's number never stays beside another's image.
+// Storing the image as a case, with an opinion. Every new image starts from empty fields, so that
+// one patient's number never stays beside another's image.
 
-import { confirmCase, storeCase } from "./service.js";
+import { byId, named, say } from "./dom.js";
+import { giveOpinion, storeCase } from "./service.js";
 
-const byId = (id) => document.getElementById(id);
-const NOTHING = { image: null, caseId: null };
-let current = NOTHING;
+let current = { image: null, caseId: null, proposed: null };
 
-export function offerImage(image) {
-  current = { image, caseId: null };
-  byId("store-form").reset();
-  byId("confirm-form").reset();
-  byId("store-fields").disabled = false;
-  byId("confirm-fields").disabled = true;
-  say("Not stored yet.");
+const chosen = () => byId("case-form").elements.verdict.value;
+
+// `caseId` where the case is stored already; `proposed` once the model has answered.
+export function offerCase(image, caseId, proposed = null) {
+  if (current.image !== image) {
+    current = { image, caseId, proposed: null };
+    byId("case-form").reset();
+    byId("case-link").hidden = true;
+    byId("case-fields").disabled = false;
+    byId("patient-fields").hidden = caseId !== null;
+    say(byId("case-status"), caseId === null ? "Not stored yet." : "Stored; it waits for an opinion.");
+  }
+  current.proposed = proposed;
+  byId("agree-choice").hidden = proposed === null;
+  byId("agree-label").textContent = proposed === null ? "" : named(proposed);
 }
 
 export function watchCase() {
-  byId("store-form").addEventListener("submit", (event) => handle(event, store));
-  byId("confirm-form").addEventListener("submit", (event) => handle(event, confirm));
+  const form = byId("case-form");
+  form.addEventListener("submit", handle);
+  byId("label").addEventListener("change", () => {
+    if (byId("label").value) form.elements.verdict.value = "correct";
+  });
 }
 
-async function store(mine) {
-  byId("store-fields").disabled = true;
-  const fields = { patient_id: byId("patient").value.trim(), age: byId("age").value, sex: byId("sex").value };
-  try {
-    const stored = await storeCase(mine.image, fields);
-    if (current !== mine) return;
-    mine.caseId = stored.case_id;
-    const done = stored.status === "confirmed";
-    byId("confirm-fields").disabled = done;
-    if (done) say(`This image is stored already, confirmed as ${stored.label}.`, "done");
-    else {
-      say("Stored. It waits for its label.", "done");
-      byId("label").focus();
-    }
-  } catch (error) {
-    if (current === mine) byId("store-fields").disabled = false;
-    throw error;
-  }
-}
-
-async function confirm(mine) {
+function opinion(mine) {
+  const verdict = chosen();
+  if (verdict === "agree") return { verdict, label: mine.proposed };
+  if (verdict === "unsure") return { verdict };
+  if (verdict !== "correct") return null;
   const label = byId("label").value;
-  byId("confirm-fields").disabled = true;
-  try {
-    await confirmCase(mine.caseId, label);
-    if (current === mine) say(`Stored, and confirmed as ${label}.`, "done");
-  } catch (error) {
-    if (current === mine) byId("confirm-fields").disabled = false;
-    throw error;
-  }
+  return label === mine.proposed ? { verdict: "agree", label } : { verdict, label };
 }
 
-async function handle(event, work) {
+async function handle(event) {
   event.preventDefault();
   const mine = current;
+  const status = byId("case-status");
+  if (!chosen()) { say(status, "Say first what the image shows, or that somebody says it later.", "failed"); return; }
+  if (chosen() === "correct" && !byId("label").value) {
+    say(status, "Choose the right diagnosis.", "failed");
+    byId("label").focus();
+    return;
+  }
+  byId("case-fields").disabled = true;
   try {
-    await work(mine);
+    const said = await keep(mine, opinion(mine));
+    if (current === mine) say(status, said, "done");
   } catch (error) {
-    if (current === mine) say(error.message, "failed");
+    if (current !== mine) return;
+    byId("case-fields").disabled = false;
+    say(status, error.message, "failed");
+  }
+  if (current === mine && mine.caseId) {
+    byId("case-link").hidden = false;
+    byId("case-link").firstElementChild.href = `/review-queue?case=${encodeURIComponent(mine.caseId)}`;
   }
 }
 
-function say(message, kind = "") {
-  const status = byId("case-status");
-  status.className = `status ${kind}`.trim();
-  status.textContent = message;
+async function keep(mine, given) {
+  if (mine.caseId === null) {
+    const fields = { patient_id: byId("patient").value.trim(), age: byId("age").value, sex: byId("sex").value };
+    const stored = await storeCase(mine.image, fields);
+    mine.caseId = stored.case_id;
+    if (stored.status === "confirmed" && given === null) return `This image is stored already, confirmed as ${named(stored.label)}.`;
+  }
+  if (given === null) return "Stored. It waits for its label.";
+  const found = await giveOpinion(mine.caseId, given);
+  if (found.status === "confirmed") return `Stored, and confirmed as ${named(found.label)}.`;
+  if (found.state === "held") return "Stored. A warning holds it until somebody sets that aside in the review.";
+  if (found.state === "conflict") return "Stored. Two readers do not agree: somebody else decides.";
+  if (given.verdict === "unsure") return "Stored as unsure. It waits for another opinion.";
+  return "Stored. It waits for a second reader.";
 }

@@ -1,6 +1,6 @@
 // Choosing an image: by the file dialog, by dropping it, by pasting it.
 
-const byId = (id) => document.getElementById(id);
+import { byId } from "./dom.js";
 
 export function watchImage(onImage, onRefused) {
   const maximumBytes = Number(document.body.dataset.maximumBytes);
@@ -29,14 +29,16 @@ export function watchImage(onImage, onRefused) {
     take(event.dataTransfer.files[0]);
   });
   window.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+  return show;
 }
 
 function show(chosen) {
   const preview = byId("preview");
   if (preview.src) URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(chosen);
+  byId("picture").hidden = false;
   preview.hidden = false;
-  // Browsers show no TIFF; the service reads it all the same.
+  // Browsers show no TIFF or DICOM; the service reads it all the same, and the picture of why shows it.
   preview.onerror = () => { preview.hidden = true; };
   byId("drop-hint").textContent = "For another one, drop it here, or";
   byId("file-label").textContent = "Choose another image";

@@ -1,29 +1,41 @@
-// The clinician's page: an image is read as soon as it is chosen, and may then become a case.
+// The clinician's page: an image is read as soon as it is chosen, explained, compared, judged.
 
-import { offerImage, watchCase } from "./case.js";
+import { offerCase, watchCase } from "./case.js";
 import { watchImage } from "./image.js";
 import { clearReading, showReading } from "./reading.js";
 import { predict } from "./service.js";
+import { clearSimilar, showSimilar } from "./similar.js";
 import { refresh, watchStatus } from "./status.js";
+import { watchWaiting } from "./waiting.js";
+import { clearWhy, showWhy, watchWhy } from "./why.js";
 
 let running = new AbortController();
 
-async function read(image) {
+async function read(image, caseId = null) {
   // An answer to an earlier image must never appear beside this one.
   running.abort();
   const mine = new AbortController();
   running = mine;
-  offerImage(image);
+  offerCase(image, caseId);
+  clearWhy();
+  clearSimilar();
   clearReading("Reading the image…");
   try {
     const answer = await predict(image, mine.signal);
-    if (!mine.signal.aborted) showReading(answer);
+    if (mine.signal.aborted) return;
+    const proposed = showReading(answer);
+    offerCase(image, caseId, proposed);
+    showWhy(image, proposed, mine.signal);
+    showSimilar(image, mine.signal);
   } catch (error) {
     if (!mine.signal.aborted) clearReading(error.message, true);
   }
   refresh();
 }
 
-watchImage(read, (message) => clearReading(message, true));
+const show = watchImage(read, (message) => clearReading(message, true));
 watchCase();
+watchWhy();
+watchWaiting((image, caseId) => { show(image); read(image, caseId); });
 watchStatus();
+refresh();

@@ -1,32 +1,33 @@
-// Showing an answer: verdict, threshold, a bar and a number for each class, the model that read it.
+// Showing an answer: verdict, threshold, how sure, what cannot be ruled out, a bar for each class.
 
-const byId = (id) => document.getElementById(id);
-const width = (value) => `${value * 100}%`;
+import { byId, element, named, percent, say } from "./dom.js";
 
-// A class is never shown as impossible or certain because of rounding.
-function percent(value) {
-  if (value > 0 && value < 0.0005) return "< 0.1 %";
-  if (value < 1 && value >= 0.9995) return "> 99.9 %";
-  return `${(value * 100).toFixed(1)} %`;
-}
+const width = (value) => `${Math.min(1, Math.max(0, value)) * 100}%`;
+
+const REASONS = {
+  "uncertain": "The model is less sure of this image than this site allows.",
+  "set-empty": "No diagnosis fits as well as the right one did for this site's confirmed cases.",
+  "set-spans-verdict": "Neither a positive nor a negative diagnosis can be ruled out.",
+  "set-large": "Too many diagnoses cannot be ruled out.",
+  "not-of-this-kind": "The image may be of a kind that the model does not know.",
+};
 
 export function clearReading(message, failed = false) {
   byId("reading").hidden = true;
-  say(message, failed ? "failed" : "");
+  say(byId("reading-status"), message, failed ? "failed" : "");
 }
 
-export function showReading(answer) {
+// Returns the diagnosis that the answer stands for: the likeliest on the verdict's side.
+export function showReading(given) {
+  const answer = { ...given, ...(given.reading ?? {}) };
   const positive = answer.verdict === "positive";
-  const named = answer.positive_classes.join(", ");
-  byId("verdict").className = `verdict ${answer.verdict}`;
-  byId("verdict-mark").textContent = positive ? "▲" : "●";
-  byId("verdict-word").textContent = positive ? "Positive" : "Negative";
-  const reason = `${named}: ${percent(answer.positive_probability)}, `
-    + `${positive ? "at or above" : "below"} the threshold of ${percent(answer.threshold)}.`;
-  byId("verdict-reason").textContent = reason;
-  byId("positive-fill").style.width = width(answer.positive_probability);
-  byId("threshold").style.left = width(answer.threshold);
-  byId("threshold-label").textContent = `Line: threshold ${percent(answer.threshold)}`;
+  showVerdict(answer, positive);
+  showRefer(answer);
+  showWarnings(answer.warnings ?? []);
+  showSure(answer);
+  showSet(answer);
+  byId("calibrated").textContent = answer.calibrated === false ? "(not calibrated at this site)"
+    : answer.calibrated ? "(calibrated on this site's cases)" : "";
   byId("classes").replaceChildren(...rows(answer));
   byId("reading-version").textContent = `${answer.model_version} (${answer.model_digest.slice(0, 12)})${answer.head_digest ? ", personalised" : ""}`;
   byId("reading-digest").textContent = answer.model_digest;
@@ -34,37 +35,72 @@ export function showReading(answer) {
   byId("reading-time").textContent = `${Math.round(answer.milliseconds)} ms`;
   byId("reading").hidden = false;
   // Spoken by screen readers; everyone else sees the verdict itself.
-  say(`The image was read: ${answer.verdict}.`, "quiet");
+  const refer = answer.refer ? " Refer it to a human." : "";
+  say(byId("reading-status"), `The image was read: ${answer.verdict}.${refer}`, "quiet");
+  return likeliest(answer, positive);
+}
+
+function likeliest(answer, positive) {
+  const side = Object.entries(answer.probabilities)
+    .filter(([name]) => answer.positive_classes.includes(name) === positive);
+  return side.sort((a, b) => b[1] - a[1])[0]?.[0] ?? null;
+}
+
+function showVerdict(answer, positive) {
+  byId("verdict").className = `verdict ${answer.verdict}`;
+  byId("verdict-mark").textContent = positive ? "▲" : "●";
+  byId("verdict-word").textContent = positive ? "Positive" : "Negative";
+  const whose = answer.threshold_source === "site" ? "this site's own threshold" : "the release's threshold";
+  byId("verdict-reason").textContent = `${answer.positive_classes.map(named).join(", ")}: together ${percent(answer.positive_probability)}, `
+    + `${positive ? "at or above" : "below"} ${whose} of ${percent(answer.threshold)}.`;
+  byId("positive-fill").style.width = width(answer.positive_probability);
+  byId("threshold").style.left = width(answer.threshold);
+  byId("threshold-label").textContent = `Line: ${whose}, ${percent(answer.threshold)}`;
+}
+
+function showRefer(answer) {
+  byId("refer").hidden = !answer.refer;
+  const reasons = (answer.refer_reasons ?? []).map((code) => REASONS[code] ?? code);
+  byId("refer-reasons").replaceChildren(...reasons.map((text) => element("li", {}, text)));
+}
+
+function showWarnings(warnings) {
+  byId("warnings").hidden = warnings.length === 0;
+  byId("warnings").replaceChildren(...warnings.map((warning) =>
+    element("li", {}, typeof warning === "string" ? warning : warning.message)));
+}
+
+function showSure(answer) {
+  const value = answer.uncertainty;
+  byId("sure").hidden = value === null || value === undefined;
+  if (byId("sure").hidden) return;
+  const high = (answer.refer_reasons ?? []).includes("uncertain");
+  byId("sure-word").textContent = high ? "The model is unsure." : value < 0.05 ? "The model is sure." : "The model is fairly sure.";
+  byId("sure-reason").textContent = `Uncertainty ${value.toFixed(2)} on a scale from 0 to 1.`;
+  byId("sure-fill").className = high ? "fill high" : "fill";
+  byId("sure-fill").style.width = width(value);
+}
+
+function showSet(answer) {
+  const set = answer.prediction_set;
+  byId("set").hidden = !set || !answer.coverage;
+  if (byId("set").hidden) return;
+  const often = `in ${Math.round(answer.coverage * 100)} % of cases`;
+  const words = set.length === 0 ? "Nothing fits as it should: no diagnosis can be named with confidence."
+    : set.length === 1 ? `Only ${named(set[0])} remains; such an answer holds the right diagnosis ${often}.`
+      : `One of: ${set.map(named).join(", ")}; the right one is among them ${often}.`;
+  byId("set").textContent = words;
 }
 
 function rows(answer) {
   const ranked = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]);
   return ranked.map(([name, probability]) => {
     const counted = answer.positive_classes.includes(name);
-    const head = element("th", { scope: "row" }, name);
-    if (counted) {
-      const dot = element("span", { className: "dot" });
-      dot.append(element("span", { className: "quiet" }, "added up for the verdict"));
-      head.append(" ", dot);
-    }
+    const head = element("th", { scope: "row" }, named(name));
+    if (counted) head.append(" ", element("span", { className: "dot" }, element("span", { className: "quiet" }, "added up for the verdict")));
     const fill = element("div", { className: counted ? "fill counted" : "fill" });
     fill.style.width = width(probability);
-    const track = element("div", { className: "track", ariaHidden: "true" });
-    track.append(fill);
-    const bar = element("td", {});
-    bar.append(track);
-    const row = element("tr", {});
-    row.append(head, bar, element("td", {}, percent(probability)));
-    return row;
+    const track = element("div", { className: "track", ariaHidden: "true" }, fill);
+    return element("tr", {}, head, element("td", {}, track), element("td", {}, percent(probability)));
   });
-}
-
-function element(name, properties, text = "") {
-  return Object.assign(document.createElement(name), properties, text ? { textContent: text } : {});
-}
-
-function say(message, kind) {
-  const status = byId("reading-status");
-  status.className = `status ${kind}`.trim();
-  status.textContent = message;
 }
