@@ -20,6 +20,9 @@ class InferenceSettings(BaseModel):
     many images one may have; 0 is one lane a core and small batches on the CPU, where more images
     a call are not faster, and two lanes and larger batches on a GPU. ``queue`` is how many images
     may wait, ``queue_seconds`` for how long; whoever comes on top is told to try again.
+    ``kept_answers`` is how many answers are kept in memory for images that come again; 0 is none.
+    ``ensemble`` is how many releases answer together, the newest and older ones that this site
+    accepted: each costs a network call an image (`client.inference.company`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +33,8 @@ class InferenceSettings(BaseModel):
     batch: Annotated[int, Field(ge=0, le=256)] = 0
     queue: Annotated[int, Field(ge=1, le=10_000)] = 64
     queue_seconds: Annotated[float, Field(gt=0)] = 10.0
+    kept_answers: Annotated[int, Field(ge=0, le=100_000)] = 1024
+    ensemble: Annotated[int, Field(ge=1, le=8)] = 1
 
     def limits(self, *, on_cpu: bool, threads: int) -> BatchLimits:
         """Return the batcher's limits.

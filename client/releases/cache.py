@@ -63,7 +63,7 @@ class ReleaseCache:
     def __init__(self, settings: SiteSettings, *, clock: Callable[[], datetime] = _now) -> None:
         self._settings = settings
         self._clock = clock
-        self._files = ReleaseFiles(settings.releases)
+        self._files = ReleaseFiles(settings.releases, together=settings.inference.ensemble)
         self._freshness = FreshnessFile(settings.releases / "freshness.json")
         self._pull = ReleasePull(settings, self._files, verified=self._note_verified)
         self._peek = TimestampPeek(settings)

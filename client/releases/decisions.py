@@ -110,6 +110,12 @@ class SiteReleases(_Part):
         last = [d for d in self.decisions if d.verdict in ("accepted", "rolled-back")]
         return bool(last) and last[-1].verdict == "rolled-back"
 
+    def accepted_before(self, version: int) -> tuple[ReleaseDecision, ...]:
+        """Return what accepted older versions, where it still stands; the newest version first."""
+        known = {d.version: d for d in self.decisions}  # of each version the newest
+        older = [d for d in known.values() if d.version < version and d.verdict == "accepted"]
+        return tuple(sorted(older, key=lambda d: d.version, reverse=True))
+
     def gone_back(self) -> SiteReleases:
         """Return this with the fallback in the place of the one that answers."""
         return self.model_copy(update={"serving": self.fallback, "fallback": None})

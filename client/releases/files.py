@@ -100,10 +100,19 @@ class _Known:
 
 
 class ReleaseFiles:
-    """Reads and writes the layout above. Writers hold the cache's lock."""
+    """Reads and writes the layout above. Writers hold the cache's lock.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    folder : Path
+        The site's releases.
+    together : int, default 1
+        How many releases answer together; so many accepted ones are kept.
+    """
+
+    def __init__(self, folder: Path, *, together: int = 1) -> None:
         self._folder = folder
+        self._together = together
         self._known: dict[int, _Known] = {}
         self.incoming = folder / "incoming"
 
@@ -209,6 +218,9 @@ class ReleaseFiles:
         if decided.damaged:
             return  # nobody knows which of them is to answer
         names |= {f"v{a.version}" for a in (decided.serving, decided.fallback) if a is not None}
+        if decided.serving is not None:
+            older = decided.accepted_before(decided.serving.version)
+            names |= {f"v{decision.version}" for decision in older[: self._together - 1]}
         for folder in self._folder.iterdir():
             if _FOLDER.fullmatch(folder.name) and folder.name not in names:
                 shutil.rmtree(folder, ignore_errors=True)

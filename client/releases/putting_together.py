@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from client.cases.store import CaseStore
+from client.inference.company import Company
 from client.inference.engine import InferenceEngine
 from client.inference.score_files import ScoreFiles
 from client.releases.alarms import Alarm
@@ -84,10 +85,14 @@ def make_release_parts(
     profiles = ProfileKeeper(
         holdout, holder, settings.reading, ProfileFiles(settings.data / PROFILES)
     )
+    kept = releases or ReleaseCache(settings)
+    company = Company(
+        load, find=kept.find, state=lambda: desk.state, size=settings.inference.ensemble
+    )
     watcher = ReleaseWatcher(
-        releases or ReleaseCache(settings),
+        kept,
         holder,
-        load=lambda release: profiles.recall(load(release)),
+        load=lambda release: profiles.recall(company.load(release)),
         poll_seconds=settings.release_poll_seconds,
         watch_seconds=settings.release_watch_seconds,
         desk=desk,
