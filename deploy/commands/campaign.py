@@ -35,6 +35,7 @@ from deploy.commands.campaign_flags import (
     SiteWait,
     Watch,
     Weights,
+    chosen_layers,
 )
 from deploy.commands.undeclared import warn_of_undeclared
 from deploy.console import progress
@@ -84,7 +85,7 @@ def create(
         image_size=image_size,
         aggregation=aggregation,
         algorithm=algorithm,
-        local_layers=tuple(local_layers) if local_layers else None,
+        local_layers=chosen_layers(local_layers),
         mode=mode,
         buffer_size=buffer_size,
         site_rounds=site_rounds,
@@ -143,7 +144,7 @@ def start(
             image_size=image_size,
             aggregation=aggregation,
             algorithm=algorithm,
-            local_layers=tuple(local_layers) if local_layers else None,
+            local_layers=chosen_layers(local_layers),
             mode=mode,
             buffer_size=buffer_size,
             site_rounds=site_rounds,

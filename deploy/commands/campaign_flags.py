@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from common.recipe import AggregationName, AlgorithmName, LocalLayer, RoundsMode
+from common.recipe import AggregationName, AlgorithmName, LocalLayers, RoundsMode
 from deploy.console import RECIPE_HELP
 
 Folder = Annotated[Path, typer.Option(help="The federation's or the coordinator's folder.")]
@@ -52,14 +54,30 @@ Algorithm = Annotated[
     AlgorithmName | None,
     typer.Option(help="A published method.", show_default="the recipe's"),
 ]
+
+
+class LocalLayerName(StrEnum):
+    """`common.recipe.LocalLayer`, as the command line can repeat it."""
+
+    normalisation = "normalisation"
+    head = "head"
+
+
 LocalLayerNames = Annotated[
-    list[LocalLayer] | None,
+    list[LocalLayerName] | None,
     typer.Option(
         "--local-layers",
         help="Layers that never leave their site; may repeat.",
         show_default="the recipe's",
     ),
 ]
+
+
+def chosen_layers(names: Sequence[str] | None) -> LocalLayers | None:
+    """Return what was named; None where nothing was, and the recipe says it."""
+    return cast("LocalLayers", tuple(str(name) for name in names)) if names else None
+
+
 Aggregation = Annotated[
     AggregationName | None,
     typer.Option(help="How updates become one.", show_default="the recipe's"),

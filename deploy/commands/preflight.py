@@ -34,6 +34,7 @@ from deploy.commands.campaign_flags import (
     Sites,
     SiteWait,
     Weights,
+    chosen_layers,
 )
 from deploy.commands.registry import draw_answers
 from deploy.console import emit, progress
@@ -129,7 +130,7 @@ def preflight(
         image_size=image_size,
         aggregation=aggregation,
         algorithm=algorithm,
-        local_layers=tuple(local_layers) if local_layers else None,
+        local_layers=chosen_layers(local_layers),
         mode=mode,
         buffer_size=buffer_size,
         site_rounds=site_rounds,

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.recipe import AggregationName, AlgorithmName
-from deploy.commands.campaign_flags import BufferSize, LocalLayerNames, Mode
+from deploy.commands.campaign_flags import BufferSize, LocalLayerNames, Mode, chosen_layers
 from deploy.console import RECIPE_HELP, emit, progress
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def simulate(
         epsilon=epsilon,
         aggregation=aggregation,
         algorithm=algorithm,
-        local_layers=tuple(local_layers) if local_layers else None,
+        local_layers=chosen_layers(local_layers),
         mode=mode,
         buffer_size=buffer_size,
     )

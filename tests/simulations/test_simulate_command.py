@@ -8,6 +8,7 @@ from rich.console import Console
 from common.errors import ConfigurationError
 from common.recipe import AlgorithmName, load_recipe
 from deploy.commands import simulate as command
+from deploy.commands.campaign_flags import LocalLayerName
 from deploy.commands.simulate import show_report, simulate
 from simulations.adversaries import Adversary
 from simulations.report import SimulationReport, as_markdown
@@ -59,7 +60,7 @@ def test_options_reach_the_simulation(tmp_path, monkeypatch, capsys):
         epsilon=3.0,
         aggregation="median",
         adversary=["hospital-002=sign-flip"],
-        local_layers=["normalisation"],
+        local_layers=[LocalLayerName.normalisation],
         mode="buffered",
         buffer_size=2,
         slow=["hospital-001=3"],
