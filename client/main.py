@@ -157,7 +157,10 @@ def make_app(
         settings=settings,
         store=store,
         holder=holder,
-        predictor=Predictor(holder, batcher, workers, audit, answers, settings.reading),
+        predictor=Predictor(
+            *(holder, batcher, workers, audit, answers, settings.reading),
+            kept_answers=settings.inference.kept_answers,
+        ),
         watcher=watcher,
         releases=parts,
         admission=admission,

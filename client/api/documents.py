@@ -50,7 +50,8 @@ class PredictionDocument(Document):
     where they could not be calibrated), whose the threshold is, ``uncertainty`` from 0 to 1, the
     classes that cannot be ruled out (``prediction_set``, right in a share ``coverage`` of cases),
     whether a human should decide (``refer``) and why, and warnings about the image.
-    ``profile_digest`` is of the site's profile, None without one.
+    ``profile_digest`` is of the site's profile, None without one. ``cached``: the same pixels had
+    the same answer before, and the network was not asked again.
     """
 
     request_id: str
@@ -75,6 +76,7 @@ class PredictionDocument(Document):
     refer_reasons: tuple[str, ...] = ()
     warnings: tuple[WarningDocument, ...] = ()
     profile_digest: str | None = None
+    cached: bool = False
 
     @classmethod
     def of(cls, prediction: Prediction, *, request_id: str) -> PredictionDocument:
@@ -107,6 +109,7 @@ class PredictionDocument(Document):
                 for found in reading.warnings
             ),
             profile_digest=reading.profile_digest,
+            cached=prediction.cached,
         )
 
 

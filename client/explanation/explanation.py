@@ -139,7 +139,7 @@ def _target(
     classes = engine.recipe.classes
     if wanted is None:
         positive = [classes.index(name) for name in engine.recipe.decision.positive_classes]
-        if row[positive].sum() >= engine.manifest.threshold:
+        if row[positive].sum() >= _threshold(engine):
             return max(positive, key=lambda index: float(row[index]))
         return int(row.argmax())
     if wanted not in classes:
@@ -149,3 +149,10 @@ def _target(
             code="class-unknown",
         )
     return classes.index(wanted)
+
+
+def _threshold(engine: InferenceEngine) -> float:
+    """Return what the verdict is made with: the site's operating point, or the release's."""
+    profile = engine.profile
+    point = profile.operating_point if profile is not None else None
+    return engine.manifest.threshold if point is None else point.threshold

@@ -9,7 +9,7 @@ elsewhere. What speaks against it is left out.
   smoothed, because single pixels say nothing to a reader.
 * SHAP (Lundberg 2017, arXiv:1705.07874; KernelShap) and LIME (Ribeiro 2016, arXiv:1602.04938):
   squares of a grid are painted over with the mean colour, and a linear model is fitted to what
-  that does to the class's probability.
+  that does to the class's log-odds (a probability near 1 would hardly move, whatever is hidden).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _integrated(twin: Twin, image: torch.Tensor, target: int, budget: Budget) ->
 def _shap(twin: Twin, image: torch.Tensor, target: int, budget: Budget) -> torch.Tensor:
     from captum.attr import KernelShap
 
-    return _squares(KernelShap(_probabilities(twin, budget)), image, target)
+    return _squares(KernelShap(_log_odds(twin, target, budget)), image)
 
 
 def _lime(twin: Twin, image: torch.Tensor, target: int, budget: Budget) -> torch.Tensor:
@@ -115,10 +115,10 @@ def _lime(twin: Twin, image: torch.Tensor, target: int, budget: Budget) -> torch
 
     # The ridge of the authors' own code for images; captum's lasso calls most squares 0.
     model = SkLearnRidge(alpha=1.0)
-    return _squares(Lime(_probabilities(twin, budget), interpretable_model=model), image, target)
+    return _squares(Lime(_log_odds(twin, target, budget), interpretable_model=model), image)
 
 
-def _squares(attribution: Any, image: torch.Tensor, target: int) -> torch.Tensor:
+def _squares(attribution: Any, image: torch.Tensor) -> torch.Tensor:
     side = image.shape[2]
     place = torch.arange(side, device=image.device) * GRID // side
     mask = (place[:, None] * GRID + place[None, :])[None, None]
@@ -126,7 +126,6 @@ def _squares(attribution: Any, image: torch.Tensor, target: int) -> torch.Tensor
         found = attribution.attribute(
             image,
             baselines=0.0,
-            target=target,
             feature_mask=mask,
             n_samples=SAMPLES,
             perturbations_per_eval=AT_ONCE,
@@ -152,9 +151,15 @@ def _logits(twin: Twin, budget: Budget) -> Callable[[torch.Tensor], torch.Tensor
     return forward
 
 
-def _probabilities(twin: Twin, budget: Budget) -> Callable[[torch.Tensor], torch.Tensor]:
+def _log_odds(twin: Twin, target: int, budget: Budget) -> Callable[[torch.Tensor], torch.Tensor]:
     logits = _logits(twin, budget)
-    return lambda images: torch.softmax(logits(images), dim=1)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        found = logits(images)
+        others = torch.cat([found[:, :target], found[:, target + 1 :]], dim=1)
+        return found[:, target] - torch.logsumexp(others, dim=1)
+
+    return forward
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from client.answers.answered import Answered
@@ -32,12 +32,15 @@ class Made:
         Digest of the decoded pixels.
     statistics : tuple of float
         As `client.monitoring.answer_statistics.answer_statistics`.
+    cached : bool
+        It was made before, for equal pixels.
     """
 
     probabilities: tuple[float, ...]
     reading: Reading
     pixels: str
     statistics: tuple[float, ...]
+    cached: bool = False
 
 
 class Asking:
@@ -82,7 +85,7 @@ class Asking:
         self._image = b""  # up to the largest upload; the queue need not hold it any longer
         self._facts = facts_of(decoded, prepared)
         known = self._cache.get(self._key(self._facts))
-        return prepared if known is None else Known(known)
+        return prepared if known is None else Known(replace(known, cached=True))
 
     def finish(self, output: Outputs) -> Made:
         """Read the network's output, and keep the answer for equal pixels."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from client.answers.answered import Answered
 from client.audit_writer import AuditWriter
 from client.inference.asking import Asking, Made, answered
 from client.inference.batching import MicroBatcher
-from client.inference.engine import Images, ModelHolder
-from client.inference.result_cache import ResultCache
+from client.inference.engine import Images, InferenceEngine, ModelHolder
+from client.inference.result_cache import DEFAULT_SIZE, ResultCache
 from client.reading.reading import Reading
 from client.reading.settings import ReadingSettings
 from common.errors import Busy
@@ -43,6 +44,8 @@ class Prediction:
         Of the site's own head, where that answered in the place of the release's classifier.
     together_with : tuple of int
         Versions of older releases that answered together with that one.
+    cached : bool
+        The same pixels were asked about before, of all that answers now.
     """
 
     manifest: ReleaseManifest
@@ -51,6 +54,7 @@ class Prediction:
     reading: Reading
     head_digest: str | None = None
     together_with: tuple[int, ...] = ()
+    cached: bool = False
 
     @property
     def positive_probability(self) -> float:
@@ -120,6 +124,8 @@ class Predictor:
         The site's.
     settings : ReadingSettings, optional
         How answers are read here.
+    kept_answers : int
+        Kept for images that come again.
     """
 
     def __init__(
@@ -130,6 +136,8 @@ class Predictor:
         audit: AuditWriter,
         answers: Answers,
         settings: ReadingSettings | None = None,
+        *,
+        kept_answers: int = DEFAULT_SIZE,
     ) -> None:
         self._audit = audit
         self._answers = answers
@@ -137,7 +145,8 @@ class Predictor:
         self._batcher = batcher
         self._workers = workers
         self._settings = settings or ReadingSettings()
-        self.cache: ResultCache[Made] = ResultCache()
+        self.cache: ResultCache[Made] = ResultCache(kept_answers)
+        self._cached_of: Callable[[], InferenceEngine | None] = lambda: None
 
     async def predict(self, image: bytes | Images, *, request_id: str) -> Prediction:
         """Predict one image with the model that is current when the request begins.
@@ -161,7 +170,7 @@ class Predictor:
             If the network fails on this image.
         """
         started = time.monotonic()
-        engine = self._holder.require()
+        engine = self._engine()
         work = Asking(image, engine, self._settings, self.cache)
         made = await asyncio.wrap_future(self._batcher.submit(engine, work))
         head = engine.head_digest
@@ -179,7 +188,16 @@ class Predictor:
             reading=made.reading,
             head_digest=head,
             together_with=tuple(member.version for member in engine.members),
+            cached=made.cached,
         )
+
+    def _engine(self) -> InferenceEngine:
+        """Return the engine that answers now; answers kept of another one are forgotten."""
+        engine = self._holder.require()
+        if self._cached_of() is not engine:
+            self.cache.clear()
+            self._cached_of = weakref.ref(engine)
+        return engine
 
     async def in_worker(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking work in the bounded pool."""

@@ -202,7 +202,8 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="wardround-load-") as name,
         LocalFederation(
             Path(name, "f"), sites=[SITE], task="dermoscopy", recipe=recipe(),
-            site_settings={"threads": 0},
+            # The same few pictures come again and again: every answer is to be computed.
+            site_settings={"threads": 0, "inference": {"kept_answers": 0}},
         ) as made,
     ):  # fmt: skip
         made.start()

@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("port", type=int)
     given = parser.parse_args()
     configure_logging()
-    settings = site_settings(given.folder, port=given.port, threads=0)
+    # The same few pictures come again and again: every answer is to be computed.
+    asked = {"kept_answers": 0}
+    settings = site_settings(given.folder, port=given.port, threads=0, inference=asked)
     releases = FakeReleases(release(given.folder, 1, recipe=recipe()))
     app = make_app(settings, releases=releases)
     gc.freeze()

@@ -1,8 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from sqlalchemy import select
 
-from client.inference.engine import InferenceEngine
+from client.cases.tables import AUDIT
+from client.inference.engine import Images, InferenceEngine
+from client.inference.outputs import Outputs
 from common.imaging import decode, prepare, to_tensor
 from common.model import build_model, load_tensors
 from tests.client.serving import RECIPE, ServedSite, picture, release
@@ -77,3 +82,34 @@ def test_a_network_that_breaks_gives_a_problem_and_lives_on(
     assert (answer.status_code, answer.json()["code"]) == (503, "model")
     assert "secret" not in answer.text
     assert site.predict(picture()).status_code == 200
+
+
+def test_the_same_pixels_are_answered_again_without_the_network_and_audited(
+    site: ServedSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    computed = InferenceEngine.answers
+
+    def counted(self: InferenceEngine, images: Images) -> Outputs:
+        asked.append(len(images))
+        return computed(self, images)
+
+    monkeypatch.setattr(InferenceEngine, "answers", counted)
+    first, again = site.predict(picture(1)), site.predict(picture(1))
+    other = site.predict(picture(2))
+    assert [a.json()["cached"] for a in (first, again, other)] == [False, True, False]
+    assert sum(asked) == 2
+    one, two = first.json(), again.json()
+    differ = {name for name in one if one[name] != two[name]}
+    assert differ == {"request_id", "milliseconds", "cached"}
+    with site.services.store._engine.connect() as database:
+        lines = " ".join(database.execute(select(AUDIT.c.body)).scalars())
+    assert all(a.json()["request_id"] in lines for a in (first, again, other))
+    site.publish(release(tmp_path, 2, favours="nv"))
+    swapped = site.predict(picture(1)).json()
+    assert (swapped["cached"], swapped["model_version"], swapped["verdict"]) == (
+        False,
+        2,
+        "negative",
+    )
+    assert len(site.services.predictor.cache) == 1  # nothing of the old model is kept
