@@ -41,6 +41,8 @@ def test_a_planted_patient_turns_up_nowhere(
         site.call("GET", "/metrics"),
         site.call("GET", "/"),
         site.call("GET", "/health/ready", headers={"X-Request-ID": NAME}),
+        site.call("GET", "/health/live", headers={"X-Correlation-ID": NAME, "traceparent": NAME}),
+        site.call("GET", "/model", headers={"Idempotency-Key": NAME}),
     ]
     assert {a.status_code for a in answers} >= {200, 201, 404, 409, 415, 422}
     captured = capfd.readouterr()
