@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 AT_ONCE = 512
 MAXIMUM_WAITING = 10_000
 ANSWER_WAITS_SECONDS = 1.0
+LATE_ANSWER_WAITS_SECONDS = 0.05
+"""While the answer before waited in vain: a database that is locked must not slow every answer."""
 RETRY_SECONDS = 5.0
 ANCHOR_SECONDS = 1.0
 """How far the anchor may lag behind: it costs more than the lines themselves."""
@@ -65,6 +67,7 @@ class AuditWriter:
         self._releases: list[SiteEntry] = []
         self._gap = 0
         self._closing = False
+        self._is_late = False
         self._alarm: Alarm | None = None
         self._newest: AuditLine | None = None
         self._anchored_at = 0.0
@@ -113,7 +116,9 @@ class AuditWriter:
         )
         # Not wait_for, which would cancel an entry that is late: it is to be written all the same.
         written = asyncio.wrap_future(self._submit(entry))
-        await asyncio.wait({written}, timeout=ANSWER_WAITS_SECONDS)
+        seconds = LATE_ANSWER_WAITS_SECONDS if self._is_late else ANSWER_WAITS_SECONDS
+        done, _ = await asyncio.wait({written}, timeout=seconds)
+        self._is_late = not done
 
     def release(self, manifest: ReleaseManifest) -> None:
         """Write down that a release answers from now on, unless the log says so already."""

@@ -72,6 +72,7 @@ from client.review.room import ReviewRoom
 from client.settings import SiteSettings
 from client.site_recipes import own_recipe
 from client.status.reader import StatusReader
+from client.storage import StorageWatch
 from client.training.device import choose_device, limit_threads
 from common import logs
 from common.database import open_database
@@ -140,6 +141,7 @@ def make_app(
         on_decision=audit.decision,
     )
     watcher = parts.watcher
+    storage = StorageWatch(settings)
     access = make_access(settings, engine)
     dicom = make_intake(settings, own_recipe(settings, settings.task))
     similar_cases = SimilarCases(
@@ -178,6 +180,7 @@ def make_app(
         alarm_sources=(
             *(
                 parts.alarms,
+                storage.alarms,
                 audit.alarms,
                 answers.alarms,
                 quickener.alarms,
@@ -196,10 +199,24 @@ def make_app(
     )
     stops = (
         monitor.stop,
-        *(parts.stop, quickener.close, explanations.close, batcher.close, workers.shutdown),
+        *(
+            storage.stop,
+            parts.stop,
+            quickener.close,
+            explanations.close,
+            batcher.close,
+            workers.shutdown,
+        ),
         *(audit.close, answers.close, access.close, engine.dispose, store.close, dicom.close),
     )
-    starts = (audit.start, answers.start, parts.start, explanations.start, monitor.start)
+    starts = (
+        storage.start,
+        audit.start,
+        answers.start,
+        parts.start,
+        explanations.start,
+        monitor.start,
+    )
     return _assemble(services, _lifespan(starts, stops))
 
 

@@ -6,7 +6,6 @@ also be sent by a page of another service on the same host.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -17,6 +16,7 @@ from fastapi import Request
 from client.access.caller import Caller, NotAllowed, NotSignedIn, Role
 from client.access.keys import Keys
 from client.access.people import People
+from client.access.remembered import Remembered
 from client.access.settings import AccountSettings
 
 SESSION_COOKIE = "__Host-wardround-session"
@@ -44,6 +44,7 @@ class AccountsDoor:
         self._keys = keys
         self._idle = timedelta(seconds=settings.session_idle_seconds)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="access")
+        self._remembered = Remembered(self._threads)
 
     async def caller(self, request: Request) -> Caller:
         """Return who asks.
@@ -73,16 +74,15 @@ class AccountsDoor:
         scheme, _, secret = given.partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise _refused("The Authorization header holds no bearer key.")
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, self._keys.caller, secret.strip())
+        secret = secret.strip()
+        found = await self._remembered.ask(secret, partial(self._keys.caller, secret))
         if found is None:
             raise _refused("This key is not known here.")
         return found
 
     async def _by_session(self, secret: str, request: Request) -> Caller:
-        loop = asyncio.get_running_loop()
         look = partial(self._people.caller, secret, idle=self._idle)
-        found = await loop.run_in_executor(self._threads, look)
+        found = await self._remembered.ask(secret, look)
         if found is None:
             raise _refused("Your session has ended.")
         if request.method not in SAFE_METHODS:

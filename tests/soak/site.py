@@ -1,0 +1,216 @@
+"""``python -m tests.soak.site [--kills 100] [--seed N]``: a site's service killed with -9.
+
+The service is killed at random moments while people upload, confirm, review and predict, and
+while releases are published, so that swaps are under way. After each kill, and before the service
+is back: what was acknowledged is on disk, images are whole, what is to answer is a verified
+release. Then it must be back, ready, in under ten seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import secrets
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from client.audit import open_site_audit
+from client.cases.store import CaseStore
+from client.releases.cache import ReleaseCache
+from client.releases.decisions import DecisionFile
+from client.settings import SiteSettings
+from common.audit_entries import PredictionMade
+from common.errors import WardroundError
+from common.imaging import decode
+from tests.releases import Coordinator, served
+from tests.soak.site_load import People, Told, picture
+from tests.soak.site_process import SiteProcess, publish, site_folder, weights
+
+READY_LIMIT = 10.0
+LONGEST_LIFE = 4.0
+
+
+@dataclass
+class Outcome:
+    """What came of it; ``faults`` is empty where all is as it must be."""
+
+    kills: int = 0
+    ready_seconds: list[float] = field(default_factory=list)
+    cases: int = 0
+    confirmed: int = 0
+    predictions: int = 0
+    versions: int = 0
+    swaps_seen: set[int] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """Return all of it in one line."""
+        times = np.array(self.ready_seconds or [float("nan")])
+        places = (("least", 0), ("median", 50), ("p95", 95), ("most", 100))
+        said = ", ".join(f"{name} {np.percentile(times, q):.2f}" for name, q in places)
+        return (
+            f"{self.kills} kills; ready again after (s): {said}; {self.cases} cases stored, "
+            f"{self.confirmed} confirmed, {self.predictions} predictions, {self.versions} releases "
+            f"published, {len(self.swaps_seen)} seen serving"
+        )
+
+
+class Witness:
+    """Holds what the service told people against what is on disk while it is dead."""
+
+    def __init__(self, settings: SiteSettings, told: Told) -> None:
+        self._settings, self._told = settings, told
+        self._checked: set[str] = set()
+        self._audited = 0
+
+    def faults(self, *, everything: bool = False) -> list[str]:
+        """Return what is not as it must be."""
+        return [*self._cases(everything), *self._release(), *self._audit()]
+
+    def _cases(self, everything: bool) -> list[str]:
+        found = []
+        store = CaseStore.open(self._settings)
+        try:
+            for case_id, seed in list(self._told.stored.items()):
+                sure = case_id in self._told.confirmed
+                key = f"{case_id} {sure}"
+                if key in self._checked and not everything:
+                    continue
+                self._checked.add(key)
+                try:
+                    case = store.get(case_id)
+                    whole = decode(store.image_bytes(case))
+                except WardroundError as error:
+                    found.append(f"case {case_id} was acknowledged and is lost: {error.code}")
+                    continue
+                if not np.array_equal(whole, decode(picture(seed))):
+                    found.append(f"case {case_id}: another image")
+                label = self._told.confirmed.get(case_id)
+                if label is not None and (case.status, case.label) != ("confirmed", label):
+                    found.append(f"case {case_id} was confirmed and is {case.status} {case.label}")
+        finally:
+            store.close()
+        return found
+
+    def _release(self) -> list[str]:
+        serving = DecisionFile(self._settings.releases).value().serving
+        if serving is None:
+            return ["nothing is to answer"]
+        release = ReleaseCache(self._settings).answering()
+        if release is None:
+            return [f"release {serving.version} is to answer and is not whole"]
+        release.load()
+        return []
+
+    def _audit(self) -> list[str]:
+        """Every answer that was given stands in the audit log, whose chain is whole."""
+        told = list(self._told.predicted)[self._audited :]
+        with open_site_audit(self._settings) as audit:
+            lines = audit.lines(kinds=["prediction"])
+            entries = [line.entry() for line in lines]
+        known = {e.request_id for e in entries if isinstance(e, PredictionMade)}
+        self._audited += len(told)
+        missing = [request for request in told if request not in known]
+        return [f"{len(missing)} answers are not in the audit log"] if missing else []
+
+
+def run(folder: Path, *, kills: int, seed: int, say: object = None, **settings: object) -> Outcome:
+    """Kill a site's service ``kills`` times; return what came of it."""
+    dice, told, outcome = random.Random(seed), Told(), Outcome()
+    coordinator = Coordinator.create(folder / "coordinator")
+    with served(coordinator) as port:
+        site = SiteProcess(site_folder(folder / "site", coordinator, port, **settings))
+        digests = {publish(coordinator, 1): 1}
+        site.start()
+        people = People(site, told, seed=seed)
+        witness = Witness(site.settings, told)
+        try:
+            outcome.ready_seconds.append(site.wait_ready())
+            people.start()
+            for number in range(1, kills + 1):
+                if number % 2 == 0:
+                    digests[publish(coordinator, number)] = number
+                time.sleep(dice.uniform(0.0, LONGEST_LIFE))
+                before = site.health()
+                site.kill()
+                outcome.faults += witness.faults()
+                site.start()
+                seconds = site.wait_ready()
+                outcome.kills = number
+                outcome.ready_seconds.append(seconds)
+                outcome.faults += _served(site, digests, before, outcome)
+                if callable(say):
+                    say(f"kill {number}: ready after {seconds:.2f} s, {len(told.stored)} cases")
+        finally:
+            people.stop()
+            site.kill()
+        outcome.faults += [*witness.faults(everything=True), *told.faults]
+    outcome.cases, outcome.confirmed = len(told.stored), len(told.confirmed)
+    outcome.predictions, outcome.versions = len(told.predicted), len(digests)
+    wrong = {v for v in set(told.predicted.values()) if v not in _names(digests)}
+    outcome.faults += [f"an answer by an unknown model {version}" for version, _ in wrong]
+    return outcome
+
+
+def _served(
+    site: SiteProcess, digests: dict[int, int], before: object, outcome: Outcome
+) -> list[str]:
+    found = site.health()
+    if found is None:
+        return ["ready, and then not"]
+    version, digest = found["model_version"], found["model_digest"]
+    outcome.swaps_seen.add(version)
+    faults = []
+    if (version, digest) not in _names(digests):
+        faults.append(f"release {version} is served with the digest {digest}")
+    if isinstance(before, dict) and (before["model_version"] or 0) > version:
+        faults.append(f"release {before['model_version']} answered, then {version}")
+    return faults
+
+
+def _names(digests: dict[int, int]) -> set[tuple[int, str]]:
+    return {(version, _digest(seed)) for version, seed in digests.items()}
+
+
+_known: dict[int, str] = {}
+
+
+def _digest(seed: int) -> str:
+    from common.update import tensors_digest
+
+    if seed not in _known:
+        _known[seed] = tensors_digest(weights(seed))
+    return _known[seed]
+
+
+def main() -> int:
+    """Print each kill and what came of all; 1 where something is not as it must be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
+    arguments = parser.parse_args()
+
+    def say(line: str) -> None:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    say(f"seed {arguments.seed}")
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = run(Path(folder), kills=arguments.kills, seed=arguments.seed, say=say)
+    say(outcome.line())
+    late = [seconds for seconds in outcome.ready_seconds if seconds > READY_LIMIT]
+    for fault in outcome.faults[:50]:
+        say(f"FAULT {fault}")
+    if late:
+        say(f"{len(late)} times it took longer than {READY_LIMIT:.0f} s")
+    say("not as it must be" if outcome.faults or late else "as it must be")
+    return 1 if outcome.faults or late else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
