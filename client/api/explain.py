@@ -43,7 +43,7 @@ class ExplanationDocument(Document):
 
     ``overlay_png`` is base64. ``regions`` says in words where what speaks for the class lies,
     ``region_shares`` in numbers that sum to 1, none where nothing speaks for it. ``probability``
-    is the network's own for the class, before any calibration. ``milliseconds`` leaves waiting
+    is the answer's for the class, before any calibration. ``milliseconds`` leaves waiting
     out.
     """
 

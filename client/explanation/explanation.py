@@ -33,7 +33,7 @@ class Explanation:
     class_name : str
         The explained class.
     probability : float
-        What the network gives it, uncalibrated.
+        What the answer gives it, uncalibrated.
     heat : ndarray of float32, (S, S)
         Over the network's square, in [0, 1].
     overlay : bytes
@@ -105,7 +105,7 @@ class Explainer:
         spec, classes = engine.recipe.image, engine.recipe.classes
         pixels = decode(image)
         prepared = prepare(pixels, spec)[None]
-        row = engine.probabilities(prepared)[0]
+        row = engine.answers(prepared).probabilities[0]
         target = _target(engine, row, class_name)
         budget.check()
         heat = heat_map(method, self._twin(engine), normalise(prepared, spec), target, budget)

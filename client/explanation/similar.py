@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,9 @@ SAME_IMAGE = 1e-6
 _AT_ONCE = 4
 _PUBLISH_EVERY = 64
 _EPOCH = datetime.min.replace(tzinfo=UTC)
-Features = NDArray[np.float32]
+Features: TypeAlias = NDArray[np.float32]
+_Model: TypeAlias = tuple[str, str | None]
+"""Digests of the release's weights and of the site's own layers, which may be below the head."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Similar:
 class _Index:
     """Features of cases, of length 1 each, as one model sees them; ``rows`` is (N, D)."""
 
-    digest: str
+    model: _Model
     ids: tuple[str, ...]
     rows: Features
 
@@ -90,7 +93,7 @@ class SimilarCases:
         self._holder, self._store, self._task = holder, store, task
         self._maximum, self._poll_seconds = maximum, poll_seconds
         self._index: _Index | None = None
-        self._indexed: tuple[str, CaseCounts] | None = None
+        self._indexed: tuple[_Model, CaseCounts] | None = None
         self._confirmed = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="similar-cases", daemon=True)
@@ -128,7 +131,7 @@ class SimilarCases:
         """
         features = _features(engine, [prepare(decode(image), engine.recipe.image)])[0]
         index = self._index
-        if index is None or index.digest != engine.digest or not index.ids:
+        if index is None or index.model != _model(engine) or not index.ids:
             return Similar((), 0, self._confirmed)
         distances = 1 - index.rows @ features
         found: list[SimilarCase] = []
@@ -147,7 +150,7 @@ class SimilarCases:
         if engine is None:
             return False
         counts = self._store.counts(self._task)
-        state = (engine.digest, counts)
+        state = (_model(engine), counts)
         if self._indexed == state:
             return True
         self._confirmed = counts.confirmed
@@ -161,15 +164,15 @@ class SimilarCases:
     def _grown(self, engine: InferenceEngine) -> Iterator[_Index]:
         """Yield the index as it grows, last when it is whole."""
         wanted = self._wanted()
-        known = self._known(engine.digest)
+        known = self._known(_model(engine))
         rows = {case.id: known[case.id] for case in wanted if case.id in known}
         missing = [case for case in wanted if case.id not in rows]
         for start in range(0, len(missing), _AT_ONCE):
             part = missing[start : start + _AT_ONCE]
             rows |= self._computed(engine, part)
             if start % _PUBLISH_EVERY == 0:
-                yield _indexed(engine.digest, rows)
-        yield _indexed(engine.digest, rows)
+                yield _indexed(_model(engine), rows)
+        yield _indexed(_model(engine), rows)
 
     def _wanted(self) -> list[Case]:
         """Return the newest confirmed cases, newest first."""
@@ -178,9 +181,9 @@ class SimilarCases:
         cases.sort(key=lambda case: case.confirmed_at or _EPOCH, reverse=True)
         return cases[: self._maximum]
 
-    def _known(self, digest: str) -> dict[str, Features]:
+    def _known(self, model: _Model) -> dict[str, Features]:
         index = self._index
-        if index is None or index.digest != digest:
+        if index is None or index.model != model:
             return {}
         return dict(zip(index.ids, index.rows, strict=True))
 
@@ -225,6 +228,10 @@ def _features(engine: InferenceEngine, images: Sequence[Pixels]) -> Features:
     return scaled
 
 
-def _indexed(digest: str, rows: dict[str, Features]) -> _Index:
+def _model(engine: InferenceEngine) -> _Model:
+    return (engine.digest, engine.head_digest)
+
+
+def _indexed(model: _Model, rows: dict[str, Features]) -> _Index:
     matrix = np.stack(list(rows.values())) if rows else np.zeros((0, 1), np.float32)
-    return _Index(digest, tuple(rows), matrix)
+    return _Index(model, tuple(rows), matrix)
