@@ -92,7 +92,7 @@ class ExplanationDocument(Document):
 async def explain(request: Request, services: ServicesDependency) -> Response:
     """Answer with a heat map drawn on the image, and in words; ``Accept: image/png``: the picture.
 
-    One explanation is made at a time, beside the predictions and after them.
+    Explanations are made beside the predictions and after them, one at a time of a kind.
     """
     found = await _explained(request, services)
     if _wants_png(request.headers.get("accept", "")):

@@ -14,7 +14,6 @@ elsewhere. What speaks against it is left out.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -33,7 +32,7 @@ Heat: TypeAlias = NDArray[np.float32]
 
 STEPS = 32
 GRID = 7
-SAMPLES = 200
+SAMPLES = 128
 AT_ONCE = 4
 """Images in one call of the network: what bounds the memory of an explanation."""
 
@@ -45,6 +44,11 @@ class Method(StrEnum):
     integrated_gradients = "integrated-gradients"
     shap = "shap"
     lime = "lime"
+
+    @property
+    def quick(self) -> bool:
+        """Whether it takes one pass of the network; the others take a hundred."""
+        return self is Method.grad_cam
 
 
 def heat_map(
@@ -75,10 +79,7 @@ def heat_map(
         If the budget is spent.
     """
     tensor = torch.from_numpy(image).to(twin.device)
-    with _reproducible(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # captum's, about gradients that it switches on itself
-        raw = _METHODS[method](twin, tensor, target, budget)
-    return _scaled(raw)
+    return _scaled(_METHODS[method](twin, tensor, target, budget))
 
 
 def _grad_cam(twin: Twin, image: torch.Tensor, target: int, budget: Budget) -> torch.Tensor:
@@ -94,7 +95,11 @@ def _integrated(twin: Twin, image: torch.Tensor, target: int, budget: Budget) ->
     from captum.attr import IntegratedGradients
 
     found = IntegratedGradients(_logits(twin, budget)).attribute(
-        image, baselines=0.0, target=target, n_steps=STEPS, internal_batch_size=AT_ONCE
+        image.requires_grad_(),
+        baselines=0.0,
+        target=target,
+        n_steps=STEPS,
+        internal_batch_size=AT_ONCE,
     )
     speaks_for = functional.relu(found.sum(dim=1, keepdim=True).float())
     width = max(1, image.shape[2] // 16) | 1
@@ -122,7 +127,7 @@ def _squares(attribution: Any, image: torch.Tensor) -> torch.Tensor:
     side = image.shape[2]
     place = torch.arange(side, device=image.device) * GRID // side
     mask = (place[:, None] * GRID + place[None, :])[None, None]
-    with torch.no_grad():
+    with torch.no_grad(), _reproducible():
         found = attribution.attribute(
             image,
             baselines=0.0,
@@ -164,7 +169,10 @@ def _log_odds(twin: Twin, target: int, budget: Budget) -> Callable[[torch.Tensor
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Draw SHAP's and LIME's samples the same each time; put the generator's state back."""
+    """Draw SHAP's and LIME's samples the same each time; put the generator's state back.
+
+    It is the process's one generator: not for two threads at once.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         yield

@@ -13,7 +13,7 @@ from client.inference.engine import InferenceEngine
 
 
 class Explanations:
-    """The one who explains at a site; its thread starts with the first explanation.
+    """The one who explains at a site, in two threads: what takes long holds up only its like.
 
     Parameters
     ----------
@@ -23,8 +23,8 @@ class Explanations:
 
     def __init__(self, settings: ExplanationSettings, similar: SimilarCases) -> None:
         self._similar = similar
-        self._explainer = Explainer()
-        self._pool = ExplanationPool(settings)
+        self._quick, self._slow = ExplanationPool(settings), ExplanationPool(settings)
+        self._explainers = {self._quick: Explainer(), self._slow: Explainer()}
 
     def explain(
         self,
@@ -35,15 +35,17 @@ class Explanations:
         class_name: str | None = None,
     ) -> Future[Explanation]:
         """Have an image explained; see `Explainer.explain` and `ExplanationPool.submit`."""
-        return self._pool.submit(
-            lambda budget: self._explainer.explain(
+        pool = self._quick if method.quick else self._slow
+        explainer = self._explainers[pool]
+        return pool.submit(
+            lambda budget: explainer.explain(
                 engine, image, method=method, class_name=class_name, budget=budget
             )
         )
 
     def similar(self, engine: InferenceEngine, image: bytes) -> Future[Similar]:
         """Have the nearest confirmed cases found; see `SimilarCases.nearest`."""
-        return self._pool.submit(lambda _budget: self._similar.nearest(engine, image))
+        return self._quick.submit(lambda _budget: self._similar.nearest(engine, image))
 
     def start(self) -> None:
         """Begin to compute the features of the confirmed cases."""
@@ -52,4 +54,5 @@ class Explanations:
     def close(self) -> None:
         """Break off what is computed, and end."""
         self._similar.close()
-        self._pool.close()
+        self._quick.close()
+        self._slow.close()

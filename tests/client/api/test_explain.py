@@ -96,7 +96,7 @@ def test_predictions_go_on_while_explanations_wait(site: ServedSite) -> None:
             budget.check()
         return "x"
 
-    pool = site.services.explanations._pool
+    pool = site.services.explanations._quick
     queue = site.services.settings.explanation.queue
     first = pool.submit(slow)
     assert begun.wait(10)
@@ -105,6 +105,8 @@ def test_predictions_go_on_while_explanations_wait(site: ServedSite) -> None:
     assert (busy.status_code, busy.json()["code"]) == (429, "busy")
     assert int(busy.headers["retry-after"]) > 0
     assert site.predict(picture()).status_code == 200
+    fields = {"method": "lime"}  # has a thread of its own
+    assert site.call("POST", "/explain", files={"image": ("x", picture())}, data=fields).is_success
     go_on.set()
     assert [f.result(10) for f in (first, *waiting)] == ["x"] * (queue + 1)
 
