@@ -35,7 +35,7 @@ class RoundTask:
 
     ``base`` is the model that came. ``start`` is what ``model`` holds: the same, but where the plan
     trains, the layers that stay at the site (named by ``staying``) are the site's own.
-    ``cases`` are the training cases' ids.
+    ``cases`` are the ids of the training cases as they were before its layers were read.
     """
 
     plan: RoundPlan
@@ -80,6 +80,8 @@ def prepare_task(
     recipe = plan.recipe
     model = build_model(recipe, pretrained=False)
     staying = local_names(model, recipe.federation.local_layers)
+    # Before the layers are read: whoever withdraws from here on is missed when they are kept.
+    cases = _training_cases(settings, recipe.name) if staying else frozenset()
     start = _start(settings, plan, base, staying)
     load_tensors(model, start)
     moving = [name for name in set_trainable(model, plan.trainable) if name not in staying]
@@ -115,7 +117,7 @@ def prepare_task(
         ledger=ledger,
         start=start,
         staying=staying,
-        cases=frozenset(case.id for case in training),
+        cases=cases,
     )
     return _with_features(task, cache, cached) if plan.trainable == "head" else task
 
@@ -132,11 +134,14 @@ def keep_layers(settings: SiteSettings, task: RoundTask, trained: Tensors) -> Te
     if own:
         layers = LocalLayerStore(settings)
         layers.keep(task.plan, own)
-        with closing(CaseStore.open(settings)) as store:
-            now = {case.id for case in store.training_cases(task.plan.recipe.name)}
-        if not task.cases <= now:
+        if not task.cases <= _training_cases(settings, task.plan.recipe.name):
             layers.forget()  # a withdrawal meanwhile found no layers that it could have removed
     return {name: array for name, array in trained.items() if name not in own}
+
+
+def _training_cases(settings: SiteSettings, task: str) -> frozenset[str]:
+    with closing(CaseStore.open(settings)) as store:
+        return frozenset(case.id for case in store.training_cases(task))
 
 
 def _start(

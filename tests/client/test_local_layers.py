@@ -193,3 +193,20 @@ def test_a_plan_that_shares_nothing_is_refused(site: SiteSettings, base: Tensors
     plan = plan_of(base, recipe=recipe).model_copy(update={"trainable": "head"})
     reply = RoundHandler(site, self_test=lambda *_, **__: None).handle(signed(plan), base)
     assert reply.refusal == Refusal(code="model-unsupported")
+
+
+def test_a_patient_who_withdraws_before_training_is_in_none(
+    site: SiteSettings, base: Tensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the reading of the layers, which know the patient, and that of the cases."""
+    answer(site, plan_of(base), base)
+    before = LocalLayerStore.before
+
+    def late(store: LocalLayerStore, *given: object) -> object:
+        found = before(store, *given)  # type: ignore[arg-type]
+        withdraw_patient(site, "train-3")
+        return found
+
+    monkeypatch.setattr(LocalLayerStore, "before", late)
+    answer(site, plan_of(base, 2), base)
+    assert kept(site) == {}
