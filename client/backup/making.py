@@ -83,6 +83,8 @@ def make_backup(settings: SiteSettings, target: Path, *, keep: int = 0) -> Backu
         known = earlier[-1] / IMAGES if earlier else None
         images, missing = _copy_images(settings, draft, kind, known)
         made = _manifest(settings, draft, made_at, kind, (images, missing))
+        for path in draft.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
         write_private(draft / MANIFEST, made.model_dump_json(indent=1).encode())
         os.sync()
     gone = _remove_old(earlier, keep)

@@ -39,6 +39,11 @@ export function drawn(name, attributes = {}, ...children) {
   return made;
 }
 
+const SOURCES = { dicom: "from the PACS", http: "uploaded", import: "imported" };
+
+// How a case came to this site.
+export const sourceOf = (source) => SOURCES[source] ?? source;
+
 export const badge = (kind, text) => element("span", { className: `badge ${kind}` }, text);
 
 // `quiet` is spoken by screen readers and not shown.

@@ -1,10 +1,10 @@
 // What happened to a case, in sentences: from its arrival to the models that it may have reached.
 
-import { clock, element, named } from "./dom.js";
+import { clock, element, named, sourceOf } from "./dom.js";
 import { caseHistory } from "./service.js";
 
 const SENTENCES = {
-  "stored": (event) => `Stored${event.code ? `, by ${event.code === "dicom" ? "the PACS" : event.code}` : ""}.`,
+  "stored": (event) => `Stored${event.code ? `, ${sourceOf(event.code)}` : ""}.`,
   "answered": (event) => `Model version ${event.model_version} answered: ${event.verdict}.`,
   "flagged": (event) => `Warned of: ${event.code}.`,
   "flag-dismissed": (event) => `The warning ${event.code} was set aside${by(event)}.`,

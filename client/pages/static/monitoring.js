@@ -4,13 +4,13 @@ import { badge, clock, counted, drawn, element, percent, say } from "./dom.js";
 import { monitoring } from "./service.js";
 
 const NAMES = {
-  sensitivity: "Sensitivity", specificity: "Specificity", auroc: "AUROC", calibration_error: "Calibration error",
-  positive_share: "Share answered positive", inputs: "Images as they come", embeddings: "What the network sees in them",
+  sensitivity: "Sensitivity", specificity: "Specificity", auroc: "AUROC", "calibration-error": "Calibration error",
+  "positive-share": "Share answered positive", "positive_share": "Share answered positive", age_band: "Age", sex: "Sex", inputs: "Images as they come", embeddings: "What the network sees in them",
   predictions: "Its answers",
 };
 const LEVELS = [["good", "as in the reference"], ["warn", "some drift"], ["bad", "much drift"]];
 const STANDINGS = { held: ["good", "as released"], open: ["dull", "not shown yet"], broken: ["bad", "worse than released"] };
-const word = (name) => NAMES[name] ?? name.replaceAll("_", " ");
+const word = (name) => NAMES[name] ?? name.replaceAll(/[_-]/g, " ");
 
 export async function showMonitoring(box, status) {
   try {
@@ -40,7 +40,7 @@ function recent(found) {
   if (found === null) return [];
   const rows = found.figures.map((one) => {
     const [kind, words] = STANDINGS[one.standing] ?? ["dull", "–"];
-    return row(word(one.name), ["Now", interval(one.interval)], ["Released with", one.promised === null ? "–" : percent(one.promised)], ["Standing", badge(kind, words)]);
+    return row(word(one.name), ["Now", interval(one.interval, written(one.name))], ["Released with", one.promised === null ? "–" : written(one.name)(one.promised)], ["Standing", one.standing ? badge(kind, words) : "–"]);
   });
   return [element("h3", {}, `Model version ${found.version} on confirmed cases here`), table("Figures now", ["Figure", "Now (99 % interval)", "Released with", "Standing"], rows)];
 }
@@ -53,7 +53,10 @@ function groups(found) {
   return [element("h3", {}, "By group of patients"), table("Rates by group", ["Group", "Sensitivity", "Specificity", "Answered positive"], rows), element("ul", { className: "small" }, ...gaps)];
 }
 
-const interval = (one) => (one === null || one === undefined ? "–" : `${percent(one.estimate)} (${percent(one.low)} to ${percent(one.high)})`);
+// An area and a distance are no shares, and are not written as such.
+const written = (name) => (["auroc", "calibration-error"].includes(name) ? (value) => value.toFixed(3) : percent);
+
+const interval = (one, as = percent) => (one === null || one === undefined ? "–" : `${as(one.estimate)} (${as(one.low)} to ${as(one.high)})`);
 
 const row = (name, ...cells) => element("tr", {}, element("th", { scope: "row" }, name),
   ...cells.map(([label, value]) => element("td", { dataset: { label } }, value)));

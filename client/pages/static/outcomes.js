@@ -44,11 +44,11 @@ const tile = (kind, heading, figure, words) => element("div", { className: `tile
 
 function rate(heading, interval) {
   if (interval === null) return tile("", heading, "–", "no such case yet");
-  const range = `95 % interval ${percent(interval.lower)} to ${percent(interval.upper)}`;
+  const range = `95 % interval ${percent(interval.low)} to ${percent(interval.high)}`;
   const place = (value) => 2 + value * 96;
   const bar = drawn("svg", { class: "interval", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
     drawn("line", { class: "whole", x1: 2, x2: 98, y1: 5, y2: 5 }),
-    drawn("line", { class: "range", x1: place(interval.lower), x2: place(interval.upper), y1: 5, y2: 5 }),
+    drawn("line", { class: "range", x1: place(interval.low), x2: place(interval.high), y1: 5, y2: 5 }),
     drawn("rect", { class: "value", x: place(interval.value) - 0.6, y: 0, width: 1.2, height: 10 }));
   const made = tile("", heading, percent(interval.value), range);
   made.append(bar);
@@ -72,7 +72,7 @@ function versions(found) {
   byId("by-version").replaceChildren(table);
 }
 
-const short = (interval) => (interval === null ? "–" : `${percent(interval.value)} (${percent(interval.lower)}–${percent(interval.upper)})`);
+const short = (interval) => (interval === null ? "–" : `${percent(interval.value)} (${percent(interval.low)}–${percent(interval.high)})`);
 
 function card(row) {
   const [kind, words] = WORDS[row.kind] ?? ["dull", row.kind];

@@ -75,8 +75,9 @@ function showSure(answer) {
   byId("sure").hidden = value === null || value === undefined;
   if (byId("sure").hidden) return;
   const high = (answer.refer_reasons ?? []).includes("uncertain");
-  byId("sure-word").textContent = high ? "The model is unsure." : value < 0.05 ? "The model is sure." : "The model is fairly sure.";
-  byId("sure-reason").textContent = `Uncertainty ${value.toFixed(2)} on a scale from 0 to 1.`;
+  const word = value < 0.05 ? "low" : value < 0.15 ? "moderate" : "high";
+  byId("sure-word").textContent = `The model's own uncertainty is ${word}`;
+  byId("sure-reason").textContent = `(${value.toFixed(2)} of 1)${high ? ", above what this site allows" : ""}.`;
   byId("sure-fill").className = high ? "fill high" : "fill";
   byId("sure-fill").style.width = width(value);
 }

@@ -1,6 +1,6 @@
 // The review: a list of cases to judge, and one case with the form for an opinion.
 
-import { badge, byId, clock, counted, element, named, percent, say, thumbnail } from "./dom.js";
+import { badge, byId, clock, counted, element, named, percent, say, sourceOf, thumbnail } from "./dom.js";
 import { showHistory } from "./history.js";
 import { dismissFlag, giveOpinion, queue, reviewed, withdrawCase } from "./service.js";
 import { refresh, watchStatus } from "./status.js";
@@ -37,7 +37,7 @@ function line(one) {
   const [kind, words] = STATES[one.state] ?? ["dull", one.state];
   const lines = element("span", { className: "lines" },
     element("span", {}, badge(kind, words)),
-    element("span", { className: "small" }, [one.source === "dicom" ? "PACS" : one.source, one.age_band, one.sex].filter(Boolean).join(", ")),
+    element("span", { className: "small" }, [sourceOf(one.source), one.age_band, one.sex].filter(Boolean).join(", ")),
     element("span", { className: "small" }, clock(one.created_at)),
     element("span", { className: "small" }, said(one)));
   const button = element("button", { type: "button", dataset: { case: one.case_id } }, thumbnail(one.case_id, ""), lines);
@@ -97,7 +97,7 @@ function fresh(found) {
   byId("history").open = false;
   say(byId("opinion-status"), "");
   const facts = [found.age_band && `age ${found.age_band}`, found.sex, `stored ${clock(found.created_at)}`,
-    found.source === "dicom" ? "from the PACS" : `by ${found.source}`, `${found.split === "train" ? "training" : "holdout"} side`];
+    sourceOf(found.source), `${found.split === "train" ? "training" : "holdout"} side`];
   byId("case-facts").textContent = facts.filter(Boolean).join(", ");
   const image = byId("case-image");
   image.hidden = found.status === "withdrawn";

@@ -1,6 +1,6 @@
 // Cases that came from the PACS or elsewhere and wait for a label, to be opened in the reading.
 
-import { byId, clock, element, say, thumbnail } from "./dom.js";
+import { byId, clock, element, say, sourceOf, thumbnail } from "./dom.js";
 import { queue, storedImage } from "./service.js";
 
 const SHOWN = 12;
@@ -34,7 +34,7 @@ async function list(open) {
 }
 
 function card(one, open) {
-  const words = `${one.source === "dicom" ? "PACS" : one.source}, ${clock(one.created_at)}`;
+  const words = `${sourceOf(one.source)}, ${clock(one.created_at).slice(0, 10)}`;
   const button = element("button", { type: "button" }, thumbnail(one.case_id, ""), element("span", {}, words));
   button.addEventListener("click", async () => {
     // Where readers judge blind first, the model's answer comes after their opinion.

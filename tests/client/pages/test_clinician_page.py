@@ -1,138 +1,138 @@
-"""The clinician's page in a real browser: from the image to the confirmed row."""
+"""The clinician's page in a real browser: from the image to the reasons and the opinion."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+import json
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Route, expect
 
-from client.api.services import Services
-from client.main import make_app
 from common.errors import ModelError
-from tests.client.serving import (
-    FakeReleases,
-    listening,
-    picture,
-    release,
-    site_settings,
-)
+from tests.client.pages.visits import NEEDS_BROWSER, Visit
+from tests.client.serving import RECIPE, release
 
-CHROMIUM = os.environ.get("WARDROUND_CHROMIUM") or shutil.which("chromium")
-SCREENSHOTS = os.environ.get("WARDROUND_SCREENSHOTS")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH nor in WARDROUND_CHROMIUM"),
-]
+pytestmark = NEEDS_BROWSER
 
 
-@dataclass
-class Visit:
-    """One open page, the service behind it, and what the browser complained about."""
-
-    page: Page
-    url: str
-    services: Services
-    releases: FakeReleases
-    folder: Path
-    complaints: list[str] = field(default_factory=list)
-
-    def choose(self, image: bytes, name: str = "MRN-4711 Doe.png") -> None:
-        files = [{"name": name, "mimeType": "image/png", "buffer": image}]
-        self.page.locator("#file").set_input_files(files)  # type: ignore[arg-type]
-
-    def shoot(self, name: str) -> None:
-        if SCREENSHOTS:
-            self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--headless"]
-        )
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(params=[1280])
-def visit(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    releases = FakeReleases(release(tmp_path, 1))
-    app = make_app(site_settings(tmp_path, maximum_upload_bytes=1_000_000), releases=releases)
-    with listening(app.state.services.settings, app) as url:
-        context = browser.new_context(viewport={"width": request.param, "height": 800})
-        page = context.new_page()
-        opened = Visit(page, url, app.state.services, releases, tmp_path)
-        page.on("console", lambda message: opened.complaints.append(message.text))
-        page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        page.on("request", lambda sent: _own(opened, sent.url))
-        page.goto(url)
-        yield opened
-        context.close()
-
-
-def _own(visit: Visit, url: str) -> None:
-    if not url.startswith((visit.url, "blob:")):
-        visit.complaints.append(f"fetched from elsewhere: {url}")
-
-
-@pytest.mark.parametrize("visit", [1280, 390], indirect=True)
-def test_from_the_image_to_the_confirmed_row(visit: Visit) -> None:
-    page = visit.page
-    width = page.viewport_size["width"] if page.viewport_size else 0
-    visit.shoot(f"{width}-empty")
-    visit.choose(picture(1, size=(400, 300)))
+def test_from_the_image_to_the_opinion(visit: Visit) -> None:
+    page, services = visit.page, visit.house.services
+    visit.shoot("reading-empty")
+    visit.choose(visit.house.fresh_picture(size=(400, 300)))
     expect(page.locator("#reading-status")).to_contain_text("The image was read")
-    expect(page.locator("#preview")).to_be_visible()
     assert page.evaluate("document.querySelector('#preview').naturalWidth") == 400
     rows = page.locator("#classes tr")
     assert rows.count() == 7
-    shown = [float(row.split()[-2]) for row in rows.all_inner_texts()]
-    assert shown == sorted(shown, reverse=True)
-    assert sum(shown) == pytest.approx(100, abs=0.5)
+    assert "Melanoma (mel)" in rows.first.inner_text()
     expect(page.locator("#verdict-word")).to_have_text("Positive")
-    expect(page.locator("#verdict-reason")).to_contain_text("threshold of 30.0 %")
-    digest = visit.services.holder.require().digest
+    expect(page.locator("#verdict-reason")).to_contain_text("the release's threshold of 30.0 %")
+    digest = services.holder.require().digest
     expect(page.locator("#reading-version")).to_have_text(f"1 ({digest[:12]})")
     assert page.locator("#classes .dot").count() == 3
 
+    expect(page.locator("#why-words")).to_contain_text("Melanoma (mel)")
+    alt = page.locator("#overlay").get_attribute("alt")
+    assert alt is not None
+    assert alt.startswith("Heat map over the image. ")
+    drawn = "document.querySelector('#overlay').naturalWidth > 100"
+    page.wait_for_function(drawn)
+    page.get_by_label("Heat map over the image").fill("0")
+    assert page.evaluate("document.querySelector('#overlay').style.opacity") == "0"
+
     page.get_by_label("Patient number").fill("MRN-4711")
     page.get_by_label("Age (optional)").fill("57")
-    page.get_by_role("button", name="Store as a case").click()
-    expect(page.locator("#case-status")).to_contain_text("Stored")
-    expect(page.get_by_label("What does the image show?")).to_be_focused()
-    visit.shoot(f"{width}-stored")
-    (waiting,) = visit.services.store.waiting_cases("dermoscopy")
-    page.get_by_label("What does the image show?").select_option("mel")
-    page.get_by_role("button", name="Confirm the label").click()
-    expect(page.locator("#case-status")).to_contain_text("confirmed as mel")
-    row = visit.services.store.get(waiting.id)
-    assert (row.status, row.label, row.age_band) == ("confirmed", "mel", "50-59")
-    visit.shoot(f"{width}-confirmed")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_label("I agree: Melanoma (mel)").check()
+    page.get_by_role("button", name="Store", exact=True).click()
+    expect(page.locator("#case-status")).to_have_text("Stored. It waits for a second reader.")
+    visit.shoot("reading-stored")
+    (waiting,) = services.store.waiting_cases("dermoscopy")
+    assert waiting.age_band == "50-59"
+    link = page.get_by_role("link", name="Look at this case").get_attribute("href")
+    assert link == f"/review-queue?case={waiting.id}"
+    services.store.withdraw_case(waiting.id)
     assert visit.complaints == []
+
+
+FULL: dict[str, Any] = {
+    "request_id": "r",
+    "task": "dermoscopy",
+    "model_version": 3,
+    "model_digest": "d" * 64,
+    "probabilities": dict.fromkeys(RECIPE.classes, 0.1) | {"nv": 0.4},
+    "positive_classes": ["akiec", "bcc", "mel"],
+    "positive_probability": 0.31,
+    "threshold": 0.25,
+    "threshold_source": "site",
+    "verdict": "positive",
+    "milliseconds": 12.0,
+    "calibrated": True,
+    "uncertainty": 0.4,
+    "prediction_set": ["mel", "nv"],
+    "coverage": 0.9,
+    "refer": True,
+    "refer_reasons": ["uncertain", "set-spans-verdict", "a-reason-of-tomorrow"],
+    "warnings": [{"code": "blurred", "message": "The image seems to be out of focus."}],
+}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_everything_that_an_answer_may_say_is_shown(visit: Visit, nested: bool) -> None:
+    page = visit.page
+    old = {key: FULL[key] for key in list(FULL)[:10]} | {"milliseconds": 12.0}
+    answer = old | {"reading": FULL} if nested else FULL
+    page.route("**/predict", lambda route: route.fulfill(json=answer))
+    visit.choose(visit.house.fresh_picture())
+    expect(page.locator("#refer")).to_contain_text("Refer to a human.")
+    reasons = page.locator("#refer-reasons li")
+    assert "Neither a positive nor a negative" in reasons.nth(1).inner_text()
+    assert reasons.nth(2).inner_text() == "a-reason-of-tomorrow"
+    expect(page.locator("#warnings")).to_contain_text("out of focus")
+    expect(page.locator("#verdict-reason")).to_contain_text("this site's own threshold of 25.0 %")
+    expect(page.locator("#sure")).to_contain_text("above what this site allows")
+    expect(page.locator("#set")).to_have_text(
+        "One of: Melanoma (mel), Melanocytic naevus (nv); the right one is among them in 90 % of "
+        "cases."
+    )
+    expect(page.locator("#reading-status")).to_contain_text("Refer it to a human")
+    # The verdict is positive, so agreeing means the likeliest of its side, not of all.
+    expect(page.locator("#agree-label")).to_contain_text("(akiec)")
+    visit.shoot("reading-refer")
+
+
+def _absent(route: Route) -> None:
+    problem = {"code": "not-found", "what": "There is no such part.", "status": 404}
+    body = json.dumps(problem)
+    route.fulfill(status=404, body=body, content_type="application/problem+json")
+
+
+def test_a_part_that_is_missing_leaves_the_rest_standing(visit: Visit) -> None:
+    page = visit.page
+    for path in ("explain", "similar", "review?**"):
+        page.route(f"**/{path}", _absent)
+    page.reload()
+    visit.choose(visit.house.fresh_picture())
+    expect(page.locator("#why-status")).to_contain_text("There is no picture of why here.")
+    expect(page.locator("#similar")).to_be_hidden()
+    expect(page.locator("#waiting")).to_be_hidden()
+    expect(page.locator("#verdict-word")).to_have_text("Positive")
 
 
 def test_another_image_starts_from_nothing(visit: Visit) -> None:
     page = visit.page
-    visit.choose(picture(1))
+    visit.choose(visit.house.fresh_picture())
     expect(page.locator("#reading")).to_be_visible()
     page.get_by_label("Patient number").fill("MRN-1")
-    page.get_by_role("button", name="Store as a case").click()
-    expect(page.locator("#case-status")).to_contain_text("Stored")
+    page.get_by_label("I am not sure").check()
+    page.get_by_role("button", name="Store", exact=True).click()
+    expect(page.locator("#case-status")).to_contain_text("Stored as unsure")
     visit.choose(b"no image at all", "notes.png")
-    expect(page.locator("#reading-status")).to_contain_text("image")
     expect(page.locator("#reading-status")).to_have_class("status failed")
     expect(page.locator("#reading")).to_be_hidden()
+    expect(page.locator("#overlay")).to_be_hidden()
     expect(page.get_by_label("Patient number")).to_have_value("")
-    expect(page.locator("#label")).to_be_disabled()
-    visit.shoot("refused")
+    expect(page.get_by_label("I am not sure")).not_to_be_checked()
+    expect(page.locator("#agree-choice")).to_be_hidden()
+    expect(page.locator("#case-link")).to_be_hidden()
 
 
 def test_an_image_above_the_limit_is_not_sent(visit: Visit) -> None:
@@ -158,25 +158,50 @@ def test_a_dropped_image_is_read(visit: Visit) -> None:
     assert visit.complaints == []
 
 
+def test_a_case_from_the_queue_is_read_and_judged_without_a_second_copy(visit: Visit) -> None:
+    page, store = visit.page, visit.house.services.store
+    identifier = visit.house.case()
+    before = store.counts("dermoscopy")
+    page.reload()
+    page.locator("#waiting summary").click()
+    page.locator("#waiting-list button").last.click()
+    expect(page.locator("#reading-status")).to_contain_text("The image was read")
+    expect(page.get_by_label("Patient number")).to_be_hidden()
+    page.get_by_label("Something else:").check()
+    page.get_by_role("button", name="Store", exact=True).click()
+    expect(page.locator("#case-status")).to_have_text("Choose the right diagnosis.")
+    page.get_by_label("The right diagnosis").select_option("nv")
+    page.get_by_role("button", name="Store", exact=True).click()
+    expect(page.locator("#case-status")).to_contain_text("second reader")
+    after = store.counts("dermoscopy")
+    assert (after.waiting, after.confirmed) == (before.waiting, before.confirmed)
+    opinions = page.request.get(f"{visit.house.url}/review/{identifier}").json()["opinions"]
+    assert [(one["verdict"], one["label"]) for one in opinions] == [("correct", "nv")]
+
+
 def test_the_keyboard_alone_reaches_everything(visit: Visit) -> None:
     page = visit.page
-    # Asked for well before the key, or the browser may open a dialog of its own instead.
-    page.on("filechooser", lambda _: None)
     page.keyboard.press("Tab")
     expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
     page.keyboard.press("Tab")
     expect(page.locator("#file")).to_be_focused()
-    with page.expect_file_chooser() as chooser:
+    path = visit.house.folder / "chosen.png"
+    path.write_bytes(visit.house.fresh_picture())
+    with page.expect_file_chooser(timeout=90_000) as chooser:
         page.keyboard.press("Space")
-    path = visit.folder / "chosen.png"
-    path.write_bytes(picture(2))
     chooser.value.set_files(path)
-    expect(page.locator("#reading")).to_be_visible()
+    expect(page.locator("#why-controls")).to_be_visible()
     page.locator("#file").focus()
-    for reached in ("summary", "#patient", "#age", "#sex"):
+    wanted = ["why-strength", "SUMMARY", "SUMMARY", "SUMMARY", "patient", "age", "sex", "agree"]
+    at = "document.activeElement.id || document.activeElement.value || "
+    reached: list[str] = []
+    while len(reached) < 20 and "agree" not in reached:
         page.keyboard.press("Tab")
-        expect(page.locator(reached)).to_be_focused()
-    page.locator("#patient").focus()
+        reached.append(page.evaluate(at + "document.activeElement.tagName"))
+    assert [name for name in reached if name != "A"] == wanted
+    page.keyboard.press("Space")
     page.keyboard.press("Enter")
     expect(page.locator("#case-status")).to_contain_text("Stored")
 
@@ -184,25 +209,30 @@ def test_the_keyboard_alone_reaches_everything(visit: Visit) -> None:
 def test_a_new_release_and_an_alarm_show_without_reloading(
     visit: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = visit.page
+    page, house = visit.page, visit.house
     expect(page.locator("#model")).to_contain_text("Model version 1")
-    visit.releases.published.append(release(visit.folder, 2, favours="nv"))
-    visit.services.watcher.poll()
-    bad = release(visit.folder, 3)
+    house.releases.published.append(release(house.folder, 2, favours="nv"))
+    house.services.watcher.poll()
+    bad = release(house.folder, 3)
 
     def unloadable(_self: object) -> object:
         raise ModelError("The weights do not fit.", code="model-mismatch")
 
     with monkeypatch.context() as patch:
         patch.setattr(type(bad), "load", unloadable)
-        visit.releases.published.append(bad)
-        visit.services.watcher.poll()
-    visit.choose(picture(1))
+        house.releases.published.append(bad)
+        house.services.watcher.poll()
+    visit.choose(house.fresh_picture())
     expect(page.locator("#verdict-word")).to_have_text("Negative")
     expect(page.locator("#model")).to_contain_text("Model version 2")
     expect(page.locator("#alarms")).to_contain_text("The weights do not fit.")
-    visit.shoot("negative-alarm")
-    assert visit.complaints == []
+    note = page.locator("#new-version")
+    expect(note).to_contain_text("Model version 2 answers now, in place of version 1.")
+    visit.shoot("reading-negative-alarm")
+    note.get_by_role("link", name="What changed").click()
+    expect(page.get_by_role("heading", name="What changed in model version 2")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#new-version")).to_be_hidden()
 
 
 def test_the_browser_really_enforces_the_policy(visit: Visit) -> None:
