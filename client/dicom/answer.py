@@ -7,6 +7,14 @@ from typing import Literal
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
 
+class Note(BaseModel):
+    """A warning about the image; ``code`` is stable."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    code: str
+
+
 class Answer(BaseModel):
     """What a report says: the fields of the service's answer to ``POST /predict``."""
 
@@ -21,6 +29,22 @@ class Answer(BaseModel):
     positive_probability: float
     threshold: float
     verdict: Literal["positive", "negative"]
+    threshold_source: Literal["release", "site"] = "release"
+    uncertainty: float | None = None
+    refer: bool = False
+    refer_reasons: tuple[str, ...] = ()
+    warnings: tuple[Note, ...] = ()
+
+    @property
+    def advice(self) -> str:
+        """What a reader is told beside the verdict; empty where there is nothing to tell."""
+        referred = ", ".join(self.refer_reasons)
+        noted = ", ".join(note.code for note in self.warnings)
+        parts = (
+            f"A person should decide: {referred}." if self.refer else "",
+            f"Warnings about the image: {noted}." if noted else "",
+        )
+        return " ".join(part for part in parts if part)
 
 
 class ExplainedAnswer(BaseModel):

@@ -49,8 +49,7 @@ def fhir_bundle(answer: Answer, *, site: str, now: datetime | None = None) -> di
                 "valueReference": {"reference": risk},
             }
         ],
-        "conclusion": f"{answer.verdict.capitalize()} at the threshold {answer.threshold:g}: "
-        f"{answer.positive_probability:.4f}. Not verified by a person.",
+        "conclusion": _conclusion(answer),
     }
     entries = [{"fullUrl": url, "resource": resource} for url, resource in resources.items()]
     return {
@@ -59,6 +58,12 @@ def fhir_bundle(answer: Answer, *, site: str, now: datetime | None = None) -> di
         "timestamp": moment,
         "entry": entries,
     }
+
+
+def _conclusion(answer: Answer) -> str:
+    verdict = f"{answer.verdict.capitalize()} at the threshold {answer.threshold:g}"
+    said = f"{verdict}: {answer.positive_probability:.4f}. Not verified by a person."
+    return f"{said} {answer.advice}".rstrip()
 
 
 def _device(answer: Answer, site: str) -> dict[str, Any]:
@@ -84,7 +89,13 @@ def _risk(answer: Answer, device: str, moment: str, subject: dict[str, Any]) -> 
             {"outcome": {"text": name}, "probabilityDecimal": round(probability, 6)}
             for name, probability in answer.probabilities.items()
         ],
-    }
+    } | _notes(answer)
+
+
+def _notes(answer: Answer) -> dict[str, Any]:
+    if answer.uncertainty is None:
+        return {}
+    return {"note": [{"text": f"Disagreement of models, 0 to 1: {answer.uncertainty:.4f}"}]}
 
 
 def _identifier(kind: str, value: str) -> dict[str, str]:

@@ -97,6 +97,8 @@ def _group(answer: Answer, image: Dataset) -> MeasurementsAndQualitativeEvaluati
         _measurement("P-POSITIVE", f"Sum over {positive}", answer.positive_probability)
     )
     measurements.append(_measurement("THRESHOLD", "Decision threshold", answer.threshold))
+    if answer.uncertainty is not None:
+        measurements.append(_measurement("UNCERTAINTY", "Model disagreement", answer.uncertainty))
     verdict = _code(answer.verdict.upper(), f"{answer.verdict.capitalize()} at the threshold")
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
@@ -106,14 +108,26 @@ def _group(answer: Answer, image: Dataset) -> MeasurementsAndQualitativeEvaluati
         algorithm_id=AlgorithmIdentification(
             name=f"Wardround {answer.task}",
             version=f"{answer.model_version} sha256:{answer.model_digest}",
-            parameters=[f"threshold {answer.threshold:.6g}"],
+            parameters=[f"threshold {answer.threshold:.6g} of the {answer.threshold_source}"],
         ),
         measurements=measurements,
         qualitative_evaluations=[
-            QualitativeEvaluation(_code("VERDICT", "Threshold verdict, not verified"), verdict)
+            QualitativeEvaluation(_code("VERDICT", "Threshold verdict, not verified"), verdict),
+            *(_referral(reason) for reason in answer.refer_reasons),
+            *(_warning(note.code) for note in answer.warnings),
         ],
         source_images=[SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
     )
+
+
+def _referral(reason: str) -> QualitativeEvaluation:
+    value = _code(reason.upper(), f"Refer: {reason}")
+    return QualitativeEvaluation(_code("REFERRAL", "Why a person should decide"), value)
+
+
+def _warning(code: str) -> QualitativeEvaluation:
+    value = _code(code.upper(), f"Warning: {code}")
+    return QualitativeEvaluation(_code("IMAGE-WARNING", "Warning about the image"), value)
 
 
 def _measurement(value: str, meaning: str, number: float) -> Measurement:
