@@ -40,8 +40,9 @@ test: $(SETUP) ## all tests (PostgreSQL and Chromium ones skip, and say so, wher
 attacks: $(SETUP) ## attack every guarantee, print what happened; fails if one attack was not stopped
 	$(BIN)/python -m tests.attacks
 
-soak: $(SETUP) ## 6 rounds on 4 sites while 20 processes are killed with -9; prints the seed
+soak: $(SETUP) ## processes killed with -9: 20 in a campaign of 4 sites, then a site's service 100 times; prints the seeds
 	$(BIN)/python -m tests.soak $(SEED)
+	$(BIN)/python -m tests.soak.site $(if $(SEED),--seed $(SEED))
 
 fuzz: $(SETUP) ## 5,000 requests made from a site's OpenAPI document; fails on one answer that is not as it says
 	$(BIN)/python -m tests.fuzz
