@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from client.access.caller import Role
+from client.access.keys import Keys
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.store import CaseStore
 from client.dicom.answer import Answer, ExplainedAnswer
@@ -21,7 +24,9 @@ from client.dicom.decoding import decode_dicom
 from client.dicom.delivery import Delivery
 from client.dicom.outbox import Pending, ReportOutbox
 from client.dicom.picture import DicomContext
+from client.dicom.service import Service, ServiceExplainer, ServicePredictor, site_service
 from client.explanation.drawing import png
+from common.database import open_database
 from common.errors import ImageRefused, ProcessError
 from tests.client.dicom.files import NAME, NUMBER, PLANTED, dataset, file_bytes, planted
 from tests.client.serving import picture, site_settings
@@ -226,3 +231,51 @@ def test_a_heat_map_never_becomes_a_case(context: DicomContext) -> None:
     with pytest.raises(ImageRefused) as caught:
         decode_dicom(data, modalities={"OT"})
     assert caught.value.code == "dicom-own-picture"
+
+
+def test_the_station_makes_itself_a_key_where_the_service_has_accounts(tmp_path: Path) -> None:
+    settings = site_settings(tmp_path)
+    CaseStore.open(settings).close()
+    assert site_service(settings)._client.headers.get("authorization") is None
+    closed = settings.model_copy(update={"access": "accounts"})
+    secrets = [
+        site_service(closed)._client.headers["authorization"].removeprefix("Bearer ")
+        for _ in range(2)
+    ]
+    engine = open_database(settings.database)
+    keys = Keys(engine)
+    assert keys.caller(secrets[0]) is None  # of the process before
+    caller = keys.caller(secrets[1])
+    assert caller is not None
+    assert (caller.name, caller.roles) == ("dicom-station", {Role.clinician})
+    engine.dispose()
+    (settings.keys / "service-key").write_text("wrk_given\n")
+    given = site_service(closed)
+    assert given._client.headers["authorization"] == "Bearer wrk_given"
+    files = b"".join(p.read_bytes() for p in settings.folder.rglob("*") if p.is_file())
+    assert secrets[1].encode() not in files
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [(200, b"{}", ProcessError), (500, b"", ProcessError), (429, b"", ProcessError)],
+)
+def test_a_service_that_cannot_now_is_asked_again(
+    status: int, body: bytes, expected: type[Exception]
+) -> None:
+    service = Service("http://127.0.0.1:9", None)
+    transport = httpx.MockTransport(lambda _request: httpx.Response(status, content=body))
+    service._client = httpx.Client(transport=transport)
+    for asked in (ServicePredictor(service), ServiceExplainer(service)):
+        with pytest.raises(expected) as caught:
+            asked(picture())
+        assert getattr(caught.value, "code", "") == "dicom-service-away"
+
+
+def test_an_image_that_the_service_refuses_is_refused_for_good() -> None:
+    service = Service("http://127.0.0.1:9", None)
+    service._client = httpx.Client(
+        transport=httpx.MockTransport(lambda _request: httpx.Response(422))
+    )
+    assert ServicePredictor(service)(picture()) is None
+    assert ServiceExplainer(service)(picture()) is None

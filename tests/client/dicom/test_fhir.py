@@ -8,7 +8,7 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 from pydantic import ValidationError
 
-from client.dicom.answer import Answer
+from client.dicom.answer import Answer, Note
 from client.dicom.fhir import fhir_bundle
 
 ANSWER = Answer(
@@ -35,6 +35,28 @@ def test_the_bundle_is_valid_and_says_it_all() -> None:
     assert "Positive at the threshold 0.5: 0.7500" in report.conclusion
     urls = {entry.fullUrl for entry in read.entry}
     assert {risk.performer.reference, report.performer[0].reference} <= urls
+
+
+def test_doubts_go_with_the_answer() -> None:
+    doubtful = ANSWER.model_copy(
+        update={
+            "uncertainty": 0.125,
+            "refer": True,
+            "refer_reasons": ("set-spans-verdict",),
+            "warnings": (Note(code="image-blurred"),),
+        }
+    )
+    read = Bundle.model_validate_json(json.dumps(fhir_bundle(doubtful, site="north")))
+    _, risk, report = (entry.resource for entry in read.entry)
+    assert "0.1250" in risk.note[0].text
+    assert "A person should decide: set-spans-verdict." in report.conclusion
+    assert "image-blurred" in report.conclusion
+
+
+def test_what_the_service_answers_is_what_a_report_reads() -> None:
+    told = {**ANSWER.model_dump(), "warnings": [{"code": "image-blank", "message": "…"}]}
+    assert Answer.model_validate(told).warnings[0].code == "image-blank"
+    assert ANSWER.advice == ""
 
 
 def test_a_broken_bundle_would_be_noticed() -> None:

@@ -1,0 +1,64 @@
+"""The structured report of a doubtful answer, as a DICOM reader sees it."""
+
+from __future__ import annotations
+
+import io
+
+from pydicom import Dataset, dcmread
+from pydicom.sr.codedict import codes
+
+from client.dicom.answer import Answer, Note
+from client.dicom.decoding import decode_dicom
+from client.dicom.report import write_report
+from tests.client.dicom.files import NAME, dataset, file_bytes, planted
+from tests.client.dicom.test_fhir import ANSWER
+
+
+def items(node: Dataset) -> list[Dataset]:
+    inside = [one for child in node.get("ContentSequence", []) for one in items(child)]
+    return [node, *inside]
+
+
+def report(answer: Answer) -> list[Dataset]:
+    made = planted(dataset(BurnedInAnnotation="NO", PatientName=NAME))
+    context = decode_dicom(file_bytes(made), modalities=None).context
+    return items(dcmread(io.BytesIO(write_report(answer, context, site="st-elsewhere"))))
+
+
+def named(found: list[Dataset], code: str) -> list[Dataset]:
+    return [
+        item
+        for item in found
+        if "ConceptNameCodeSequence" in item and item.ConceptNameCodeSequence[0].CodeValue == code
+    ]
+
+
+def test_doubts_are_in_the_report_and_each_code_means_one_thing() -> None:
+    doubtful = ANSWER.model_copy(
+        update={
+            "uncertainty": 0.25,
+            "refer": True,
+            "refer_reasons": ("uncertain", "set-spans-verdict", "not-of-this-kind"),
+            "warnings": (Note(code="image-blurred"), Note(code="out-of-distribution")),
+            "threshold_source": "site",
+        }
+    )
+    found = report(doubtful)
+    measured = named(found, "UNCERTAINTY")[0].MeasuredValueSequence[0]
+    assert float(measured.NumericValue) == 0.25
+    referred = [i.ConceptCodeSequence[0] for i in named(found, "REFERRAL")]
+    assert [code.CodeMeaning for code in referred] == [
+        *("Refer: uncertain", "Refer: set-spans-verdict", "Refer: not-of-this-kind")
+    ]
+    warned = [i.ConceptCodeSequence[0] for i in named(found, "IMAGE-WARNING")]
+    values = [code.CodeValue for code in (*referred, *warned)]
+    assert len(set(values)) == len(values)
+    assert all(len(value) <= 16 for value in values)  # VR SH
+    parameters = named(found, codes.DCM.AlgorithmParameters.value)
+    assert "of the site" in parameters[0].TextValue
+
+
+def test_without_doubts_the_report_has_no_word_of_them() -> None:
+    found = report(ANSWER)
+    for code in ("UNCERTAINTY", "REFERRAL", "IMAGE-WARNING"):
+        assert not named(found, code)
