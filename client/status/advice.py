@@ -16,7 +16,11 @@ _ADVICE: dict[str, str] = {
     "metadata-refused": "Tell the coordinator.",
     "target-refused": "Tell the coordinator: a file was not the one that was signed.",
     "disk": "Check that the disk has room and works.",
-    "disk-full": "Make room on the disk of the site's data.",
+    "disk-full": "Make room on the disk of the site's data: answers go on, nothing is kept.",
+    "disk-low": "Make room on the disk of the site's data, or give it a larger one.",
+    "database-away": "Bring the database back: answers go on, cases and reviews are not kept.",
+    "answers-unavailable": "Make room on the disk or bring the database back: until then answers "
+    "are missing from outcomes and monitoring.",
     "certificate-expiring": "Ask the coordinator for a new certificate now.",
     "certificate-expired": "Rounds stop without it: ask the coordinator for a new certificate.",
     "certificate-unreadable": "Put the certificate back from the start-up kit.",
@@ -28,7 +32,19 @@ _ADVICE: dict[str, str] = {
     "model-mismatch": "The old model goes on. Tell the coordinator which version it was.",
     "release-self-test": "The old model goes on. Tell the coordinator which version it was.",
     "device-memory": "The graphics card is full; it is tried again by itself.",
-    "release-stale": "Bring the connection to the coordinator back.",
+    "model-stale": "Bring the connection to the coordinator back, or ask it why nothing is "
+    "signed any more.",
+    "release-refused": "Nothing need be done; accept it below if you know better.",
+    "release-rolled-back": "Accept a newer release below when the reason is gone.",
+    "release-decisions-damaged": "Decide anew below; check the disk.",
+    "performance-low": "Look at the outcomes with a clinician; consider going back to the "
+    "release before.",
+    "drift-inputs": "Ask whether a scanner, its settings or the patients changed; look at the "
+    "outcomes with a clinician.",
+    "drift-embeddings": "Ask whether a scanner, its settings or the patients changed.",
+    "drift-predictions": "Look at the outcomes with a clinician: the answers are mixed "
+    "differently from before.",
+    "monitoring-failed": "Read the service's log; answers go on.",
 }
 _OTHERWISE = "Read the service's log for this code; answers go on with the model that is here."
 

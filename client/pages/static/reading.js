@@ -18,18 +18,17 @@ export function clearReading(message, failed = false) {
 }
 
 // Returns the diagnosis that the answer stands for: the likeliest on the verdict's side.
-export function showReading(given) {
-  const answer = { ...given, ...(given.reading ?? {}) };
+export function showReading(answer) {
   const positive = answer.verdict === "positive";
   showVerdict(answer, positive);
   showRefer(answer);
   showWarnings(answer.warnings ?? []);
   showSure(answer);
   showSet(answer);
-  byId("calibrated").textContent = answer.calibrated === false ? "(not calibrated at this site)"
-    : answer.calibrated ? "(calibrated on this site's cases)" : "";
+  byId("calibrated").textContent = answer.calibrated_probabilities
+    ? "(calibrated on this site's cases; the verdict is made from the model's own)" : "(as released, not calibrated here)";
   byId("classes").replaceChildren(...rows(answer));
-  byId("reading-version").textContent = `${answer.model_version} (${answer.model_digest.slice(0, 12)})${answer.head_digest ? ", personalised" : ""}`;
+  byId("reading-version").textContent = `${answer.model_version} (${answer.model_digest.slice(0, 12)})${answer.head_digest ? ", personalised" : ""}${together(answer)}`;
   byId("reading-digest").textContent = answer.model_digest;
   byId("reading-request").textContent = answer.request_id;
   byId("reading-time").textContent = `${Math.round(answer.milliseconds)} ms`;
@@ -39,6 +38,8 @@ export function showReading(given) {
   say(byId("reading-status"), `The image was read: ${answer.verdict}.${refer}`, "quiet");
   return likeliest(answer, positive);
 }
+
+const together = (answer) => (answer.together_with?.length ? `, with ${answer.together_with.map((v) => `version ${v}`).join(", ")}` : "");
 
 function likeliest(answer, positive) {
   const side = Object.entries(answer.probabilities)
@@ -67,7 +68,7 @@ function showRefer(answer) {
 function showWarnings(warnings) {
   byId("warnings").hidden = warnings.length === 0;
   byId("warnings").replaceChildren(...warnings.map((warning) =>
-    element("li", {}, typeof warning === "string" ? warning : warning.message)));
+    element("li", {}, warning.message)));
 }
 
 function showSure(answer) {
@@ -94,7 +95,8 @@ function showSet(answer) {
 }
 
 function rows(answer) {
-  const ranked = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]);
+  const shown = answer.calibrated_probabilities ?? answer.probabilities;
+  const ranked = Object.entries(shown).sort((a, b) => b[1] - a[1]);
   return ranked.map(([name, probability]) => {
     const counted = answer.positive_classes.includes(name);
     const head = element("th", { scope: "row" }, named(name));

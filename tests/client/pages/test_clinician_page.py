@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Route, expect
 
+from client.api.documents import PredictionDocument
 from common.errors import ModelError
 from tests.client.pages.visits import NEEDS_BROWSER, Visit
 from tests.client.serving import RECIPE, release
@@ -66,6 +67,8 @@ FULL: dict[str, Any] = {
     "verdict": "positive",
     "milliseconds": 12.0,
     "calibrated": True,
+    "calibrated_probabilities": dict.fromkeys(RECIPE.classes, 0.05) | {"nv": 0.7},
+    "together_with": [2],
     "uncertainty": 0.4,
     "prediction_set": ["mel", "nv"],
     "coverage": 0.9,
@@ -75,12 +78,13 @@ FULL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_everything_that_an_answer_may_say_is_shown(visit: Visit, nested: bool) -> None:
+def test_the_fake_answer_is_one_that_the_service_may_give() -> None:
+    assert PredictionDocument.model_validate(FULL).refer
+
+
+def test_everything_that_an_answer_may_say_is_shown(visit: Visit) -> None:
     page = visit.page
-    old = {key: FULL[key] for key in list(FULL)[:10]} | {"milliseconds": 12.0}
-    answer = old | {"reading": FULL} if nested else FULL
-    page.route("**/predict", lambda route: route.fulfill(json=answer))
+    page.route("**/predict", lambda route: route.fulfill(json=FULL))
     visit.choose(visit.house.fresh_picture())
     expect(page.locator("#refer")).to_contain_text("Refer to a human.")
     reasons = page.locator("#refer-reasons li")
@@ -96,6 +100,8 @@ def test_everything_that_an_answer_may_say_is_shown(visit: Visit, nested: bool) 
     expect(page.locator("#reading-status")).to_contain_text("Refer it to a human")
     # The verdict is positive, so agreeing means the likeliest of its side, not of all.
     expect(page.locator("#agree-label")).to_contain_text("(akiec)")
+    expect(page.locator("#classes tr").first).to_contain_text("70.0 %")
+    expect(page.locator("#reading-version")).to_contain_text("with version 2")
     visit.shoot("reading-refer")
 
 
