@@ -239,4 +239,4 @@ watchStatus();
 refresh();
 list();
 const asked = new URLSearchParams(window.location.search).get("case");
-if (asked) show(asked, false);
+if (asked) show(asked);

@@ -28,7 +28,7 @@ function showModel(state) {
   const model = byId("model");
   if (state.model_version === null) { model.textContent = "No model yet"; return; }
   model.replaceChildren(
-    "Model version ", element("strong", {}, String(state.model_version)), " ",
+    "Model ", element("span", { className: "wide" }, "version "), element("strong", {}, String(state.model_version)), " ",
     element("code", {}, state.model_digest.slice(0, 12)), state.personalised ? " personalised" : "");
   announce(state.model_version);
 }
