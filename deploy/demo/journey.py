@@ -13,6 +13,7 @@ import httpx
 from client.cases.store import CaseStore
 from client.declaration import declare_patients
 from client.policy import SitePolicy
+from client.releases.policy import ReleasePolicy
 from common.errors import ProcessError, RoundFailed
 from common.recipe import Recipe
 from deploy.campaigns import Progress as CampaignProgress
@@ -83,6 +84,7 @@ class Demo:
             epsilon_campaign=choices.epsilon,
             release_evaluation=True,
             minimum_cell=MINIMUM_CELL,
+            releases=ReleasePolicy(on_release="accept"),  # the story has every release answer
         )
         federation = LocalFederation(
             self._folder / name,

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from client.policy import SitePolicy
+from client.releases.policy import ReleasePolicy
 from common.errors import ConfigurationError
 from common.recipe import Recipe
 from deploy.audit_report import audit
@@ -30,6 +31,7 @@ POLICY = SitePolicy(
     minimum_cell=1,
     max_grad_norm=2.0,
     declared_patients=25,
+    releases=ReleasePolicy(on_release="accept"),  # toys get worse by chance
 )
 ROUND_LIMIT_SECONDS = 90.0
 
