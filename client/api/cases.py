@@ -31,6 +31,7 @@ CaseId = Annotated[str, Path(pattern=r"^[0-9a-zA-Z_-]{1,64}$")]
     status_code=201,
     summary="Store a case",
     openapi_extra=CASE_BODY,
+    responses={200: {"model": CaseDocument, "description": "This case is stored already."}},
     dependencies=[requires(Role.clinician)],
 )
 async def store_case(
