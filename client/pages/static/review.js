@@ -10,6 +10,9 @@ const STATES = {
   held: ["warn", "held by a warning"], disputed: ["warn", "disputed"], confirmed: ["good", "confirmed"],
   withdrawn: ["dull", "withdrawn"],
 };
+// A case on which somebody has said something waits for another reader, and not for the first.
+const standing = (state, opinions) => (state === "waiting" && opinions > 0
+  ? ["go", "waits for a second reader"] : STATES[state] ?? ["dull", state]);
 const PAGE = 50;
 let cases = [];
 let next = null;
@@ -34,7 +37,7 @@ async function list(more = false) {
 }
 
 function line(one) {
-  const [kind, words] = STATES[one.state] ?? ["dull", one.state];
+  const [kind, words] = standing(one.state, one.opinions);
   const lines = element("span", { className: "lines" },
     element("span", {}, badge(kind, words)),
     element("span", { className: "small" }, [sourceOf(one.source), one.age_band, one.sex].filter(Boolean).join(", ")),
@@ -75,7 +78,7 @@ function render(found) {
   byId("no-case").hidden = true;
   history.replaceState(null, "", `?case=${encodeURIComponent(found.case_id)}`);
   if (other) fresh(found);
-  const [kind, words] = STATES[found.state] ?? ["dull", found.state];
+  const [kind, words] = standing(found.state, found.opinions.length);
   byId("case-state").replaceChildren(badge(kind, words), found.label ? ` as ${named(found.label)}` : "");
   const proposed = found.proposed;
   const showsProposal = proposed !== null && !(proposed.by === "model" && hides());

@@ -54,7 +54,7 @@ def test_two_readers_by_keyboard_and_what_is_hidden_until_then(
         page.locator("#label").select_option("nv")
         page.get_by_role("button", name="Give this opinion").click()
         expect(page.locator("#opinion-status")).to_have_text("Your opinion is kept.")
-        expect(page.locator("#case-state")).to_contain_text("not read yet")
+        expect(page.locator("#case-state")).to_contain_text("waits for a second reader")
     with reader(house, "ben"):
         visit = visiting(f"/review-queue?case={identifier}")
         page = visit.page

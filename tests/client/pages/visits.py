@@ -68,7 +68,8 @@ class Visit:
         )
         context.set_default_timeout(30_000)
         visit = cls(context.new_page(), house)
-        visit.page.on("console", lambda message: visit.complaints.append(message.text))
+        visit.page.on("console", lambda message: visit._said(message.text))
+        visit.page.on("response", lambda answer: visit._answered(answer.url, answer.status))
         visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
         visit.page.on("request", lambda sent: visit._own(sent.url))
         visit.page.goto(house.url + path)
@@ -93,6 +94,15 @@ class Visit:
     def close(self) -> None:
         """Close the page's context."""
         self.page.context.close()
+
+    def _said(self, text: str) -> None:
+        # A refusal is an answer like others; what failed stands in `_answered`.
+        if not text.startswith("Failed to load resource"):
+            self.complaints.append(text)
+
+    def _answered(self, url: str, status: int) -> None:
+        if status >= 500:
+            self.complaints.append(f"{status} from {url}")
 
     def _own(self, url: str) -> None:
         if not url.startswith((self.house.url, "blob:")):
