@@ -13,6 +13,8 @@ import asyncio
 import logging
 import threading
 import time
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 
@@ -133,8 +135,22 @@ class AuditWriter:
 
     def decision(self, decision: ReleaseDecision) -> None:
         """Write down what was decided about a release; later, where the log cannot be written."""
-        fields = decision.model_dump(exclude={"at", "figures"})
-        self._submit(ReleaseDecided(**fields))
+        self._submit(_entry(decision))
+
+    def catch_up(self, decisions: Sequence[ReleaseDecision]) -> None:
+        """Write down decisions of which a crash, or a database that was away, left no line."""
+        try:
+            lines = self._audit.lines(kinds=["release-decided"])
+            known = Counter(line.entry() for line in lines)
+        except StoreError as error:
+            log.error("event=audit-trouble code=%s", error.code)
+            return
+        for decision in decisions:
+            entry = _entry(decision)
+            if known[entry]:
+                known[entry] -= 1
+            else:
+                self._submit(entry)
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Return what is wrong with the log now."""
@@ -219,3 +235,7 @@ class AuditWriter:
         message = f"The audit log cannot be kept; predictions are given all the same. {said}"
         self._alarm = Alarm(code, message, since)
         log.error("event=audit-trouble code=%s total=%d", code, self.unaudited)
+
+
+def _entry(decision: ReleaseDecision) -> ReleaseDecided:
+    return ReleaseDecided(**decision.model_dump(exclude={"at", "figures"}))

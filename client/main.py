@@ -212,6 +212,7 @@ def make_app(
     starts = (
         storage.start,
         audit.start,
+        lambda: audit.catch_up(watcher.desk.state.decisions),
         answers.start,
         parts.start,
         explanations.start,

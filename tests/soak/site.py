@@ -107,6 +107,13 @@ class Witness:
         release.load()
         return []
 
+    def decisions(self) -> list[str]:
+        """Every decision about a release stands in the audit log, the last life's perhaps not."""
+        made = DecisionFile(self._settings.releases).value().decisions[:-1]
+        with open_site_audit(self._settings) as audit:
+            count = sum(1 for _ in audit.lines(kinds=["release-decided"]))
+        return [f"{len(made)} decisions, {count} in the audit log"] if count < len(made) else []
+
     def _audit(self) -> list[str]:
         """Every answer that was given stands in the audit log, whose chain is whole."""
         told = list(self._told.predicted)[self._audited :]
@@ -149,7 +156,7 @@ def run(folder: Path, *, kills: int, seed: int, say: object = None, **settings: 
         finally:
             people.stop()
             site.kill()
-        outcome.faults += [*witness.faults(everything=True), *told.faults]
+        outcome.faults += [*witness.faults(everything=True), *witness.decisions(), *told.faults]
     outcome.cases, outcome.confirmed = len(told.stored), len(told.confirmed)
     outcome.predictions, outcome.versions = len(told.predicted), len(digests)
     wrong = {v for v in set(told.predicted.values()) if v not in _names(digests)}
