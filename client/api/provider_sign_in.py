@@ -64,7 +64,9 @@ def come_back(request: Request, services: ServicesDependency) -> Response:
         pending = answered(services.access.pending, cookie=cookie, state=state)
         target = pending.target
         name = _admitted(request, services.access, pending)
-        response = templates.TemplateResponse(request, "signed_in.html", {"next": target})
+        response = templates.TemplateResponse(
+            request, "signed_in.html", {"next": target, "site": services.settings.name}
+        )
         # The provider leads back to an https address: a proxy may stand before this service.
         open_session(request, response, services, name, secure=True)
     except WardroundError as error:
