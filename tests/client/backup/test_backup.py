@@ -204,3 +204,14 @@ def test_a_failed_backup_leaves_nothing_and_changes_no_record(
     assert caught.value.code == "backup-failed"
     assert list((tmp_path / "disk").iterdir()) == []
     assert last_backup(site) is None
+
+
+def test_who_restores_is_told_what_the_backup_does_not_know(
+    site: SiteSettings, tmp_path: Path
+) -> None:
+    made = make_backup(site, tmp_path / "disk")
+    call = ["--from", made.folder, "--keys", str(site.keys), "--site", str(tmp_path / "again")]
+    result = CliRunner().invoke(single_command(site_backup.restore), call, catch_exceptions=False)
+    assert result.exit_code == 0
+    for words in ("Training is paused", "Withdraw again", "lower epsilon_life"):
+        assert words in result.stdout
