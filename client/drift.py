@@ -1,17 +1,12 @@
-"""Whether newly confirmed cases look as those before did: population stability indices.
+"""Whether newly confirmed cases look as those before did, as a site may tell it upwards.
 
-For each figure of an image (brightness, contrast, colour) and for the mix of labels, the patients
-since the site last trained are held against the ones before::
+For each figure of an image (`client.monitoring.input_statistics`) and for the mix of labels, the
+patients since the site last trained are held against the ones before. The verdict is that of
+`client.monitoring.drift`: chance explains it once in a thousand times at most, all figures taken
+together, and the population stability index is above 0.1 (some), or surely above 0.25 (much).
 
-    PSI = sum over bins of (p_new - p_old) * ln(p_new / p_old)
-
-Bins of a figure are the fifths of the old patients. Above 0.1 a shift is worth a look, above 0.25
-it is large (Siddiqi 2006, Credit Risk Scorecards, chapter 9). Of few patients the index is large by
-chance alone: times n m / (n + m) it is about chi-squared distributed with bins - 1 degrees of
-freedom if nothing has changed (Yurdakul and Naranjo 2020, doi:10.21314/JRMV.2020.227). What that
-would exceed once in a thousand times counts as no drift.
-
-This is about inputs and labels that the store holds. It says nothing of what a model answers.
+This is about inputs and labels that the store holds. What the model answers is
+`client.monitoring.told`.
 """
 
 from __future__ import annotations
@@ -21,23 +16,24 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
 
 from client.cases.case import Case
+from client.monitoring.drift import MIX, compare_figures
+from client.monitoring.input_statistics import IMAGE_STATISTICS, image_statistics
 from common.errors import WardroundError
-from common.imaging import decode
+from common.imaging import decode, prepare
+from common.recipe import ImageSpec
 
 FEWEST, MOST = 50, 200
 """Patients on either side: with fewer nothing is told, of more the newest are looked at."""
 
-FIFTHS = 5
-SOME, MUCH = 0.1, 0.25
-CHANCE = 0.001
-SIDE = 64
-
 
 def drift_level(
-    cases: Sequence[Case], read: Callable[[Case], bytes], *, since: datetime
+    cases: Sequence[Case],
+    read: Callable[[Case], bytes],
+    *,
+    since: datetime,
+    spec: ImageSpec,
 ) -> int | None:
     """Return 0 (none that chance does not explain), 1 (some) or 2 (much); None where it is open.
 
@@ -49,6 +45,8 @@ def drift_level(
         Returns a case's file bytes.
     since : datetime
         Patients whose first case was confirmed after it are the new ones.
+    spec : ImageSpec
+        How the recipe prepares images: what the network does not see counts for nothing.
     """
     first: dict[str, Case] = {}
     for case in sorted(cases, key=lambda one: (one.confirmed_at or one.created_at, one.digest)):
@@ -58,54 +56,29 @@ def drift_level(
     if min(len(known), len(fresh)) < FEWEST:
         return None
     old, new = known[-MOST:], fresh[-MOST:]
-    names = sorted({str(case.label) for case in (*old, *new)})
-    before, after = (
-        np.array([names.index(str(case.label)) for case in side], dtype=np.int64)
-        for side in (old, new)
-    )
-    levels = [psi_level(_share(before, len(names)), _share(after, len(names)))]
-    seen, now = _figures(old, read), _figures(new, read)
+    seen, now = _figures(old, read, spec), _figures(new, read, spec)
     if min(len(seen), len(now)) < FEWEST:
         return None  # too many images cannot be read
-    for column in range(seen.shape[1]):
-        edges = np.quantile(seen[:, column], np.linspace(0, 1, FIFTHS + 1)[1:-1])
-        sides = (np.searchsorted(edges, side[:, column], side="right") for side in (seen, now))
-        levels.append(psi_level(*(_share(side, FIFTHS) for side in sides)))
-    return max(levels)
+    names = sorted({str(case.label) for case in (*old, *new)})
+    before, after = (
+        np.bincount([names.index(str(case.label)) for case in side], minlength=len(names))
+        for side in (old, new)
+    )
+    found = compare_figures(
+        seen, now, IMAGE_STATISTICS, np.random.default_rng(0), mixes=((MIX, before, after),)
+    )
+    return max(figure.level for figure in found)
 
 
-def psi_level(old: NDArray[np.int64], new: NDArray[np.int64]) -> int:
-    """Return the level of drift between counts by bin, int64 (bins,)."""
-    index = population_stability(old, new)
-    n, m = int(old.sum()), int(new.sum())
-    bins = int(((old + new) > 0).sum())
-    if bins < 2 or index * n * m / (n + m) < float(chdtri(bins - 1, CHANCE)):
-        return 0
-    return 2 if index > MUCH else int(index > SOME)
-
-
-def population_stability(old: NDArray[np.int64], new: NDArray[np.int64]) -> float:
-    """Return the population stability index of counts by bin; half a case is added to each."""
-    some = (old + new) > 0
-    p = (old[some] + 0.5) / (old[some] + 0.5).sum()
-    q = (new[some] + 0.5) / (new[some] + 0.5).sum()
-    return float(((q - p) * np.log(q / p)).sum())
-
-
-def _share(bins: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    return np.bincount(bins, minlength=size)
-
-
-def _figures(cases: Sequence[Case], read: Callable[[Case], bytes]) -> NDArray[np.float64]:
-    """Return brightness, contrast and colour (red less blue) of each readable image, (N, 3)."""
+def _figures(
+    cases: Sequence[Case], read: Callable[[Case], bytes], spec: ImageSpec
+) -> NDArray[np.float64]:
+    """Return the figures of each readable image, float64 (N, len(IMAGE_STATISTICS))."""
     found = []
     for case in cases:
         try:
-            pixels = decode(read(case))
+            pixels = prepare(decode(read(case)), spec)
         except WardroundError:
             continue
-        step = max(1, min(pixels.shape[:2]) // SIDE)
-        small = pixels[::step, ::step].astype(np.float64)
-        colour = small[..., 0].mean() - small[..., 2].mean()
-        found.append((small.mean(), small.mean(axis=2).std(), colour))
-    return np.array(found, dtype=np.float64).reshape(-1, 3)
+        found.append(image_statistics(pixels))
+    return np.array(found, dtype=np.float64).reshape(-1, len(IMAGE_STATISTICS))

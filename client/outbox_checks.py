@@ -271,9 +271,12 @@ def _check_status(status: SiteStatus, grounds: Grounds) -> None:
     _hold(0 < grounds.preflights <= policy.status_per_day, "status-too-often")
     _hold(told is None or "new-cases" in policy.release_status, "status-unlisted")
     _hold(status.drift is None or "drift" in policy.release_status, "status-unlisted")
+    answered = status.prediction_drift
+    _hold(answered is None or "prediction-drift" in policy.release_status, "status-unlisted")
+    _hold(all(level in (None, 0, 1, 2) for level in (status.drift, answered)), "status-band")
     banded = told in NEW_CASE_BANDS and (told == 0 or told >= policy.minimum_cell)
     _hold(told is None or banded, "status-band")
-    _hold((told, status.drift) != (None, None), "status-empty")
+    _hold((told, status.drift, answered) != (None, None, None), "status-empty")
 
 
 def withheld(rule: str) -> PrivacyRefused:

@@ -67,7 +67,8 @@ class SitePolicy(BaseModel):
         ``subgroups`` (the counts by age band and by sex).
     release_status : tuple of str
         What is told with the answer to a preflight, for the coordinator's triggers: ``new-cases``
-        (a band of newly confirmed patients), ``drift`` (none, some, much). Nothing by default.
+        (a band of newly confirmed patients), ``drift`` (none, some, much), ``prediction-drift``
+        (the same of the model's answers). Nothing by default.
     status_per_day : int
         How many preflights of 24 hours are told that.
     releases : ReleasePolicy
@@ -93,7 +94,7 @@ class SitePolicy(BaseModel):
     minimum_cell: Annotated[int, Field(ge=1)] = 10
     allowed_compression: tuple[Compression, ...] = COMPRESSIONS
     release_statistics: tuple[Statistic, ...] = ("decision", "calibration")
-    release_status: tuple[Literal["new-cases", "drift"], ...] = ()
+    release_status: tuple[Literal["new-cases", "drift", "prediction-drift"], ...] = ()
     status_per_day: Annotated[int, Field(ge=0)] = 4
     releases: ReleasePolicy = ReleasePolicy()
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from client.cases.store import CaseStore
 from client.drift import drift_level
+from client.monitoring.told import prediction_drift_level
 from client.plan_memory import PlanMemory
 from client.policy import SitePolicy
 from client.settings import SiteSettings
@@ -20,6 +21,8 @@ def site_status(
     settings: SiteSettings, plan: RoundPlan, policy: SitePolicy, plans: PlanMemory, *, now: float
 ) -> SiteStatus | None:
     """Return new cases and drift since the site last trained for the task; None where untold.
+
+    The drift of predictions is that of the newest answers from the holdout of the release.
 
     New cases are patients with a case that was confirmed since then, on either side of the split.
     They are told by the floor of a band, and as 0 below the policy's smallest cell.
@@ -52,7 +55,13 @@ def site_status(
         cases = [*store.training_cases(task), *store.holdout_cases(task)]
         fresh = {c.patient for c in cases if (c.confirmed_at or c.created_at) > since}
         told = band_floor(len(fresh), policy.minimum_cell) if "new-cases" in listed else None
-        drift = drift_level(cases, store.image_bytes, since=since) if "drift" in listed else None
-    if told is None and drift is None:
+        drift = None
+        if "drift" in listed:
+            drift = drift_level(cases, store.image_bytes, since=since, spec=plan.recipe.image)
+    predictions = None
+    if "prediction-drift" in listed:
+        classes, least = plan.recipe.classes, policy.minimum_cell
+        predictions = prediction_drift_level(settings, task, classes, fewest=least, now=now)
+    if (told, drift, predictions) == (None, None, None):
         return None
-    return SiteStatus(new_cases=told, drift=drift)
+    return SiteStatus(new_cases=told, drift=drift, prediction_drift=predictions)

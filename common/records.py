@@ -59,13 +59,16 @@ class SiteStatus(BaseModel):
 
     ``new_cases`` is the floor of the band of patients with a case that was confirmed since the
     site last trained for the task. ``drift`` compares them with those before: 0 is none that
-    chance does not explain, 1 some, 2 much (``client.drift``). None is not told.
+    chance does not explain, 1 some, 2 much (``client.drift``); ``prediction_drift`` compares the
+    model's newest answers with those on the holdout of its release (``client.monitoring.told``).
+    None is not told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     new_cases: Annotated[int, Field(ge=0)] | None = None
     drift: Annotated[int, Field(ge=0, le=2)] | None = None
+    prediction_drift: Annotated[int, Field(ge=0, le=2)] | None = None
 
     @field_validator("new_cases")
     @classmethod

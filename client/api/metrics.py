@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 
 from fastapi import APIRouter
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from client.access.caller import Role, requires
 from client.api.services import ServicesDependency
 from client.audit_writer import AuditWriter
+from client.backup.making import last_backup
 from client.certificates import certificate_ends
 from client.inference.engine import ModelHolder
 from client.releases.watcher import Alarm, ReleaseWatcher
@@ -112,8 +114,14 @@ class StateCollector(Collector):
             "Version of the model that answers now, 0 for none.",
             value=0 if engine is None else engine.version,
         )
+        yield GaugeMetricFamily(
+            "wardround_site_model_calibrated",
+            "1 where the model's answers are calibrated to this site's holdout.",
+            value=float(engine is not None and engine.profile is not None),
+        )
         yield from self._release_metrics()
         yield from self._certificate_metrics()
+        yield from self._machine_metrics()
         yield GaugeMetricFamily(
             "wardround_site_images_waiting",
             "Images in the inference queue.",
@@ -135,6 +143,26 @@ class StateCollector(Collector):
             if one.ends is not None:
                 ends.add_metric((one.purpose,), one.ends.timestamp())
         yield ends
+
+    def _machine_metrics(self) -> Iterable[Metric]:
+        try:
+            disk = shutil.disk_usage(self._settings.data)
+        except OSError:
+            disk = None  # its absence is what an alert rule looks for
+        if disk is not None:
+            yield GaugeMetricFamily(
+                "wardround_site_disk_free_bytes", "Room left for the site's data.", value=disk.free
+            )
+            yield GaugeMetricFamily(
+                "wardround_site_disk_bytes", "Size of that file system.", value=disk.total
+            )
+        backup = last_backup(self._settings)
+        if backup is not None:
+            yield GaugeMetricFamily(
+                "wardround_site_backup_timestamp_seconds",
+                "When the site was last backed up, seconds since 1970.",
+                value=backup.made_at.timestamp(),
+            )
 
     def _release_metrics(self) -> Iterable[Metric]:
         yield CounterMetricFamily(

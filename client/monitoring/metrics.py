@@ -36,6 +36,11 @@ class MonitoringCollector(Collector):
             "Refreshes of the monitoring that went wrong.",
             value=self._monitor.failures,
         )
+        yield CounterMetricFamily(
+            "wardround_site_answers_lost",
+            "Answers given that could not be kept for monitoring and review.",
+            value=self._monitor.answers_lost,
+        )
         found = self._monitor.snapshot
         if found is None:
             return

@@ -86,6 +86,11 @@ class Monitor:
         """What was found last; None before the first refresh."""
         return self._snapshot
 
+    @property
+    def answers_lost(self) -> int:
+        """Answers that could not be kept, and are in no figure."""
+        return self._answers.lost
+
     def alarms(self) -> tuple[Alarm, ...]:
         """Return what stands, oldest first."""
         return self._book.alarms()

@@ -32,8 +32,9 @@ def keep_statuses(
             continue
         if status.new_cases is not None:
             keep_signal(session, forecast.site, task, "new-cases", status.new_cases, now=now)
-        if status.drift is not None:
-            keep_signal(session, forecast.site, task, "drift", status.drift, now=now)
+        told = [level for level in (status.drift, status.prediction_drift) if level is not None]
+        if told:  # of cases or of answers: either is a reason to look
+            keep_signal(session, forecast.site, task, "drift", max(told), now=now)
 
 
 def signals_of(session: Session, task: str) -> tuple[Signal, ...]:

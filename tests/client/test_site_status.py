@@ -73,6 +73,26 @@ def test_drift_is_a_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert told(site) == SiteStatus(drift=2)
 
 
+def test_drift_of_predictions_is_told_where_it_is_listed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_with = []
+
+    def level(_site: SiteSettings, task: str, _classes: object, **how: object) -> int:
+        asked_with.append((task, how["fewest"]))
+        return 1
+
+    monkeypatch.setattr(module, "prediction_drift_level", level)
+    site = make_site(tmp_path / "one", release_status=("prediction-drift",), minimum_cell=25)
+    assert told(site) == SiteStatus(prediction_drift=1)
+    assert asked_with == [(make_plan().recipe.name, 25)]
+    other = make_site(tmp_path / "two", release_status=BOTH)
+    found = told(other)
+    assert found is not None
+    assert found.prediction_drift is None
+    assert len(asked_with) == 1
+
+
 def test_below_the_smallest_cell_a_site_tells_none(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site", minimum_cell=50, release_status=("new-cases",))
     assert told(site) == SiteStatus(new_cases=0)
@@ -92,6 +112,9 @@ def test_it_is_told_so_often_a_day_and_no_more(tmp_path: Path) -> None:
         (BOTH, SiteStatus.model_construct(new_cases=32, drift=None)),
         (BOTH, SiteStatus.model_construct(new_cases=None, drift=7)),
         (BOTH, SiteStatus()),
+        (BOTH, SiteStatus(prediction_drift=0)),
+        (("prediction-drift",), SiteStatus(drift=0)),
+        (("prediction-drift",), SiteStatus.model_construct(new_cases=None, prediction_drift=3)),
     ],
 )
 def test_the_outbox_holds_back_what_the_policy_does_not_allow(
