@@ -9,9 +9,9 @@ export const named = (label) => display[label] ?? label;
 
 // A figure is never shown as impossible or certain because of rounding.
 export function percent(value) {
-  if (value > 0 && value < 0.0005) return "< 0.1 %";
-  if (value < 1 && value >= 0.9995) return "> 99.9 %";
-  return `${(value * 100).toFixed(1)} %`;
+  if (value > 0 && value < 0.0005) return "< 0.1\u00a0%";
+  if (value < 1 && value >= 0.9995) return "> 99.9\u00a0%";
+  return `${(value * 100).toFixed(1)}\u00a0%`;
 }
 
 export function clock(moment) {

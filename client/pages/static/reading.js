@@ -77,7 +77,7 @@ function showSure(answer) {
   if (byId("sure").hidden) return;
   const high = (answer.refer_reasons ?? []).includes("uncertain");
   const word = value < 0.05 ? "low" : value < 0.15 ? "moderate" : "high";
-  byId("sure-word").textContent = `The model's own uncertainty is ${word}`;
+  byId("sure-word").textContent = `Uncertainty is ${word}`;
   byId("sure-reason").textContent = `(${value.toFixed(2)} of 1)${high ? ", above what this site allows" : ""}.`;
   byId("sure-fill").className = high ? "fill high" : "fill";
   byId("sure-fill").style.width = width(value);
