@@ -51,6 +51,8 @@ def fit_ordinary(features: Features, patients: Groups, *, false_alarms: float) -
     number = count(patients)
     if number < FEWEST_PATIENTS:
         raise NotEnough(f"{number} holdout patients; {FEWEST_PATIENTS} are needed")
+    if not np.isfinite(features).all():
+        raise NotEnough("the holdout's features are not finite")
     parts, distances = folds(patients, _FOLDS), np.zeros(len(features))
     for fold in range(_FOLDS):
         out = parts == fold
