@@ -19,6 +19,8 @@ _ADVICE: dict[str, str] = {
     "disk-full": "Make room on the disk of the site's data: answers go on, nothing is kept.",
     "disk-low": "Make room on the disk of the site's data, or give it a larger one.",
     "database-away": "Bring the database back: answers go on, cases and reviews are not kept.",
+    "database-locked": "Find the program that holds the database; answers go on.",
+    "database-moved": "Restart the service, so that it opens the file that is there now.",
     "answers-unavailable": "Make room on the disk or bring the database back: until then answers "
     "are missing from outcomes and monitoring.",
     "certificate-expiring": "Ask the coordinator for a new certificate now.",
