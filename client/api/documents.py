@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from client.api.profile_documents import ProfileDocument
 from client.cases.store import Case, CaseCounts
+from client.inference.engine import InferenceEngine
 from client.inference.prediction import Prediction
 from client.releases.watcher import Alarm
-from common.release import ReleaseManifest
 
 
 class Document(BaseModel):
@@ -165,7 +166,9 @@ class CountsDocument(Document):
 class ModelDocument(Document):
     """The model that answers now; ``personalised`` with the site's own head on the release.
 
-    ``macro_auroc`` is the release's, over all sites.
+    ``macro_auroc`` and ``threshold`` are the release's, over all sites; ``profile`` is what this
+    site's own holdout taught, None until it was fitted. ``together_with`` are the versions of
+    older releases that answer together with it.
     """
 
     task: str
@@ -182,10 +185,13 @@ class ModelDocument(Document):
     created_at: datetime
     personalised: bool = False
     head_digest: str | None = None
+    together_with: tuple[int, ...] = ()
+    profile: ProfileDocument | None = None
 
     @classmethod
-    def of(cls, manifest: ReleaseManifest, *, head_digest: str | None = None) -> ModelDocument:
-        """Write a release's manifest down, in short."""
+    def of(cls, engine: InferenceEngine) -> ModelDocument:
+        """Write an engine's release down, in short."""
+        manifest, profile, head_digest = engine.manifest, engine.profile, engine.head_digest
         recipe = manifest.recipe
         return cls(
             task=manifest.task,
@@ -202,6 +208,8 @@ class ModelDocument(Document):
             created_at=manifest.created_at,
             personalised=head_digest is not None,
             head_digest=head_digest,
+            together_with=tuple(member.version for member in engine.members),
+            profile=None if profile is None else ProfileDocument.of(profile),
         )
 
 

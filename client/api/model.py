@@ -14,5 +14,4 @@ router = APIRouter(tags=["model"], dependencies=[requires(*Role)])
 @router.get("/model", summary="The model that answers now")
 async def model(services: ServicesDependency) -> ModelDocument:
     """Describe the released model that answers now; 503 while there is none."""
-    engine = services.holder.require()
-    return ModelDocument.of(engine.manifest, head_digest=engine.head_digest)
+    return ModelDocument.of(services.holder.require())

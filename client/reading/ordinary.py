@@ -90,7 +90,7 @@ def _gaussian(features: Features, patients: Groups) -> Ordinary:
     # The rows' products have the eigenvalues of the features' covariance, and are fewer.
     sizes, sides = np.linalg.eigh(apart @ apart.T / (rows - 1))
     variances, sides = sizes[::-1], sides[:, ::-1]
-    rank = min(HIGHEST_RANK, rows // 4, wide - 1)
+    rank = min(HIGHEST_RANK, rows // 4, wide // 2)
     residual = (variances.sum() - variances[:rank].sum()) / (wide - rank)
     directions = sides[:, :rank].T @ apart
     if not (np.isfinite(variances).all() and min(variances[:rank].min(), residual) > 1e-12):
