@@ -140,13 +140,13 @@ def approve(
 
 
 @contextlib.contextmanager
-def served(coordinator: Coordinator) -> Iterator[int]:
+def served(coordinator: Coordinator, *, port: int = 0) -> Iterator[int]:
     """Serve a coordinator over TLS in a thread; yields the port. Its tasks do not run."""
     services = compose(coordinator.settings)
     for task in services.tasks:
         task.stop()  # a stopped task's thread ends at once, so that tests decide what is published
     server = server_for(services)
-    listener = socket.create_server(("127.0.0.1", 0))  # connections wait until it accepts
+    listener = socket.create_server(("127.0.0.1", port))  # connections wait until it accepts
     thread = threading.Thread(target=_run, args=(server, listener), daemon=True)
     thread.start()
     try:

@@ -117,6 +117,9 @@ class ServedModel:
         """Serve what answered last, from the disk, without judging it again; tell if it worked."""
         state = self.desk.state
         for wanted in (state.serving, state.fallback):
+            served = self._holder.current
+            if wanted is not None and served is not None and _is(served, wanted):
+                return True
             release = self._find(wanted)
             if release is not None:
                 with self._swapping:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,18 @@ from client import audit_writer
 from client.audit import open_site_audit
 from client.audit_writer import AuditWriter
 from client.releases.cache import LocalRelease
+from client.releases.decisions import ReleaseDecision
 from client.settings import SiteSettings
 from common.anchor import Anchor
 from common.audit import AuditLog
 from common.audit_chain import verify
-from common.audit_entries import Entry, PredictionMade, ReleaseInstalled, Unaudited
+from common.audit_entries import (
+    Entry,
+    PredictionMade,
+    ReleaseDecided,
+    ReleaseInstalled,
+    Unaudited,
+)
 from common.audit_lines import AuditLine
 from common.errors import StoreError
 from tests.client.serving import FakeReleases, picture, release, served_site, site_settings
@@ -223,7 +230,8 @@ def test_the_service_audits_every_answer_and_no_refusal(
     told = [e for e in found if isinstance(e, PredictionMade)]
     assert [e.request_id for e in told] == [a.headers["x-request-id"] for a in answers]
     assert {e.model_digest for e in told} == {first.manifest.model_digest}
-    assert found[0] == ReleaseInstalled(version=1, model_digest=first.manifest.model_digest)
+    assert isinstance(found[0], ReleaseDecided)
+    assert found[1] == ReleaseInstalled(version=1, model_digest=first.manifest.model_digest)
 
 
 def test_clients_at_once_are_all_audited(settings: SiteSettings, first: LocalRelease) -> None:
@@ -264,3 +272,36 @@ def test_a_broken_log_shows_on_every_surface(
         assert "wardround_site_predictions_unaudited_total 1.0" in text_of_metrics
         assert 'wardround_site_release_alarm{code="audit-damaged"} 1.0' in text_of_metrics
         assert "audit log" in site.call("GET", "/").text
+
+
+def test_decisions_that_a_crash_kept_from_the_log_are_caught_up(
+    writer: AuditWriter, log: TroubledLog, first: LocalRelease
+) -> None:
+    manifest = first.manifest
+    made = [
+        ReleaseDecision(
+            version=manifest.version,
+            model_digest=manifest.model_digest,
+            verdict=verdict,
+            by="it-anna",
+            reason="person",
+            at=manifest.created_at,
+        )
+        for verdict in ("held", "accepted", "held")
+    ]
+    writer.decision(made[0])
+    writer.decision(made[1])
+    until(lambda: len(entries(log)) == 2)
+    for _ in range(2):
+        writer.catch_up(made)
+        until(lambda: len(entries(log)) == 3)
+    writer.close()
+    verdicts = [entry.verdict for entry in entries(log) if isinstance(entry, ReleaseDecided)]
+    assert verdicts == ["held", "accepted", "held"]
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -41,6 +41,7 @@ class Outcome:
 
     kills: int = 0
     ready_seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
     cases: int = 0
     confirmed: int = 0
     predictions: int = 0
@@ -50,14 +51,18 @@ class Outcome:
 
     def line(self) -> str:
         """Return all of it in one line."""
-        times = np.array(self.ready_seconds or [float("nan")])
-        places = (("least", 0), ("median", 50), ("p95", 95), ("most", 100))
-        said = ", ".join(f"{name} {np.percentile(times, q):.2f}" for name, q in places)
         return (
-            f"{self.kills} kills; ready again after (s): {said}; {self.cases} cases stored, "
+            f"{self.kills} kills; ready again after (s): {_spread(self.ready_seconds)}; processor "
+            f"time until then (s): {_spread(self.processor_seconds)}; {self.cases} cases stored, "
             f"{self.confirmed} confirmed, {self.predictions} predictions, {self.versions} releases "
             f"published, {len(self.swaps_seen)} seen serving"
         )
+
+
+def _spread(values: list[float]) -> str:
+    places = (("least", 0), ("median", 50), ("p95", 95), ("most", 100))
+    known = np.array(values or [float("nan")])
+    return ", ".join(f"{name} {np.percentile(known, q):.2f}" for name, q in places)
 
 
 class Witness:
@@ -148,11 +153,13 @@ def run(folder: Path, *, kills: int, seed: int, say: object = None, **settings: 
                 outcome.faults += witness.faults()
                 site.start()
                 seconds = site.wait_ready()
+                outcome.processor_seconds.append(site.processor_seconds())
                 outcome.kills = number
                 outcome.ready_seconds.append(seconds)
                 outcome.faults += _served(site, digests, before, outcome)
                 if callable(say):
-                    say(f"kill {number}: ready after {seconds:.2f} s, {len(told.stored)} cases")
+                    used = outcome.processor_seconds[-1]
+                    say(f"kill {number}: ready after {seconds:.2f} s ({used:.2f} s of a processor)")
         finally:
             people.stop()
             site.kill()

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import httpx
 import numpy as np
+import psutil
 
 from client.settings import SiteSettings
 from client.site_folder import create_site_folder
@@ -142,6 +143,12 @@ class SiteProcess:
                 raise RuntimeError(f"the service ended by itself: {self.tail()}")
             time.sleep(GLANCE_SECONDS)
         raise TimeoutError(f"not ready after {seconds:.0f} s: {self.health()} {self.tail()}")
+
+    def processor_seconds(self) -> float:
+        """Return the processor time that it has used: what a start takes on an idle machine."""
+        assert self.process is not None
+        used = psutil.Process(self.process.pid).cpu_times()
+        return float(used.user + used.system)
 
     def wait_for(self, what: str, true: Any, seconds: float = READY_SECONDS) -> float:
         """Wait until ``true`` holds of what it says of itself; return the seconds."""

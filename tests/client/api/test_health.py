@@ -26,7 +26,8 @@ def test_not_ready_before_the_first_release(site_without_model: ServedSite, tmp_
 
 
 def test_an_outage_is_an_alarm_and_the_site_goes_on(site: ServedSite) -> None:
-    site.releases.status = CacheStatus(1, THEN, THEN, "coordinator-unreachable", "No answer.")
+    now = datetime.now(UTC)
+    site.releases.status = CacheStatus(1, now, THEN, "coordinator-unreachable", "No answer.")
     answer = site.call("GET", "/health/ready")
     assert answer.status_code == 200
     (alarm,) = answer.json()["alarms"]

@@ -104,7 +104,7 @@ def test_the_first_release_answers_whatever_the_policy_says(
     ("policy", "shadow", "expected"),
     [
         ({"on_release": "accept"}, figures(-0.5, 0.0), ("accepted", "policy")),
-        ({"on_release": "hold"}, figures(0.5, 0.0), ("held", "policy")),
+        ({"on_release": "hold"}, figures(0.1, 0.0), ("held", "policy")),
         ({}, figures(0.01, 0.02), ("accepted", "not-worse")),
         ({}, figures(-0.01, 0.005), ("accepted", "not-worse")),
         ({}, figures(-0.1, 0.05), ("held", "worse")),
