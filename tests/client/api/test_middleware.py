@@ -59,7 +59,7 @@ def test_every_answer_is_guarded(site: ServedSite, path: str) -> None:
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
     assert "unsafe" not in policy
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
     assert "access-control-allow-origin" not in headers
     assert "server" not in headers
 
