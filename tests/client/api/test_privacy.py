@@ -64,7 +64,7 @@ def test_a_failure_quotes_nothing(
     def broken(*_args: object, **_fields: object) -> object:
         raise RuntimeError(f"could not insert {NUMBER}")
 
-    monkeypatch.setattr(type(site.services.store), "add", broken)
+    monkeypatch.setattr(type(site.services.store), "add_new", broken)
     answer = site.store(picture(), patient_id=NUMBER)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert answer.headers["x-request-id"] in everything_logged.text
