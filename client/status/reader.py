@@ -51,6 +51,8 @@ T = TypeVar("T")
 KEPT_SECONDS = 2.0
 """For so long an answer serves whoever asks: several pages may be open at once."""
 NEWEST_LEFT = 10
+DATABASE_AWAY = "database-away"
+NOT_ASKED = "The database is away."
 BACKUP_DAYS = 8
 WARN_SHARE = 0.2
 """Below this share of its life's epsilon a site is warned: a campaign may not fit any more."""
@@ -99,9 +101,18 @@ class StatusReader:
 
     def _read(self, alarms: tuple[Alarm, ...]) -> StatusDocument:
         troubles: list[Trouble] = []
+        away = next((alarm for alarm in alarms if alarm.code == DATABASE_AWAY), None)
+
+        def ask(part: str, read: Callable[[], T]) -> T | None:
+            # Known to be away, it is not asked again: each part would wait for it in turn.
+            if away is not None:
+                troubles.append(Trouble(part=part, code=away.code, message=NOT_ASKED))
+                return None
+            return self._try(part, read, troubles)
+
         served = self.holder.current
         # Whatever is wrong with one part, the page must come: it says what is wrong.
-        last_plan = self._try("plans", self._last_plan, troubles)
+        last_plan = ask("plans", self._last_plan)
         return StatusDocument(
             site=self.settings.name,
             task=self.settings.task,
@@ -115,10 +126,10 @@ class StatusReader:
             versions=versions(),
             disk=self._try("disk", lambda: disk_of(self.settings.data), troubles),
             training=self._try("training", self._training, troubles),
-            left=self._try("left", self._left, troubles),
-            privacy=self._try("privacy", self._privacy, troubles),
+            left=ask("left", self._left),
+            privacy=ask("privacy", self._privacy),
             backup=self._try("backup", self._backup, troubles),
-            queues=self._try("queues", self._queues, troubles),
+            queues=ask("queues", self._queues),
             troubles=tuple(troubles),
         )
 

@@ -15,6 +15,7 @@ from client.privacy.accounting import Budget
 from client.privacy.ledger import PrivacyLedger
 from client.privacy.ledger_lines import RoundRequest
 from client.releases.cache import CacheStatus
+from client.releases.watcher import Alarm
 from client.settings import SiteSettings
 from client.status import machine
 from common.audit_entries import Left, TrainingPaused, TrainingResumed
@@ -114,6 +115,19 @@ def test_without_its_database_the_site_still_says_what_is_wrong(site: ServedSite
     assert page.status_code == 200
     assert "The audit log cannot be read" in page.text
     assert site.predict(picture(1)).status_code == 200
+
+
+def test_a_database_that_is_known_to_be_away_is_not_waited_for(
+    site: ServedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    reader = site.services.status
+    for part in ("_left", "_privacy", "_queues", "_last_plan"):
+        monkeypatch.setattr(reader, part, lambda part=part: asked.append(part))
+    found = reader.read((Alarm("database-away", "It is away.", NOW),), fresh=True)
+    assert asked == []
+    assert {t.part for t in found.troubles} == {"left", "privacy", "queues", "plans"}
+    assert found.training is not None
 
 
 @pytest.mark.parametrize("fault", ["missing", "malformed"])
