@@ -75,7 +75,7 @@ def test_what_the_network_does_not_see_is_no_drift() -> None:
     cases = hospital(80, 80)
 
     def read(case: Case) -> bytes:
-        flat = Image.new("L", (40, 40), 60 + int(case.id, 16) % 120)
+        flat = Image.new("L", (40, 40), 60 + int(case.id, 16) % 80)
         assert case.confirmed_at is not None
         file = io.BytesIO()
         (flat.resize((80, 80)) if case.confirmed_at > SINCE else flat).save(file, "PNG")
