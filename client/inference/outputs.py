@@ -57,6 +57,11 @@ class Classifier:
     weights: NDArray[np.float32]
     bias: NDArray[np.float32]
 
+    @property
+    def features(self) -> int:
+        """How many features it sees, D."""
+        return int(self.weights.shape[1])
+
 
 class WithFeatures(nn.Module):
     """A network that returns its logits and its features, from one pass.

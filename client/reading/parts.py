@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from functools import cached_property
+from functools import lru_cache
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from common.recipe import Fraction
 
@@ -66,7 +66,7 @@ class Conformal(Part):
     coverage: Fraction
     quantiles: tuple[Finite | None, ...]
 
-    @cached_property
+    @property
     def limits(self) -> NDArray[np.float64]:
         """The quantiles, float64 (K,), with infinity for None."""
         return np.array([np.inf if q is None else q for q in self.quantiles])
@@ -88,12 +88,21 @@ class Ordinary(Part):
     limit: Finite
     false_alarms: Fraction
 
-    @cached_property
+    @model_validator(mode="after")
+    def _whole(self) -> Ordinary:
+        # Here and not at the first image: a damaged profile must not break answers.
+        if self.centre.shape != (self.features,) or len(self.axes) != len(self.variances):
+            raise ValueError("mean and directions are not of the length that features gives")
+        if not (np.isfinite(self.centre).all() and np.isfinite(self.axes).all()):
+            raise ValueError("mean and directions are not finite")
+        return self
+
+    @property
     def centre(self) -> NDArray[np.float32]:
         """The mean, float32 (D,)."""
         return _floats(self.mean)
 
-    @cached_property
+    @property
     def axes(self) -> NDArray[np.float32]:
         """The directions, float32 (rank, D)."""
         return _floats(self.directions).reshape(-1, self.features)
@@ -128,5 +137,6 @@ def packed(array: NDArray[np.floating]) -> str:
     return base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode("ascii")
 
 
+@lru_cache(maxsize=16)
 def _floats(text: str) -> NDArray[np.float32]:
     return np.frombuffer(base64.b64decode(text, validate=True), "<f4")

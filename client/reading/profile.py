@@ -88,7 +88,12 @@ class SiteProfile(Part):
         """Tell whether it was made for this model, head and company, under these settings."""
         mine = (self.model_digest, self.head_digest, self.members, self.recipe_digest)
         asked = (engine.digest, engine.head_digest, engine.member_digests, engine.recipe.digest)
-        return mine == asked and self.settings_digest == settings.digest
+        rule, ordinary = self.conformal, self.out_of_distribution
+        classes, classifier = len(engine.recipe.classes), engine.classifier
+        fits = (rule is None or len(rule.quantiles) == classes) and (
+            ordinary is None or classifier is None or ordinary.features == classifier.features
+        )
+        return fits and mine == asked and self.settings_digest == settings.digest
 
 
 def fit_profile(

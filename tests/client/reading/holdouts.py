@@ -104,6 +104,7 @@ def fake_engine(
         members=(),
         member_digests=(),
         profile=profile,
+        classifier=classifier or linear(),
         dropout=DropoutHeads(classifier or linear()),
     )
     engine.__dict__.update(fields)

@@ -1,9 +1,12 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from client.inference.outputs import probabilities_of
+from client.reading.parts import packed
 from client.reading.profile import SiteProfile, fit_profile
 from client.reading.settings import ReadingSettings
 from common.release import ReleaseManifest
@@ -118,3 +121,29 @@ def test_wrong_verdicts_are_found_by_dropout_where_it_tells_them(
     assert engine.dropout is not None
     assert engine.dropout.probabilities(scores.features).shape[2] == K
     assert found.uncertainty_limit is not None
+
+
+@pytest.mark.parametrize("damage", ["short", "text", "nan", "classes", "features"])
+def test_a_damaged_profile_is_none_and_breaks_no_answer(
+    manifest: ReleaseManifest, damage: str
+) -> None:
+    settings, engine = ReadingSettings(), fake_engine(manifest)
+    document = json.loads(fit_profile(holdout(60), engine, settings).model_dump_json())
+    ordinary = document["out_of_distribution"]
+    if damage == "short":
+        ordinary["mean"] = ordinary["mean"][:-8]
+    if damage == "text":
+        ordinary["directions"] = "no base64!"
+    if damage == "nan":
+        ordinary["mean"] = packed(np.full(ordinary["features"], np.nan))
+    if damage == "classes":
+        document["conformal"]["quantiles"].pop()
+    if damage == "features":
+        ordinary |= {"features": 1, "mean": packed(np.zeros(1)), "directions": ""}
+        ordinary["variances"] = []
+    try:
+        profile = SiteProfile.model_validate_json(json.dumps(document))
+    except ValidationError:
+        assert damage in ("short", "text", "nan")
+    else:
+        assert not profile.is_of(engine, settings)
