@@ -260,7 +260,7 @@ def test_a_broken_log_shows_on_every_surface(
     anchor = Anchor(settings.data / "audit-head.json")
     with served_site(settings, FakeReleases(first)) as site:
         assert site.predict(picture()).status_code == 200
-        wait_for(lambda: (head := anchor.read()) is not None and head.sequence == 2)
+        wait_for(lambda: (head := anchor.read()) is not None and head.sequence == 3)
         with open_site_audit(settings) as log, log._engine.begin() as connection:
             connection.execute(text("DELETE FROM audit_log WHERE kind = 'prediction'"))
         answer = site.predict(picture())
