@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -71,6 +70,8 @@ class OnnxRuntime:
     name: RuntimeName = "onnxruntime"
 
     def __init__(self, model: bytes) -> None:
+        import onnxruntime  # it starts a thread, which the runner, that forks, must not have
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
