@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 from client.audit import open_site_audit
 from client.releases.cache import ReleaseCache
-from client.releases.decisions import DecisionFile, ReleaseDecision
+from client.releases.decision_file import DecisionFile
+from client.releases.decisions import ReleaseDecision
 from client.releases.desk import ReleaseDesk, unknown_release
 from client.releases.documents import SiteReleasesDocument, releases_document
 from client.releases.policy_file import ReleasePolicyFile

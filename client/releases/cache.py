@@ -24,7 +24,8 @@ from typing import TypeAlias
 from filelock import FileLock, Timeout
 from tuf.api.exceptions import DownloadError, RepositoryError
 
-from client.releases.decisions import Answering, DecisionFile
+from client.releases.decision_file import DecisionFile
+from client.releases.decisions import Answering
 from client.releases.files import CacheState, KeptRelease, LocalRelease, ReleaseFiles
 from client.releases.freshness import CacheStatus, FreshnessFile, failure_of
 from client.releases.peek import TimestampPeek

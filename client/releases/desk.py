@@ -12,23 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeAlias
 
+from client.releases.decision_file import Decisions
 from client.releases.decisions import (
     POLICY,
     Answering,
-    Decisions,
     ReleaseDecision,
     SiteReleases,
     Verdict,
     answers_like,
 )
 from client.releases.policy import ReleasePolicy
-from client.releases.shadow_figures import Finding, ShadowFigures
+from client.releases.shadow_figures import ShadowFigures
+from client.releases.verdict import Compare, verdict_of
 from common.errors import CaseRefused, NotFound
 from common.release import ReleaseManifest
-
-Compare: TypeAlias = "Callable[[], ShadowFigures | None]"
 
 
 def _now() -> datetime:
@@ -100,7 +98,9 @@ class ReleaseDesk:
         restored = manifest.lineage.restores is not None
         if restored and answers_like(manifest) in self.state.answered:
             return self._decision(manifest, "accepted", "rollback")
-        return self._by_policy(manifest, beside, compare)
+        return self._decision(
+            manifest, *verdict_of(self._policy(), manifest, beside=beside, compare=compare)
+        )
 
     def keep(self, decision: ReleaseDecision) -> None:
         """Write down that a release is held or refused.
@@ -198,28 +198,6 @@ class ReleaseDesk:
         state = self.decisions.change(change)
         self._on_decision(left[0])
         return state
-
-    def _by_policy(
-        self, manifest: ReleaseManifest, beside: ReleaseManifest, compare: Compare
-    ) -> ReleaseDecision:
-        policy = self._policy()
-        if policy.on_release != "check":
-            asked: Verdict = "accepted" if policy.on_release == "accept" else "held"
-            return self._decision(manifest, asked, "policy")
-        unclear: Verdict = "accepted" if policy.if_unclear == "accept" else "held"
-        if manifest.classes != beside.classes:
-            return self._decision(manifest, unclear, "classes-changed")
-        figures = compare()
-        if figures is None:
-            return self._decision(manifest, unclear, "too-few-cases")
-        worse: Verdict = "held" if policy.if_worse == "hold" else "refused"
-        finding = figures.finding(policy)
-        verdicts: dict[Finding, Verdict] = {
-            "not-worse": "accepted",
-            "worse": worse,
-            "unclear": unclear,
-        }
-        return self._decision(manifest, verdicts[finding], finding, figures)
 
     def _said(self, manifest: ReleaseManifest, verdict: Verdict, by: str) -> ReleaseDecision:
         decision = self._decision(manifest, verdict, "person", by=by)

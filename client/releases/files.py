@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from client.releases.decisions import DecisionFile
+from client.releases.decision_file import DecisionFile
 from common.errors import ReleaseError
 from common.folders import sync_folder, write_private
 from common.plan import Hex64

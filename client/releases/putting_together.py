@@ -11,7 +11,8 @@ from client.inference.engine import InferenceEngine
 from client.inference.score_files import ScoreFiles
 from client.releases.alarms import Alarm
 from client.releases.cache import ReleaseCache
-from client.releases.decisions import DecisionFile, ReleaseDecision
+from client.releases.decision_file import DecisionFile
+from client.releases.decisions import ReleaseDecision
 from client.releases.desk import ReleaseDesk
 from client.releases.holdout_traces import PROFILES, SCORES
 from client.releases.policy_file import ReleasePolicyFile

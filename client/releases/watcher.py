@@ -17,7 +17,8 @@ from typing import Protocol
 from client.inference.engine import InferenceEngine, ModelHolder
 from client.releases.alarms import Alarm, decision_alarms
 from client.releases.cache import CacheStatus, LocalRelease
-from client.releases.decisions import DecisionsInMemory, ReleaseDecision, SiteReleases
+from client.releases.decision_file import DecisionsInMemory
+from client.releases.decisions import ReleaseDecision, SiteReleases
 from client.releases.desk import ReleaseDesk
 from client.releases.policy import ReleasePolicy
 from client.releases.served import (

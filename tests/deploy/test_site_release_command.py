@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from client.audit import open_site_audit
 from client.releases.cache import ReleaseCache
-from client.releases.decisions import DecisionFile
+from client.releases.decision_file import DecisionFile
 from client.releases.desk import ReleaseDesk
 from client.releases.files import MANIFEST, MODEL
 from client.releases.policy import ReleasePolicy

@@ -22,7 +22,7 @@ import numpy as np
 from client.audit import open_site_audit
 from client.cases.store import CaseStore
 from client.releases.cache import ReleaseCache
-from client.releases.decisions import DecisionFile
+from client.releases.decision_file import DecisionFile
 from client.settings import SiteSettings
 from common.audit_entries import PredictionMade
 from common.errors import WardroundError

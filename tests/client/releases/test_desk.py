@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from client.releases.alarms import decision_alarms
-from client.releases.decisions import DecisionFile, ReleaseDecision
+from client.releases.decision_file import DecisionFile
+from client.releases.decisions import ReleaseDecision
 from client.releases.desk import ReleaseDesk
 from client.releases.documents import releases_document
 from client.releases.policy import ReleasePolicy

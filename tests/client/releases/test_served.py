@@ -10,7 +10,7 @@ import torch
 
 from client.inference.engine import InferenceEngine, ModelHolder
 from client.releases.cache import LocalRelease
-from client.releases.decisions import DecisionFile
+from client.releases.decision_file import DecisionFile
 from client.releases.desk import ReleaseDesk
 from client.releases.policy import ReleasePolicy
 from client.releases.served import Between
@@ -229,7 +229,7 @@ def test_a_decision_that_cannot_be_kept_is_no_swap(
     def full(*_: object) -> None:
         raise StoreError("No room.", code="store")
 
-    monkeypatch.setattr("client.releases.decisions.write_private", full)
+    monkeypatch.setattr("client.releases.decision_file.write_private", full)
     site.publish(versions[2])
     assert (site.version, site.codes) == (1, ["store"])
     monkeypatch.undo()
