@@ -28,10 +28,12 @@ def imported(body: list[ast.stmt]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test):
+        elif isinstance(node, ast.Try | ast.If) and not for_types(node):
             yield from imported(node.body)
-        elif isinstance(node, ast.Try):
-            yield from imported(node.body)
+
+
+def for_types(node: ast.Try | ast.If) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
 
 
 def test_nothing_that_starts_a_thread_is_imported_with_the_sites_app() -> None:
