@@ -15,7 +15,9 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from timm.layers.norm_act import unfreeze_batch_norm_2d
 from torch import nn
 
@@ -68,6 +70,8 @@ def export_graph(recipe: Recipe, target: Path) -> None:
         ) from error
     if program is None:
         raise ModelError("The ONNX exporter gave no graph.", code="graph-export")
+    _drop_zero_biases(program.model.graph)
+    RemoveUnusedNodesPass()(program.model)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
         file = Path(folder) / "graph.onnx"
         program.save(str(file), external_data=False)
@@ -83,6 +87,20 @@ def as_exported(network: nn.Module) -> nn.Module:
     """
     answering: nn.Module = unfreeze_batch_norm_2d(network)  # type: ignore[no-untyped-call]  # timm's
     return answering.eval()
+
+
+def _drop_zero_biases(graph: ir.Graph) -> None:
+    """Take away the bias of zeros that the exporter computes for a convolution that has none.
+
+    It computes them from the images' type, so no runtime sees that they are constant, and none
+    fuses the normalisation that follows: the network takes twice as long.
+    """
+    for node in graph:
+        if node.op_type != "Conv" or len(node.inputs) < 3:
+            continue
+        bias = node.inputs[2]
+        if bias is not None and bias.producer() is not None:  # a bias of weights has none
+            node.resize_inputs(2)  # an input that is there but empty stops the fusion, too
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ from common.update import Tensors
 log = logging.getLogger(__name__)
 
 EXPORT_SECONDS = 600.0
-FORM = 2
+FORM = 3
 """Of the exporter's own code: a higher number makes all graphs anew."""
 WEIGHTS = "network."
 """What stands before a tensor's name in the graph."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -123,12 +124,21 @@ def test_images_of_another_size_are_an_error_of_ours(graphs: GraphStore) -> None
     assert refused.value.code == "prediction-failed"
 
 
+def kinds_as_run(graph: Path, folder: Path) -> set[str]:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "as-run.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return {node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node}
+
+
 def test_a_frozen_networks_normalisation_is_one_that_runtimes_fuse(tmp_path: Path) -> None:
     recipe = RECIPE.with_changes(normalisation="frozen")
     store = GraphStore(tmp_path)
     graph = store.make(recipe)
     kinds = {node.op_type for node in onnx.load(str(graph)).graph.node}
     assert "BatchNormalization" in kinds
+    assert "BatchNormalization" not in kinds_as_run(graph, tmp_path)
     network = build_model(recipe, seed=3).eval()
     torch_runtime = TorchRuntime(WithFeatures(network, SIDE), CPU)
     runtime = compared(graph, state_tensors(network), torch_runtime, batch())
