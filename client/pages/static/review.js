@@ -84,7 +84,9 @@ function render(found) {
   const showsProposal = proposed !== null && !(proposed.by === "model" && hides());
   byId("agree-choice").hidden = !showsProposal;
   byId("agree-label").textContent = showsProposal ? `${named(proposed.label)} (${proposed.by === "model" ? "the model" : "a reader"} says so)` : "";
-  byId("opinion-fields").disabled = found.status === "withdrawn";
+  const gone = found.status === "withdrawn";
+  byId("case-image").hidden = byId("withdraw").hidden = gone;
+  byId("opinion-fields").disabled = byId("give").disabled = gone;
   renderAnswer(found);
   renderFlags(found);
   renderOpinions(found);
@@ -102,9 +104,7 @@ function fresh(found) {
   const facts = [found.age_band && `age ${found.age_band}`, found.sex, `stored ${clock(found.created_at)}`,
     sourceOf(found.source), `${found.split === "train" ? "training" : "holdout"} side`];
   byId("case-facts").textContent = facts.filter(Boolean).join(", ");
-  const image = byId("case-image");
-  image.hidden = found.status === "withdrawn";
-  if (!image.hidden) image.src = `/review/${encodeURIComponent(found.case_id)}/image?side=1024`;
+  if (found.status !== "withdrawn") byId("case-image").src = `/review/${encodeURIComponent(found.case_id)}/image?side=1024`;
   byId("case-heading").textContent = `Case ${found.case_id.slice(0, 8)}`;
 }
 
