@@ -19,13 +19,13 @@ DECIDERS = requires(Role.it)
 
 
 @router.get("", summary="What this site decided about releases", dependencies=[READERS])
-def releases(services: ServicesDependency) -> ServiceReleasesDocument:
+def list_releases(services: ServicesDependency) -> ServiceReleasesDocument:
     """Return every release that was decided about, by whom, why, and with which figures."""
     return _document(services)
 
 
 @router.post("/rollback", summary="Go back to the release before", dependencies=[DECIDERS])
-async def roll_back(
+async def roll_back_release(
     services: ServicesDependency, caller: CallerDependency
 ) -> ServiceReleasesDocument:
     """Have the release before answer at once, until a newer one is accepted."""
@@ -34,7 +34,7 @@ async def roll_back(
 
 
 @router.post("/{version}/accept", summary="Accept a release", dependencies=[DECIDERS])
-async def accept(
+async def accept_release(
     version: Version, services: ServicesDependency, caller: CallerDependency
 ) -> ServiceReleasesDocument:
     """Have a held, refused or left release answer; it is loaded and self-tested first."""
@@ -43,7 +43,7 @@ async def accept(
 
 
 @router.post("/{version}/refuse", summary="Refuse a release", dependencies=[DECIDERS])
-async def refuse(
+async def refuse_release(
     version: Version, services: ServicesDependency, caller: CallerDependency
 ) -> ServiceReleasesDocument:
     """Have a release never answer here, unless somebody accepts it later."""
