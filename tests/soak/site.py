@@ -32,7 +32,7 @@ from tests.soak.site_load import People, Told, picture
 from tests.soak.site_process import SiteProcess, publish, site_folder, weights
 
 READY_LIMIT = 10.0
-LONGEST_LIFE = 4.0
+LONGEST_LIFE = 3.0
 
 
 @dataclass
