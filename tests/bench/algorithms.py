@@ -142,7 +142,8 @@ def measure(options: argparse.Namespace, simulation: Simulation, federation: Fed
             scores.append(float("nan") if found is None else found)
         told = Found(scores[0], scores[1] if layers is not None else None)
         TABLE.setdefault((row.name, simulation.private), []).append(told)
-        print(row.name, f"private={simulation.private}", told, flush=True)
+        console.print(f"{row.name} private={simulation.private} {told}")
+        console.file.flush()
 
 
 TABLE: dict[tuple[str, bool], list[Found]] = {}
