@@ -13,7 +13,8 @@ from client.api.services import ServicesDependency
 from client.monitoring.comparison import Interval
 from client.monitoring.drift import FigureDrift, Kind, KindDrift
 from client.monitoring.fairness import GroupFairness, RateName
-from client.monitoring.performance import FigureName, Performance, Promise, Standing
+from client.monitoring.performance import Performance, Standing
+from client.monitoring.promise import FigureName, Promise
 from client.monitoring.snapshot import DriftLook, Snapshot
 
 router = APIRouter(

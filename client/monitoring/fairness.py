@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from client.monitoring.comparison import Interval
 from client.monitoring.outcomes import Outcome
-from client.monitoring.performance import CONFIDENCE, wilson
+from client.monitoring.rates import CONFIDENCE, wilson
 from client.training.evaluation import age_group
 from common.evaluation_counts import GROUPS
 from common.evaluation_suppression import group_cells

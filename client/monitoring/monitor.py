@@ -12,6 +12,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 from sqlalchemy import Engine
 
@@ -20,8 +21,14 @@ from client.inference.engine import InferenceEngine, ModelHolder
 from client.monitoring.alarms import AlarmBook
 from client.monitoring.drift import Model, drift
 from client.monitoring.fairness import Fairness, fairness
-from client.monitoring.outcomes import confirmed_outcomes
-from client.monitoring.performance import Performance, Promise, by_month, performance
+from client.monitoring.outcomes import Outcome, confirmed_outcomes
+from client.monitoring.performance import (
+    Months,
+    Performance,
+    by_month,
+    performance,
+)
+from client.monitoring.promise import promise_of
 from client.monitoring.reference import DriftReference
 from client.monitoring.settings import MonitoringSettings
 from client.monitoring.snapshot import DriftLook, Snapshot
@@ -35,6 +42,8 @@ FIRST_SECONDS = 20.0
 STOP_SECONDS = 5.0
 NICENESS = 10
 LOOK_AFTER = timedelta(days=1)
+
+_Asked: TypeAlias = tuple[tuple[Outcome, ...], int, int]
 
 
 class Monitor:
@@ -79,6 +88,8 @@ class Monitor:
         self._thread: threading.Thread | None = None
         self._snapshot: Snapshot | None = None
         self._looked_with: DriftReference | None = None
+        self._months: Months = {}
+        self._confirmed_last: tuple[_Asked, Performance, Fairness] | None = None
         self.failures = 0
 
     @property
@@ -167,8 +178,13 @@ class Monitor:
         )
         mine = (engine.digest, engine.head_digest)
         of_this = [one for one in outcomes if (one.model_digest, one.head_digest) == mine]
-        recent = performance(of_this, version=engine.version, month=None, minimum=minimum)
-        return recent, by_month(outcomes, minimum=minimum), fairness(of_this, minimum=minimum)
+        asked = (tuple(of_this), minimum, engine.version)
+        if self._confirmed_last is None or self._confirmed_last[0] != asked:
+            recent = performance(of_this, version=engine.version, month=None, minimum=minimum)
+            self._confirmed_last = (asked, recent, fairness(of_this, minimum=minimum))
+        _, recent, groups = self._confirmed_last
+        self._months = by_month(outcomes, minimum=minimum, known=self._months)
+        return recent, tuple(month.found for month in self._months.values()), groups
 
     def _drift(self, engine: InferenceEngine, now: datetime) -> DriftLook:
         profile = engine.profile
@@ -191,27 +207,6 @@ class Monitor:
         self._looked_with = reference
         newest = answers[-1].answered_at if answers else None
         return DriftLook(kinds, len(reference.rows), newest, now)
-
-
-def promise_of(engine: InferenceEngine) -> Promise:
-    """Return what a model is held to: its release's figures, the site's where it has its own.
-
-    A site's own operating point takes the place of the release's: the sensitivity that the site
-    wants, and the least specificity that its holdout leaves open. A head of the site's own is not
-    what the release promised anything of.
-    """
-    metrics, profile = engine.manifest.metrics, engine.profile
-    own_head = engine.head_digest is not None
-    area = None if own_head else metrics.candidate.macro_auroc
-    error = None if own_head else metrics.calibration_error
-    point = None if profile is None else profile.operating_point
-    if point is not None:
-        low = None if point.specificity is None else point.specificity.low
-        return Promise(point.wanted_sensitivity, low, area, error)
-    operating = metrics.operating
-    if operating is None or own_head:
-        return Promise(auroc=area, calibration_error=error)
-    return Promise(operating.sensitivity, operating.specificity, area, error)
 
 
 def _lower_priority() -> None:

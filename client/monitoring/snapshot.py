@@ -7,7 +7,8 @@ from datetime import datetime
 
 from client.monitoring.drift import KindDrift
 from client.monitoring.fairness import Fairness
-from client.monitoring.performance import FigureName, Performance, Promise, broken
+from client.monitoring.performance import Performance, broken
+from client.monitoring.promise import FigureName, Promise
 
 NO_PROMISE, NOBODY = Promise(), Fairness()
 

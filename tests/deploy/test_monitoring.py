@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from client.backup.making import RECORD
 from client.monitoring.drift import drift
 from client.monitoring.fairness import fairness
-from client.monitoring.performance import Promise, performance
+from client.monitoring.performance import performance
+from client.monitoring.promise import Promise
 from client.monitoring.snapshot import DriftLook, Snapshot
 from client.releases.freshness import CacheStatus
 from server.api.application import create_app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from client.monitoring.fairness import Fairness, GroupFairness, fairness
-from client.monitoring.performance import wilson
+from client.monitoring.rates import wilson
 from tests.client.monitoring.outcomes import drawn, outcome
 
 

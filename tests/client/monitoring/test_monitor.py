@@ -17,8 +17,8 @@ from sqlalchemy import Engine
 from client.answers.answered import Answered
 from client.cases.store import MIGRATIONS
 from client.monitoring import monitor as module
-from client.monitoring.monitor import Monitor, promise_of
-from client.monitoring.performance import Promise
+from client.monitoring.monitor import Monitor
+from client.monitoring.promise import Promise, promise_of
 from client.monitoring.reference import DriftReference
 from client.monitoring.settings import MonitoringSettings
 from common.database import migrate, open_database

@@ -8,19 +8,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from client.monitoring import performance as module
+from client.monitoring import resampling as module
 from client.monitoring.comparison import Interval
 from client.monitoring.outcomes import Outcome
-from client.monitoring.performance import (
-    Figure,
-    FigureName,
-    Performance,
-    Promise,
-    broken,
-    by_month,
-    performance,
-    wilson,
-)
+from client.monitoring.performance import Figure, Performance, broken, by_month, performance
+from client.monitoring.promise import FigureName, Promise
+from client.monitoring.rates import wilson
 from tests.client.monitoring.outcomes import BEGUN, drawn, outcome
 
 
@@ -121,8 +114,16 @@ def test_months_and_releases_are_told_apart() -> None:
         for version, moment in rows
         for n in range(30)
     ]
-    found = by_month(outcomes, minimum=10)
+    months = by_month(outcomes, minimum=10, known={})
+    found = [month.found for month in months.values()]
     assert [(one.month, one.version) for one in found] == [
         ("2026-03", 1), ("2026-04", 1), ("2026-04", 2),
     ]  # fmt: skip
     assert all(one.positives == 15 for one in found)
+    extra = outcome(harmful=True, called=True, version=2, at=later)
+    again = by_month([*outcomes, extra], minimum=10, known=months)
+    kept = [again[key] is months[key] for key in months]
+    assert kept == [True, True, False]
+    assert again["2026-04", 2].found.positives == 16
+    stricter = by_month(outcomes, minimum=16, known=months)
+    assert all(month.found.positives is None for month in stricter.values())

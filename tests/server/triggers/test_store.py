@@ -125,3 +125,23 @@ def test_what_sites_tell_is_kept_where_they_were_only_asked(kept: Kept) -> None:
     for campaign in (trains, asks):
         kept.registry.moves.cancel(campaign)
     assert not kept.store.is_busy("toy")
+
+
+@pytest.mark.parametrize(
+    ("status", "level"),
+    [
+        (SiteStatus(drift=1, prediction_drift=2), 2),
+        (SiteStatus(drift=2, prediction_drift=0), 2),
+        (SiteStatus(prediction_drift=0), 0),
+    ],
+)
+def test_drift_of_cases_and_of_answers_is_one_signal(
+    kept: Kept, status: SiteStatus, level: int
+) -> None:
+    kept.registry.register_site("north", node_id=1, public_key="key")
+    asks = kept.campaign(only_preflight=True)
+    told = Forecast(
+        site="north", campaign=asks, nonce="a" * 64, rounds=1, affordable=True, status=status
+    )
+    kept.registry.record_forecasts(asks, (SiteForecast("north", forecast=told),))
+    assert [(s.kind, s.level) for s in kept.store.signals("toy")] == [("drift", level)]
