@@ -14,6 +14,7 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,12 +132,19 @@ class Witness:
         return [f"{len(missing)} answers are not in the audit log"] if missing else []
 
 
-def run(folder: Path, *, kills: int, seed: int, say: object = None, **settings: object) -> Outcome:
-    """Kill a site's service ``kills`` times; return what came of it."""
-    dice, told, outcome = random.Random(seed), Told(), Outcome()
+def run(
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    seconds: float = float("inf"),
+    say: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Kill a site's service ``kills`` times, or for ``seconds``; return what came of it."""
+    dice, told, outcome, told_faults = random.Random(seed), Told(), Outcome(), 0
     coordinator = Coordinator.create(folder / "coordinator")
     with served(coordinator) as port:
-        site = SiteProcess(site_folder(folder / "site", coordinator, port, **settings))
+        site = SiteProcess(site_folder(folder / "site", coordinator, port))
         digests = {publish(coordinator, 1): 1}
         site.start()
         people = People(site, told, seed=seed)
@@ -144,7 +152,10 @@ def run(folder: Path, *, kills: int, seed: int, say: object = None, **settings: 
         try:
             outcome.ready_seconds.append(site.wait_ready())
             people.start()
+            ends = time.monotonic() + seconds
             for number in range(1, kills + 1):
+                if time.monotonic() > ends:
+                    break
                 if number % 2 == 0:
                     digests[publish(coordinator, number)] = number
                 time.sleep(dice.uniform(0.0, LONGEST_LIFE))
@@ -152,14 +163,16 @@ def run(folder: Path, *, kills: int, seed: int, say: object = None, **settings: 
                 site.kill()
                 outcome.faults += witness.faults()
                 site.start()
-                seconds = site.wait_ready()
+                back = site.wait_ready()
                 outcome.processor_seconds.append(site.processor_seconds())
                 outcome.kills = number
-                outcome.ready_seconds.append(seconds)
+                outcome.ready_seconds.append(back)
                 outcome.faults += _served(site, digests, before, outcome)
-                if callable(say):
-                    used = outcome.processor_seconds[-1]
-                    say(f"kill {number}: ready after {seconds:.2f} s ({used:.2f} s of a processor)")
+                used = outcome.processor_seconds[-1]
+                say(f"kill {number}: ready after {back:.2f} s ({used:.2f} s of a processor)")
+                for fault in outcome.faults[told_faults:]:
+                    say(f"FAULT {fault}")
+                told_faults = len(outcome.faults)
         finally:
             people.stop()
             site.kill()
@@ -206,6 +219,7 @@ def main() -> int:
     """Print each kill and what came of all; 1 where something is not as it must be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after these")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     arguments = parser.parse_args()
 
@@ -215,7 +229,13 @@ def main() -> int:
 
     say(f"seed {arguments.seed}")
     with tempfile.TemporaryDirectory() as folder:
-        outcome = run(Path(folder), kills=arguments.kills, seed=arguments.seed, say=say)
+        outcome = run(
+            Path(folder),
+            kills=arguments.kills,
+            seed=arguments.seed,
+            seconds=arguments.seconds,
+            say=say,
+        )
     say(outcome.line())
     late = [seconds for seconds in outcome.ready_seconds if seconds > READY_LIMIT]
     for fault in outcome.faults[:50]:
