@@ -14,10 +14,11 @@ from pydantic import Field
 from client.access.caller import CallerDependency, requires
 from client.access.idempotency import IdempotencyKey
 from client.access.roles import Role
-from client.api.documents import Document, PredictionDocument, Problem
+from client.api.documents import Document, Problem
 from client.api.errors import problem_of, request_id_of
 from client.api.openapi import BATCH_BODY
 from client.api.prediction import predict_image
+from client.api.prediction_documents import PredictionDocument
 from client.api.services import Services, ServicesDependency
 from client.api.uploads import read_images
 from common.errors import Busy, WardroundError

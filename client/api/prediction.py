@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from client.access.caller import Role, requires
-from client.api.documents import PredictionDocument
 from client.api.errors import request_id_of
 from client.api.openapi import PREDICT_BODY
+from client.api.prediction_documents import PredictionDocument
 from client.api.services import Services, ServicesDependency
 from client.api.uploads import read_upload
 from client.dicom.answer import Answer

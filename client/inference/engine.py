@@ -13,9 +13,9 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
+from client.inference.golden import golden_images, self_test, self_test_failed
 from client.inference.outputs import (
     Classifier,
     Outputs,
@@ -36,10 +36,6 @@ from common.release import ReleaseManifest
 from common.update import tensors_digest
 
 Images: TypeAlias = NDArray[np.uint8]
-
-SELF_TEST_BATCH = 4
-SUM_TOLERANCE = 1e-6
-BATCH_TOLERANCE = 1e-3
 
 
 class InferenceEngine:
@@ -108,7 +104,7 @@ class InferenceEngine:
         network = build_model(release.manifest.recipe, pretrained=False)
         load_tensors(network, release.load())
         if tensors_digest(state_tensors(network)) != release.manifest.model_digest:
-            raise _self_test_failed("The loaded weights are not those that the manifest names.")
+            raise self_test_failed("The loaded weights are not those that the manifest names.")
         if head is not None:
             load_tensors(network, state_tensors(network) | head.tensors)
         # TF32 would round each convolution to 10 bits, by kernels that differ with the batch size.
@@ -116,7 +112,7 @@ class InferenceEngine:
         try:
             own = head.digest if head is not None else None
             engine = cls(network, release.manifest, device=device, head_digest=own)
-            engine._self_test()
+            self_test(engine)
         except torch.OutOfMemoryError as error:
             # Says nothing about the release: training may hold the device's memory just now.
             raise ReleaseError(
@@ -170,7 +166,9 @@ class InferenceEngine:
             With code ``graph-weights`` or ``graph-differs``; torch then goes on answering.
         """
         tensors = state_tensors(self._network)
-        self._runtime = compared(graph, tensors, self._torch, self._batch(self._noise()))
+        self._runtime = compared(
+            graph, tensors, self._torch, self._batch(golden_images(self.recipe.image.size))
+        )
 
     def probabilities(self, images: Images) -> Probabilities:
         """Return class probabilities, (B, K): those of `outputs`, which see."""
@@ -226,32 +224,6 @@ class InferenceEngine:
     def _batch(self, images: Images) -> Batch:
         return normalise(images, self.recipe.image)
 
-    def _noise(self) -> Images:
-        side = self.recipe.image.size
-        dice = np.random.default_rng(0)
-        noise = dice.integers(0, 256, (SELF_TEST_BATCH, side, side, 3)).astype(np.uint8)
-        # Half of them smooth, as pictures are.
-        coarse = dice.integers(0, 256, (SELF_TEST_BATCH // 2, 4, 4, 3)).astype(np.uint8)
-        for number, image in enumerate(coarse):
-            resized = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-            noise[number] = np.asarray(resized)
-        return noise
-
-    def _self_test(self) -> None:
-        images = self._noise()
-        try:
-            together, alone = self.probabilities(images), self.probabilities(images[:1])
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ModelError) as error:
-            raise _self_test_failed(f"It does not run ({type(error).__name__}).") from error
-        if together.shape != (SELF_TEST_BATCH, len(self.recipe.classes)):
-            raise _self_test_failed("It has not one output a class.")
-        if np.abs(together.sum(axis=1) - 1).max() > SUM_TOLERANCE:
-            raise _self_test_failed("Its probabilities do not sum to 1.")
-        if np.abs(together[:1] - alone).max() > BATCH_TOLERANCE:
-            raise _self_test_failed("An image's answer depends on the images beside it.")
-
 
 class ModelHolder:
     """The one reference to the engine that answers.
@@ -288,12 +260,3 @@ class ModelHolder:
     def swap(self, engine: InferenceEngine) -> None:
         """Let another engine answer from the next request on."""
         self._engine = engine
-
-
-def _self_test_failed(meaning: str) -> ReleaseError:
-    return ReleaseError(
-        "A released model failed its self-test.",
-        meaning=meaning,
-        action="The model before it keeps answering; tell the coordinator.",
-        code="release-self-test",
-    )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Route, expect
 
-from client.api.documents import PredictionDocument
+from client.api.prediction_documents import PredictionDocument
 from common.errors import ModelError
 from tests.client.pages.visits import NEEDS_BROWSER, Visit
 from tests.client.serving import RECIPE, release
