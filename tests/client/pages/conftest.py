@@ -18,7 +18,7 @@ from tests.client.pages.visits import CHROMIUM, House, Visit
 from tests.client.serving import FakeReleases, listening, release, site_settings
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
