@@ -84,7 +84,7 @@ class Services:
         return load_recipe(task) if task in shipped_recipes() else self.holder.require().recipe
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:  # async: FastAPI gives others a thread
     services = request.app.state.services
     assert isinstance(services, Services)
     return services
