@@ -20,7 +20,7 @@ from client.answers.rows import as_answer, as_row
 from client.answers.tables import AnswerRow
 from client.cases.tables import CaseRow
 from client.cases.transactions import Transactions
-from client.releases.watcher import Alarm
+from client.releases.alarms import Alarm
 from common.errors import StoreError
 
 log = logging.getLogger(__name__)
