@@ -173,6 +173,8 @@ def run(
                 for fault in outcome.faults[told_faults:]:
                     say(f"FAULT {fault}")
                 told_faults = len(outcome.faults)
+        except KeyboardInterrupt:
+            say("interrupted; looking at what is there")
         finally:
             people.stop()
             site.kill()
