@@ -19,6 +19,7 @@ from client.releases import cache as release_cache
 from client.releases import files as release_files
 from client.releases import pull as release_pull
 from client.releases.cache import ReleaseCache
+from client.releases.decision_file import DecisionFile
 from client.releases.files import CacheState
 from client.settings import SiteSettings
 from common.errors import ConfigurationError, ReleaseError, StoreError
@@ -108,6 +109,23 @@ def test_an_upgrade_keeps_the_release_before_and_removes_older_ones(
     assert version_of(cache.previous()) == 2
     assert versions_on_disk(site) == {"v2", "v3"}
     assert not (site.releases / "incoming").exists()
+
+
+def test_what_answers_here_is_kept_however_many_newer_ones_wait(
+    coordinator: Coordinator, cache: ReleaseCache, site: SiteSettings
+) -> None:
+    coordinator.publish(1)
+    first = cache.refresh()
+    assert first is not None
+    DecisionFile(site.releases).change(lambda state: state.answering(first.manifest))
+    for seed in (2, 3, 4):
+        coordinator.publish(seed)
+        assert version_of(cache.refresh()) == seed
+    assert versions_on_disk(site) == {"v1", "v3", "v4"}
+    assert version_of(ReleaseCache(site).answering()) == 1
+    assert version_of(cache.find(2)) is None
+    damage(site.releases / "v1" / "manifest.json")
+    assert ReleaseCache(site).answering() is None
 
 
 def test_a_release_that_is_there_is_not_fetched_again(
