@@ -64,3 +64,15 @@ def test_uncertainty_that_tells_nothing_refers_nobody(case: str) -> None:
         choose_limit(
             uncertainty, wrong, np.arange(count), refer_at_most=0.0 if case == "none" else 0.2
         )
+
+
+def test_chance_is_rarely_taken_for_a_sign() -> None:
+    """At p < 0.05, about two of forty."""
+    wrong, refused = np.arange(200) % 10 == 0, 0
+    for seed in range(40):
+        uncertainty = np.random.default_rng(seed).uniform(size=200)
+        try:
+            choose_limit(uncertainty, wrong, np.arange(200), refer_at_most=0.2)
+        except NotEnough:
+            refused += 1
+    assert refused >= 34
