@@ -8,6 +8,7 @@ import shutil
 import socket
 import sqlite3
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from client.audit import open_site_audit
 from client.settings import SiteSettings
 from common.audit_entries import Unaudited
 from deploy.ports import free_port
-from tests.databases import find_binaries
+from tests.databases import _as_unprivileged, _call, find_binaries
 from tests.releases import Coordinator, served
 from tests.soak.site_load import picture
 from tests.soak.site_process import SiteProcess, alarm_codes, publish, running, site_folder
@@ -184,12 +185,10 @@ def postgres(folder: Path) -> Iterator[tuple[str, list[str]]]:
     if binaries is None:
         pytest.skip("no PostgreSQL on this machine (initdb, pg_ctl)")
     pytest.importorskip("psycopg")
-    from tests.databases import _as_unprivileged, _call
-
     prefix, port = _as_unprivileged(folder), free_port()
     data = folder / "data"
     initdb = [*prefix, str(binaries / "initdb"), "-D", str(data), "-U", "wardround", "-A", "trust"]
-    _call([*initdb, "--no-sync", "--no-instructions"], folder)
+    _call([*initdb, "-E", "UTF8", "--no-sync", "--no-instructions"], folder)
     options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -p {port}"
     control = [*prefix, str(binaries / "pg_ctl"), "-D", str(data), "-w", "-t", "60"]
     control += ["-l", str(folder / "server.log"), "-o", options]
@@ -200,13 +199,7 @@ def postgres(folder: Path) -> Iterator[tuple[str, list[str]]]:
         subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True)
 
 
-def test_a_postgresql_that_is_stopped(
-    coordinator: Coordinator, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    import tempfile
-
-    from tests.databases import _call
-
+def test_a_postgresql_that_is_stopped(coordinator: Coordinator, tmp_path: Path) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="wardround-pg-") as folder,
         postgres(Path(folder)) as (url, control),
