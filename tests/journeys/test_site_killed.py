@@ -19,4 +19,5 @@ def test_nothing_acknowledged_is_lost_to_kills(tmp_path: Path) -> None:
     assert outcome.cases > KILLS, outcome.line()
     assert outcome.confirmed > 0
     assert outcome.predictions > 0
+    assert outcome.unaudited <= KILLS, "at most the one that a kill cut off each time"
     assert len(outcome.swaps_seen) > 1, outcome.line()

@@ -220,7 +220,7 @@ def test_a_postgresql_that_is_stopped(coordinator: Coordinator, tmp_path: Path) 
 POLICY = """
 [releases]
 stale_after = 4.0
-refuse_after = 12.0
+refuse_after = 25.0
 """
 
 

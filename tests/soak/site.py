@@ -25,6 +25,7 @@ from client.cases.store import CaseStore
 from client.releases.cache import ReleaseCache
 from client.releases.decision_file import DecisionFile
 from client.settings import SiteSettings
+from common.audit_chain import verify
 from common.audit_entries import PredictionMade
 from common.errors import WardroundError
 from common.imaging import decode
@@ -46,6 +47,8 @@ class Outcome:
     cases: int = 0
     confirmed: int = 0
     predictions: int = 0
+    unaudited: int = 0
+    """Answers without a line: an answer waits a second for its line, and no longer."""
     versions: int = 0
     swaps_seen: set[int] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
@@ -55,8 +58,9 @@ class Outcome:
         return (
             f"{self.kills} kills; ready again after (s): {_spread(self.ready_seconds)}; processor "
             f"time until then (s): {_spread(self.processor_seconds)}; {self.cases} cases stored, "
-            f"{self.confirmed} confirmed, {self.predictions} predictions, {self.versions} releases "
-            f"published, {len(self.swaps_seen)} seen serving"
+            f"{self.confirmed} confirmed, {self.predictions} predictions ({self.unaudited} "
+            f"without an audit line), {self.versions} releases published, "
+            f"{len(self.swaps_seen)} seen serving"
         )
 
 
@@ -73,6 +77,7 @@ class Witness:
         self._settings, self._told = settings, told
         self._checked: set[str] = set()
         self._audited = 0
+        self.unaudited = 0
 
     def faults(self, *, everything: bool = False) -> list[str]:
         """Return what is not as it must be."""
@@ -121,15 +126,16 @@ class Witness:
         return [f"{len(made)} decisions, {count} in the audit log"] if count < len(made) else []
 
     def _audit(self) -> list[str]:
-        """Every answer that was given stands in the audit log, whose chain is whole."""
+        """The audit log is whole, and lacks no answer but those that it could not wait for."""
         told = list(self._told.predicted)[self._audited :]
         with open_site_audit(self._settings) as audit:
+            broken = verify(audit)
             lines = audit.lines(kinds=["prediction"])
             entries = [line.entry() for line in lines]
         known = {e.request_id for e in entries if isinstance(e, PredictionMade)}
         self._audited += len(told)
-        missing = [request for request in told if request not in known]
-        return [f"{len(missing)} answers are not in the audit log"] if missing else []
+        self.unaudited += sum(request not in known for request in told)
+        return [f"the audit log: {fault}" for fault in broken]
 
 
 def run(
@@ -181,6 +187,7 @@ def run(
         outcome.faults += [*witness.faults(everything=True), *witness.decisions(), *told.faults]
     outcome.cases, outcome.confirmed = len(told.stored), len(told.confirmed)
     outcome.predictions, outcome.versions = len(told.predicted), len(digests)
+    outcome.unaudited = witness.unaudited
     wrong = {v for v in set(told.predicted.values()) if v not in _names(digests)}
     outcome.faults += [f"an answer by an unknown model {version}" for version, _ in wrong]
     return outcome
