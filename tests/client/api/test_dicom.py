@@ -41,7 +41,7 @@ def test_dicom_is_predicted_and_kept_without_its_header(
     stored = answers[1].json()
     assert stored["flags"] == ["burned-in-unknown"]
     kept = site.call("GET", f"/review/{stored['case_id']}").json()["flags"]
-    assert [flag["code"] for flag in kept] == ["burned-in-unknown"]
+    assert "burned-in-unknown" in {flag["code"] for flag in kept}
     case = site.services.store.get(stored["case_id"])
     assert (case.age_band, case.sex, case.status) == ("40-49", "female", "waiting")
     labelled = site.services.store.get(answers[2].json()["case_id"])
