@@ -33,7 +33,17 @@ def profile(engine: InferenceEngine, **parts: Any) -> SiteProfile:
     )
 
 
-def test_without_a_profile_an_answer_says_so(site: ServedSite) -> None:
+@pytest.fixture
+def engine(site: ServedSite) -> InferenceEngine:
+    """What answers, with a profile that nobody but the test changes."""
+    site.services.releases.profiles.stop()
+    served = site.services.holder.require()
+    served.profile = None
+    return served
+
+
+def test_without_a_profile_an_answer_says_so(site: ServedSite, engine: InferenceEngine) -> None:
+    assert engine.profile is None
     body = site.predict(picture()).json()
     assert (body["calibrated"], body["calibrated_probabilities"]) == (False, None)
     assert (body["threshold_source"], body["threshold"]) == ("release", RECIPE.decision.threshold)
@@ -44,9 +54,8 @@ def test_without_a_profile_an_answer_says_so(site: ServedSite) -> None:
 
 
 def test_an_answer_says_all_that_the_profile_knows_and_the_audit_log_which(
-    site: ServedSite,
+    site: ServedSite, engine: InferenceEngine
 ) -> None:
-    engine = site.services.holder.require()
     made = profile(
         engine,
         temperature=20.0,
@@ -86,8 +95,7 @@ def test_a_blank_image_is_answered_and_referred(site: ServedSite) -> None:
     assert body["refer_reasons"] == ["not-of-this-kind"]
 
 
-def test_the_fhir_answer_says_who_should_decide(site: ServedSite) -> None:
-    engine = site.services.holder.require()
+def test_the_fhir_answer_says_who_should_decide(site: ServedSite, engine: InferenceEngine) -> None:
     engine.profile = profile(
         engine,
         conformal=Conformal(method="lac", by_class=False, coverage=0.9, quantiles=(None,) * K),
