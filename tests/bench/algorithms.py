@@ -1,7 +1,7 @@
 """The algorithms side by side on hospitals that differ: ``python -m tests.bench.algorithms``.
 
 Phantom hospitals, each with its own scanner and its own share of malignant cases, prepared once;
-then one campaign an algorithm through the real round loop and ClientApp, without privacy and with
+then one campaign an algorithm through the real ServerApp and ClientApp, without privacy and with
 it, all from the same weights, with the same plain SGD at the sites and the same rounds. Prints a
 table as Markdown: macro AUROC over all hospitals' test patients, a mean over ``--seeds``.
 """
@@ -29,11 +29,10 @@ from common.recipe import (
     load_recipe,
 )
 from server.model_store import ModelStore
-from simulations.engine import Federation, Simulation, prepare_federation
+from simulations.engine import Federation, Simulation, prepare_federation, run_campaign
 from simulations.hospitals import ByColumn
 from simulations.phantoms import scanner_for_site, write_phantom_folder
 from simulations.scoring import load_hospitals, own_layers, pooled_score, predictions_of
-from tests.bench.one_process import run_here
 
 console = Console(highlight=False, soft_wrap=True)
 SHARES = (0.1, 0.3, 0.5, 0.9)
@@ -129,7 +128,7 @@ def measure(options: argparse.Namespace, simulation: Simulation, federation: Fed
     for row in ROWS:
         recipe = recipe_of(options, row)
         try:
-            done = run_here(replace(simulation, recipe=recipe), federation)
+            done = run_campaign(replace(simulation, recipe=recipe), federation)
         except WardroundError as error:
             console.print(f"{row.name} failed: {error.line()}")
             continue
