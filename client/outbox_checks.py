@@ -8,8 +8,9 @@ but the policy and the ledger's lines: a mistake there must not become a leak.
    and that the site remembers having accepted.
 3. An update is the trainable float32 tensors of the plan's scope: no more, no fewer, no buffer,
    no layer that stays at the site, each of the base's shape and finite, bound to the plan, with a
-   receipt that names its digest; and the ledger has a reservation for it that was trained on. Where the round was asked for
-   before, under another nonce, it is the very update that was trained then, and that left if one
+   receipt that names its digest; and the ledger has a reservation for it that was trained on.
+   Where the round was asked for before, under another nonce, it is the very update that was
+   trained then, and that left if one
    did: one reservation, one update.
 4. A receipt says what policy and ledger say; its epsilons are not below the ledger's.
 5. Holdout counts leave only if the policy releases them, only for a plan that was accepted for

@@ -216,7 +216,7 @@ def test_images_are_fetched_from_the_pacs_and_heat_maps_follow_the_reports(
     made = dcmread(capture)
     assert (made.PatientName, made.Manufacturer) == (NAME, "Wardround")
     assert made.pixel_array.shape[2] == 3
-    command = ["dcmdump", "+P", "DerivationDescription", str(capture)]
+    command = ["dcmdump", "+L", "+P", "DerivationDescription", str(capture)]
     if shutil.which("dcmdump"):
         dumped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert "not verified by a person" in dumped
