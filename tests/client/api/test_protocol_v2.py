@@ -10,7 +10,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from client.inference.prediction import prepare_upload
+from client.inference.asking import prepare_upload
 from tests.client.serving import RECIPE, LocalRelease, ServedSite, picture, release
 
 TENSOR_DATA = {
