@@ -230,7 +230,6 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
         (dripping, "dicomweb-too-slow"),
         (dripping_headers, "dicomweb-too-slow"),
     ],
-    ids=str,
 )
 def test_a_search_that_answers_nonsense_ends_soon(
     pacs: FakePacs, tmp_path: Path, odd: Callable[[Handler], None], code: str
@@ -257,7 +256,6 @@ def test_a_search_that_answers_nonsense_ends_soon(
         (says(b"x", "text/plain"), "dicomweb-malformed"),
         (says(b"gone", JSON, 404), "dicomweb-not-given"),
     ],
-    ids=str,
 )
 def test_an_image_that_does_not_come_does_not_hold_up_the_others(
     pacs: FakePacs, tmp_path: Path, odd: Callable[[Handler], None], code: str
