@@ -127,7 +127,7 @@ def test_images_are_answered_as_predict_answers_them(site: ServedSite) -> None:
 
 
 def test_prepared_pixels_are_answered_alike(site: ServedSite) -> None:
-    pixels = prepare_upload(picture(3), RECIPE.image)
+    _, pixels = prepare_upload(picture(3), RECIPE.image)
     size = RECIPE.image.size
     flat = {
         "name": "pixels",
