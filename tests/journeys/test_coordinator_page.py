@@ -96,7 +96,12 @@ def _model(settings: SiteSettings) -> tuple[int, str] | None:
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     folder = tmp_path_factory.mktemp("page")
-    provision(folder, sites=SITES, task="mammography", site_settings=lambda _: {"threads": 1})
+    provision(
+        folder,
+        sites=SITES,
+        task="mammography",
+        site_settings=lambda _: {"threads": 1, "access": "open"},
+    )
     kits = [SiteSettings.read(folder / "sites" / name) for name in SITES]
     assign_ports(CoordinatorSettings.read(folder / "coordinator"), kits)
     coordinator = CoordinatorSettings.read(folder / "coordinator")
