@@ -7,36 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.campaign_file import CampaignFile, read_campaign
+from deploy.campaign_file import CampaignFile
 from deploy.commands.campaign_choice import chosen_campaign, coordinator_settings
 from deploy.commands.campaign_documents import emit_standing, emit_started
-from deploy.commands.campaign_flags import (
-    Aggregation,
-    Algorithm,
-    AsJson,
-    BufferSize,
-    ByHand,
-    Deadline,
-    Epsilon,
-    File,
-    Folder,
-    Identifier,
-    ImageSize,
-    LocalLayerNames,
-    Mode,
-    Model,
-    NoPrivacy,
-    Protocol,
-    Quorum,
-    RecipeName,
-    Rounds,
-    SiteRounds,
-    Sites,
-    SiteWait,
-    Watch,
-    Weights,
-    chosen_layers,
-)
+from deploy.commands.campaign_flags import AsJson, CampaignFlags, Folder, Identifier, Watch
+from deploy.commands.flag_groups import spread_flags
 from deploy.commands.undeclared import warn_of_undeclared
 from deploy.console import progress
 
@@ -46,82 +21,22 @@ if TYPE_CHECKING:
     from server.settings import CoordinatorSettings
 
 
-def create(
-    folder: Folder,
-    file: File = None,
-    recipe: RecipeName = None,
-    rounds: Rounds = None,
-    epsilon: Epsilon = None,
-    no_privacy: NoPrivacy = False,
-    site: Sites = None,
-    quorum: Quorum = None,
-    deadline: Deadline = None,
-    site_wait: SiteWait = None,
-    model: Model = None,
-    image_size: ImageSize = None,
-    aggregation: Aggregation = None,
-    algorithm: Algorithm = None,
-    local_layers: LocalLayerNames = None,
-    mode: Mode = None,
-    buffer_size: BufferSize = None,
-    site_rounds: SiteRounds = None,
-    weights: Weights = None,
-    protocol: Protocol = None,
-    by_hand: ByHand = False,
-    as_json: AsJson = False,
-) -> None:
+@spread_flags
+def create(folder: Folder, flags: CampaignFlags, as_json: AsJson = False) -> None:
     """Create a campaign, and start nothing yet."""
-    chosen = read_campaign(
-        file,
-        recipe=recipe,
-        rounds=rounds,
-        epsilon=epsilon,
-        private=False if no_privacy else None,
-        sites=tuple(site) if site else None,
-        quorum=quorum,
-        round_deadline_seconds=deadline,
-        site_wait_seconds=site_wait,
-        model=model,
-        image_size=image_size,
-        aggregation=aggregation,
-        algorithm=algorithm,
-        local_layers=chosen_layers(local_layers),
-        mode=mode,
-        buffer_size=buffer_size,
-        site_rounds=site_rounds,
-        weights=weights,
-        protocol=protocol,
-        auto_approve=False if by_hand else None,
-    )
+    chosen = flags.read()
     settings = coordinator_settings(folder)
     emit_started(settings, _prepare(settings, chosen), as_json=as_json)
 
 
+@spread_flags
 def start(
     folder: Folder,
     campaign: Annotated[
         str | None, typer.Argument(help="One that was created; a new one by default.")
     ] = None,
-    file: File = None,
-    recipe: RecipeName = None,
-    rounds: Rounds = None,
-    epsilon: Epsilon = None,
-    no_privacy: NoPrivacy = False,
-    site: Sites = None,
-    quorum: Quorum = None,
-    deadline: Deadline = None,
-    site_wait: SiteWait = None,
-    model: Model = None,
-    image_size: ImageSize = None,
-    aggregation: Aggregation = None,
-    algorithm: Algorithm = None,
-    local_layers: LocalLayerNames = None,
-    mode: Mode = None,
-    buffer_size: BufferSize = None,
-    site_rounds: SiteRounds = None,
-    weights: Weights = None,
-    protocol: Protocol = None,
-    by_hand: ByHand = False,
+    *,
+    flags: CampaignFlags,
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
@@ -130,29 +45,7 @@ def start(
 
     settings = coordinator_settings(folder)
     if campaign is None:
-        chosen = read_campaign(
-            file,
-            recipe=recipe,
-            rounds=rounds,
-            epsilon=epsilon,
-            private=False if no_privacy else None,
-            sites=tuple(site) if site else None,
-            quorum=quorum,
-            round_deadline_seconds=deadline,
-            site_wait_seconds=site_wait,
-            model=model,
-            image_size=image_size,
-            aggregation=aggregation,
-            algorithm=algorithm,
-            local_layers=chosen_layers(local_layers),
-            mode=mode,
-            buffer_size=buffer_size,
-            site_rounds=site_rounds,
-            weights=weights,
-            protocol=protocol,
-            auto_approve=False if by_hand else None,
-        )
-        campaign = _prepare(settings, chosen)
+        campaign = _prepare(settings, flags.read())
     start_campaign(settings, campaign)
     if watch:
         _watched(settings, campaign, quiet=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, cast
@@ -10,6 +11,7 @@ from typing import Annotated, cast
 import typer
 
 from common.recipe import AggregationName, AlgorithmName, LocalLayers, RoundsMode
+from deploy.campaign_file import CampaignFile, read_campaign
 from deploy.console import RECIPE_HELP
 
 Folder = Annotated[Path, typer.Option(help="The federation's or the coordinator's folder.")]
@@ -106,3 +108,60 @@ ByHand = Annotated[
 Watch = Annotated[bool, typer.Option("--watch", help="Wait for its end.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Identifier = Annotated[str, typer.Argument(help="The campaign's id.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignFlags:
+    """What a campaign is to be, as flags; a None leaves it to the file, and that to the recipe."""
+
+    file: File = None
+    recipe: RecipeName = None
+    rounds: Rounds = None
+    epsilon: Epsilon = None
+    no_privacy: NoPrivacy = False
+    site: Sites = None
+    quorum: Quorum = None
+    deadline: Deadline = None
+    site_wait: SiteWait = None
+    model: Model = None
+    image_size: ImageSize = None
+    aggregation: Aggregation = None
+    algorithm: Algorithm = None
+    local_layers: LocalLayerNames = None
+    mode: Mode = None
+    buffer_size: BufferSize = None
+    site_rounds: SiteRounds = None
+    weights: Weights = None
+    protocol: Protocol = None
+    by_hand: ByHand = False
+
+    def read(self) -> CampaignFile:
+        """Return the campaign of the file and of the flags, which come first.
+
+        Raises
+        ------
+        ConfigurationError
+            As `read_campaign`.
+        """
+        return read_campaign(
+            self.file,
+            recipe=self.recipe,
+            rounds=self.rounds,
+            epsilon=self.epsilon,
+            private=False if self.no_privacy else None,
+            sites=tuple(self.site) if self.site else None,
+            quorum=self.quorum,
+            round_deadline_seconds=self.deadline,
+            site_wait_seconds=self.site_wait,
+            model=self.model,
+            image_size=self.image_size,
+            aggregation=self.aggregation,
+            algorithm=self.algorithm,
+            local_layers=chosen_layers(self.local_layers),
+            mode=self.mode,
+            buffer_size=self.buffer_size,
+            site_rounds=self.site_rounds,
+            weights=self.weights,
+            protocol=self.protocol,
+            auto_approve=False if self.by_hand else None,
+        )

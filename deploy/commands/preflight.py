@@ -9,33 +9,10 @@ import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from deploy.campaign_file import CampaignFile, read_campaign
+from deploy.campaign_file import CampaignFile
 from deploy.commands.campaign_choice import chosen_campaign, coordinator_settings
-from deploy.commands.campaign_flags import (
-    Aggregation,
-    Algorithm,
-    AsJson,
-    BufferSize,
-    ByHand,
-    Deadline,
-    Epsilon,
-    File,
-    Folder,
-    ImageSize,
-    LocalLayerNames,
-    Mode,
-    Model,
-    NoPrivacy,
-    Protocol,
-    Quorum,
-    RecipeName,
-    Rounds,
-    SiteRounds,
-    Sites,
-    SiteWait,
-    Weights,
-    chosen_layers,
-)
+from deploy.commands.campaign_flags import AsJson, CampaignFlags, Folder
+from deploy.commands.flag_groups import spread_flags
 from deploy.commands.registry import draw_answers
 from deploy.console import emit, progress
 from server.site_answers import SiteAnswer
@@ -86,58 +63,15 @@ class PreflightDocument(BaseModel):
     sites: tuple[SiteAnswer, ...]
 
 
-def preflight(
-    folder: Folder,
-    file: File = None,
-    recipe: RecipeName = None,
-    rounds: Rounds = None,
-    epsilon: Epsilon = None,
-    no_privacy: NoPrivacy = False,
-    site: Sites = None,
-    quorum: Quorum = None,
-    deadline: Deadline = None,
-    site_wait: SiteWait = None,
-    model: Model = None,
-    image_size: ImageSize = None,
-    aggregation: Aggregation = None,
-    algorithm: Algorithm = None,
-    local_layers: LocalLayerNames = None,
-    mode: Mode = None,
-    buffer_size: BufferSize = None,
-    site_rounds: SiteRounds = None,
-    weights: Weights = None,
-    protocol: Protocol = None,
-    by_hand: ByHand = False,
-    as_json: AsJson = False,
-) -> None:
+@spread_flags
+def preflight(folder: Folder, flags: CampaignFlags, as_json: AsJson = False) -> None:
     """Ask every site what a campaign would cost it. Nothing is trained, nothing is spent.
 
     It takes the flags of create and start. Exit code 3 when too few sites could take part.
     """
     from deploy.campaigns import launch_campaign, opened, watch_campaign
 
-    chosen = read_campaign(
-        file,
-        recipe=recipe,
-        rounds=rounds,
-        epsilon=epsilon,
-        private=False if no_privacy else None,
-        sites=tuple(site) if site else None,
-        quorum=quorum,
-        round_deadline_seconds=deadline,
-        site_wait_seconds=site_wait,
-        model=model,
-        image_size=image_size,
-        aggregation=aggregation,
-        algorithm=algorithm,
-        local_layers=chosen_layers(local_layers),
-        mode=mode,
-        buffer_size=buffer_size,
-        site_rounds=site_rounds,
-        weights=weights,
-        protocol=protocol,
-        auto_approve=False if by_hand else None,
-    )
+    chosen = flags.read()
     settings = coordinator_settings(folder)
     asked, fields = chosen_campaign(chosen)
     identifier = launch_campaign(settings, asked, only_preflight=True, **fields)
