@@ -183,7 +183,7 @@ def site_service(settings: SiteSettings, logs: Path) -> ProcessSpec:
     name = f"{settings.name}-service"
     return ProcessSpec(
         name=name,
-        command=[sys.executable, "-m", "client.main", "--folder", str(settings.folder)],
+        command=[sys.executable, "-m", "client.standby", "--folder", str(settings.folder)],
         environment=environment(settings.data / "flower-service"),
         log=logs / f"{name}.log",
         ready=_answers(f"{site_url(settings)}/health/live", settings.tls_certificate),

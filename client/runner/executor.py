@@ -7,27 +7,23 @@ clean state (POSIX fork copies only the calling thread; a lock held by another s
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
-import random
 import signal
 import sys
 import time
 from collections.abc import Callable
 from typing import NoReturn
 
-import numpy as np
-import torch
 from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
 
+from client.forking import die_with, draw_fresh_randomness
 from client.runner.flower import forget_exit_handlers
 from client.runner.pace import Pace
 
 log = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 3.0
 
 RunMessage = Callable[[ExecutionSpec], NoReturn]
@@ -135,7 +131,7 @@ class ForkingExecutor:
 def _be_the_child(parent: int, run_message: RunMessage, spec: ExecutionSpec) -> NoReturn:
     code = 1
     try:
-        _die_with(parent)
+        die_with(parent)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
         forget_exit_handlers()
@@ -150,23 +146,3 @@ def _be_the_child(parent: int, run_message: RunMessage, spec: ExecutionSpec) -> 
         sys.stderr.flush()
         # Not sys.exit: the parent's stack and atexit functions are not the child's to run.
         os._exit(code)
-
-
-def draw_fresh_randomness() -> None:
-    """Seed every generator of this process from the system's random source.
-
-    A forked child inherits its parent's generators: without this, every round of a site would
-    draw the SAME privacy noise and the same Poisson samples, and the noise would cancel out of
-    the difference between two rounds.
-    """
-    random.seed()
-    np.random.seed(np.frombuffer(os.urandom(32), dtype=np.uint32))
-    torch.manual_seed(int.from_bytes(os.urandom(8), "little", signed=True))
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux prctl(2))."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)

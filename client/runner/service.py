@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +14,7 @@ import torch
 from flwr.clientapp import ClientApp
 from flwr.supercore.superexec.executor import ExecutionSpec
 
+from client.forking import fork_dangers
 from client.runner.executor import ForkingExecutor
 from client.runner.flower import run_message, serve
 from client.runner.pace import Pace
@@ -65,13 +65,9 @@ def run(settings: SiteSettings, *, ready: Path | None, module: str = "client.app
 
 def refuse_unsafe_fork() -> None:
     """Raise ConfigurationError (code ``fork-unsafe``) if a fork now could hang or lose the GPU."""
-    tasks = Path("/proc/self/task")
-    threads = len(list(tasks.iterdir())) if tasks.is_dir() else threading.active_count()
-    gpu_open: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    if threads > 1 or gpu_open:
+    if dangers := fork_dangers():
         raise ConfigurationError(
-            f"After its imports the runner has {threads} threads"
-            f"{' and an open GPU' if gpu_open else ''}.",
+            f"After its imports the runner has {dangers}.",
             meaning="A forked child could hang, so no message would be answered.",
             action="Report which package was upgraded; go back to the tested versions.",
             code="fork-unsafe",

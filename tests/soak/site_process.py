@@ -86,7 +86,7 @@ def site_folder(
 
 @dataclass
 class SiteProcess:
-    """``python -m client.main`` for one site; killed and started again as a test likes."""
+    """``python -m client.standby`` for one site; killed and started again as a test likes."""
 
     settings: SiteSettings
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class SiteProcess:
         own = {k: v for k, v in os.environ.items() if not k.startswith("WARDROUND_SITE_")}
         self.log = (self.settings.folder / "logs" / "service.log").open("ab")
         folder = str(self.settings.folder)
-        command = [sys.executable, "-W", "ignore", "-m", "client.main", "--folder", folder]
+        command = [sys.executable, "-W", "ignore", "-m", "client.standby", "--folder", folder]
         self.process = subprocess.Popen(
             [*self.prefix, *command],
             env=own | dict(self.environment),
@@ -122,6 +122,26 @@ class SiteProcess:
             self.process.wait()
         if self.log is not None:
             self.log.close()
+
+    @contextmanager
+    def killed(self) -> Iterator[None]:
+        """Kill all of it, and start it anew afterwards."""
+        self.kill()
+        yield
+        self.start()
+
+    @contextmanager
+    def service_killed(self) -> Iterator[None]:
+        """Kill what serves with SIGKILL; its parent can fork the next one only afterwards."""
+        assert self.process is not None
+        parent = psutil.Process(self.process.pid)
+        parent.suspend()
+        try:
+            for serving in parent.children(recursive=True):
+                serving.kill()
+            yield
+        finally:
+            parent.resume()
 
     def health(self) -> dict[str, Any] | None:
         """Return what it says of itself; None where it does not answer."""
@@ -145,10 +165,11 @@ class SiteProcess:
         raise TimeoutError(f"not ready after {seconds:.0f} s: {self.health()} {self.tail()}")
 
     def processor_seconds(self) -> float:
-        """Return the processor time that it has used: what a start takes on an idle machine."""
+        """Return the processor time of what serves: what a start takes on an idle machine."""
         assert self.process is not None
-        used = psutil.Process(self.process.pid).cpu_times()
-        return float(used.user + used.system)
+        parent = psutil.Process(self.process.pid)
+        used = [process.cpu_times() for process in (parent, *parent.children())]
+        return float(sum(times.user + times.system for times in used))
 
     def wait_for(self, what: str, true: Any, seconds: float = READY_SECONDS) -> float:
         """Wait until ``true`` holds of what it says of itself; return the seconds."""
