@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLELossless,
 )
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made from a table
     ComputedRadiographyImageStorage,
     DermoscopicPhotographyImageStorage,
@@ -35,6 +36,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made from a 
     VLPhotographicImageStorage,
 )
 
+from client.dicom.listening import BoundedEntity, BoundedServer
 from client.dicom.settings import DicomSettings
 from common.errors import Busy, ConfigurationError, InputRefused, StoreError, WardroundError
 
@@ -79,7 +81,7 @@ class StorageReceiver:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._settings, self._take = settings, take
         self._received: dict[int, int] = {}
-        self._entity = AE(ae_title=settings.ae_title)
+        self._entity = BoundedEntity(ae_title=settings.ae_title)
         self._entity.require_called_aet = True
         self._entity.require_calling_aet = list(settings.callers)
         self._entity.maximum_associations = settings.associations
@@ -105,17 +107,21 @@ class StorageReceiver:
             (evt.EVT_REJECTED, self._rejected),
         ]
         try:
-            self._server = self._entity.start_server(
+            self._server = self._entity.make_server(
                 (self._settings.host, self._settings.port),
-                block=False,
                 ssl_context=_tls(self._settings),
                 evt_handlers=handlers,
+                server_class=BoundedServer,
             )
         except OSError as error:
             raise ConfigurationError(
                 f"The DICOM port {self._settings.port} cannot be opened ({error.strerror}).",
                 action="Choose another `port` in the [dicom] table of site.toml.",
             ) from error
+        self._entity._servers.append(self._server)  # as AE.start_server does; shutdown takes it out
+        threading.Thread(
+            target=self._server.serve_forever, name="dicom-accept", daemon=True
+        ).start()
         port: int = self._server.socket.getsockname()[1]
         return port
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Iterator
 
 import numpy as np
@@ -43,11 +44,18 @@ def port(inbox: Inbox) -> Iterator[int]:
     receiver.stop()
 
 
-def sent(port: int, made: Dataset, *, caller: str = "PACS", called: str = "WARDROUND") -> Dataset:
+def sent(
+    port: int,
+    made: Dataset,
+    *,
+    caller: str = "PACS",
+    called: str = "WARDROUND",
+    tls: tuple[ssl.SSLContext, str] | None = None,
+) -> Dataset:
     entity = AE(ae_title=caller)
     entity.add_requested_context(SecondaryCaptureImageStorage, ExplicitVRLittleEndian)
     entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    association = entity.associate("127.0.0.1", port, ae_title=called)
+    association = entity.associate("127.0.0.1", port, ae_title=called, tls_args=tls)
     if not association.is_established:
         return Dataset()
     assert [c.abstract_syntax for c in association.rejected_contexts] == [CTImageStorage]
