@@ -27,7 +27,7 @@ class _Entry(BaseModel):
 class Left(_Entry):
     """At a site: a reply was about to leave. Written before it goes.
 
-    ``bytes`` and ``sha256`` are of the reply's content (`common.wire.content_digest`).
+    ``bytes`` and ``sha256`` are of the reply's content (`common.wire.content_of`).
     ``epsilon_campaign`` and ``epsilon_life`` are upper bounds after it, as on the receipt. The
     request is named where its plan carried a coordinator's signature.
     """

@@ -14,6 +14,7 @@ from common.plan import SignedPlan
 from common.records import Refusal, SiteReply
 from common.signing import SigningKey
 from common.update import ModelUpdate
+from common.wire import framing
 from tests.fakes import FakeSite, first_model, make_receipt, rebuilt
 from tests.plans import make_plan
 
@@ -164,7 +165,7 @@ def test_a_refusal_with_tensors_is_refused() -> None:
 
 
 def test_a_header_too_large_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAXIMUM_HEADER_BYTES", 100)
+    monkeypatch.setattr(framing, "MAXIMUM_HEADER_BYTES", 100)
     with pytest.raises(UpdateRefused) as caught:
         wire.records_to_reply(wire.reply_to_records(honest_reply()))
     assert caught.value.code == "reply-too-large"
@@ -175,11 +176,11 @@ def test_a_header_too_large_is_refused_before_it_is_parsed(monkeypatch: pytest.M
 
 def test_tensors_too_large_or_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     records = wire.request_to_records(SIGNED, TENSORS)
-    monkeypatch.setattr(wire, "MAXIMUM_TENSORS", 3)
+    monkeypatch.setattr(framing, "MAXIMUM_TENSORS", 3)
     with pytest.raises(PlanRefused) as caught:
         wire.records_to_request(records)
     assert caught.value.code == "request-too-large"
-    monkeypatch.setattr(wire, "MAXIMUM_TENSOR_BYTES", 10)
+    monkeypatch.setattr(framing, "MAXIMUM_TENSOR_BYTES", 10)
     with pytest.raises(PlanRefused) as caught:
         wire.records_to_request(records)
     assert caught.value.code == "request-too-large"
