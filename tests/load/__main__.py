@@ -161,9 +161,15 @@ def usual(made: LocalFederation, publisher: ReleasePublisher, folder: Path, seco
     )
 
 
+def serving(made: LocalFederation) -> psutil.Process:
+    """Return the process that answers: the child of the one that was started."""
+    (child,) = psutil.Process(made.pid(f"{SITE}-service")).children()
+    return child
+
+
 def overload(made: LocalFederation, folder: Path, seconds: int) -> bool:
     """Ask for twice of what the site can do: only 429s, bounded latency, flat memory."""
-    url, process = made.site_url(SITE), psutil.Process(made.pid(f"{SITE}-service"))
+    url, process = made.site_url(SITE), serving(made)
     # A first time, so that what is measured is not the first use of memory.
     locust(url, folder, users=OVERLOAD_USERS, seconds=10, overloaded=True)
     before = process.memory_info().rss
