@@ -248,7 +248,10 @@ def _assemble(services: Services, lifespan: Lifespan) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.services = services
-    install_guard(app, services.access.door, services.access.limits)
+    install_guard(
+        *(app, services.access.door, services.access.limits),
+        proxies=services.access.settings.proxies,
+    )
     for part in (
         prediction,
         batch,

@@ -7,8 +7,8 @@ in the request's state.
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
@@ -26,6 +26,9 @@ from client.access.caller import (
     set_door,
 )
 from client.access.limits import Limits
+from common.accounts.address import Network, share_of, source_of
+
+log = logging.getLogger(__name__)
 
 PUBLIC = frozenset(
     {
@@ -45,10 +48,17 @@ PUBLIC = frozenset(
 """What is answered to anybody: none of it holds anything about a patient or a decision."""
 
 
-def install_guard(app: FastAPI, door: Door, limits: Limits | None) -> None:
-    """Tell an app who stands at its door; ``limits`` None lets callers ask as they like."""
+def install_guard(
+    app: FastAPI, door: Door, limits: Limits | None, *, proxies: Sequence[Network] = ()
+) -> None:
+    """Tell an app who stands at its door; ``limits`` None lets callers ask as they like.
+
+    Of ``proxies``, ``X-Forwarded-For`` is believed.
+    """
     set_door(app, door)
     app.state.limits = limits
+    app.state.proxies = tuple(proxies)
+    app.state.told_of_proxy = False
 
 
 def roles_wanted(route: BaseRoute) -> frozenset[Role] | None:
@@ -120,9 +130,11 @@ def release(scope: Scope) -> None:
 def address_of(request: Request) -> str:
     """Return where a request comes from, for limits; an IPv6 network counts as one."""
     host = request.client.host if request.client is not None else "unknown"
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return f"address {host}"
-    whole = host if address.version == 4 else str(ipaddress.ip_network(f"{host}/64", strict=False))
-    return f"address {whole}"
+    forwarded = request.headers.getlist("x-forwarded-for")
+    state = request.app.state
+    source = source_of(host, forwarded, state.proxies)
+    if forwarded and source == host and not state.told_of_proxy:
+        # Whom it names is not written down; that all callers count as one is worth knowing.
+        state.told_of_proxy = True
+        log.warning("event=proxy-not-trusted: name it as `proxies` in the [accounts] table.")
+    return share_of(source)

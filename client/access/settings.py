@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -51,6 +52,8 @@ class AccountSettings(BaseModel):
     once, and hold ``requests_at_once`` requests open. ``local_users`` False leaves the provider as
     the only way for people; programs' keys stay. ``metrics_on_loopback`` lets whoever is on this
     machine read ``/metrics`` without a key: not behind a proxy, to which everybody is local.
+    ``proxies`` are the addresses or networks of a proxy before the service, whose
+    ``X-Forwarded-For`` is believed: without, all who come through it are counted as one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +65,7 @@ class AccountSettings(BaseModel):
     requests_at_once: Annotated[int, Field(ge=1)] = 16
     local_users: bool = True
     metrics_on_loopback: bool = False
+    proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     provider: ProviderSettings | None = None
 
     @model_validator(mode="after")

@@ -1,5 +1,8 @@
 """Slowing down whoever guesses passwords, by account and by address, in memory.
 
+Whoever signed in from an address before is counted there apart from all others: strangers who
+guess at an account, or beside it behind one proxy, must not shut its owner out.
+
 The first tries are free; from then on each one doubles the wait before the next. A try is counted
 before it is checked, so that many at once are no way around. A restart forgets the counts; what
 stands behind them, Argon2id at two guesses at a time, it does not.
@@ -20,6 +23,7 @@ FREE_BY_ADDRESS = 20
 LONGEST_WAIT_SECONDS = 900.0
 FORGET_SECONDS = 3600.0
 MOST_KEYS = 10_000
+KNOWN_SECONDS = 30 * 86_400.0
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Throttle:
         self._clock = clock
         self._lock = threading.Lock()
         self._tries: OrderedDict[tuple[str, str], _Tries] = OrderedDict()
+        self._succeeded: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def attempt(self, account: str, address: str) -> None:
         """Count a try that is about to be made.
@@ -45,9 +50,9 @@ class Throttle:
         Busy
             With code ``sign-in-throttled``, if account or address must wait; it is not counted.
         """
-        keys = ((("account", account), FREE_BY_ACCOUNT), (("address", address), FREE_BY_ADDRESS))
         now = self._clock()
         with self._lock:
+            keys = self._counted_as(account, address, now)
             known = [(self._known(key, now), free) for key, free in keys]
             wait = max(tries.until for tries, _ in known) - now
             if wait > 0:
@@ -64,10 +69,24 @@ class Throttle:
     def succeeded(self, account: str, address: str) -> None:
         """Forget an account's failures, and this one try of the address."""
         with self._lock:
+            self._succeeded[account, address] = self._clock()
+            self._succeeded.move_to_end((account, address))
+            while len(self._succeeded) > MOST_KEYS:
+                self._succeeded.popitem(last=False)
+            if self._tries.pop((f"account at {address}", account), None) is not None:
+                return  # its own count; those of strangers stay
             self._tries.pop(("account", account), None)
             tries = self._tries.get(("address", address))
             if tries is not None:
                 tries.count, tries.until = max(0, tries.count - 1), 0.0
+
+    def _counted_as(
+        self, account: str, address: str, now: float
+    ) -> tuple[tuple[tuple[str, str], int], ...]:
+        """Return what a try counts against, and how many are free."""
+        if now - self._succeeded.get((account, address), -KNOWN_SECONDS) < KNOWN_SECONDS:
+            return (((f"account at {address}", account), FREE_BY_ACCOUNT),)
+        return ((("account", account), FREE_BY_ACCOUNT), (("address", address), FREE_BY_ADDRESS))
 
     def _known(self, key: tuple[str, str], now: float) -> _Tries:
         tries = self._tries.get(key)
