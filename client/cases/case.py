@@ -68,12 +68,35 @@ class Case:
 
 @dataclass(frozen=True)
 class NewCase:
-    """A case to be stored; ``split`` None means drawn.
+    """A case to be stored.
 
-    A ``label`` that came with an import means confirmed; with a ``reader`` (an account's name) it
-    is that person's opinion, which may have to wait for a second one. ``saw`` is the model's answer
-    that they had before them and ``warnings`` the codes with which it came. ``flags`` are codes
-    that the header or the picture gave cause for.
+    Attributes
+    ----------
+    image : AcceptedImage
+    task : str
+        The recipe's name.
+    patient_id : str or None
+        As the hospital writes it; only its pseudonym is kept. Without one the image stands
+        for a patient of its own.
+    label : str or None
+        A class of the task (the caller checks it against the recipe). One that came with an
+        import means confirmed.
+    source : str
+        Where it came from, at most 16 characters: ``import``, ``upload``, ``phantom``.
+    age : float or str, optional
+        In years, or as DICOM writes it.
+    sex : str, optional
+    split : {"train", "holdout"}, optional
+        The side that a new patient is to have; drawn by keyed hash otherwise.
+    reader : str, optional
+        The account whose opinion the label is, which may have to wait for a second one; without
+        one it came with an import.
+    saw : SeenAnswer, optional
+        The model's answer that the reader had before them.
+    warnings : tuple of str
+        The codes with which that answer came.
+    flags : tuple of str
+        Codes of what is to be looked at, such as the header or the picture gave cause for.
     """
 
     image: AcceptedImage

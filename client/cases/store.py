@@ -1,9 +1,8 @@
 """The case store: image bytes on disk, one row a case in SQL, and nothing that names a patient.
 
-Order of writing: the bytes first, durably; then the row, in one transaction. A crash between the
-two leaves bytes that no row speaks of, which is harmless; there is never a row without bytes.
-All writers of one database go one at a time (SQLite: BEGIN IMMEDIATE; PostgreSQL: an advisory
-lock), so what is checked inside a transaction stays true until it commits.
+This is its face: `keeping` takes cases in, `withdrawals` takes them out, `stored` answers what is
+asked. All writers of one database go one at a time (SQLite: BEGIN IMMEDIATE; PostgreSQL: an
+advisory lock), so what is checked inside a transaction stays true until it commits.
 
 Patient ids, accession numbers and file names are never stored; of ages, the ten-year band.
 """
@@ -12,45 +11,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from client.cases import queries
 from client.cases.accepted_image import accept_image
-from client.cases.admission import Admission, Admitted, find_stored
-from client.cases.case import (
-    Case,
-    CaseCounts,
-    ClassCount,
-    DuplicateCase,
-    NewCase,
-    PatientHistory,
-    as_case,
-)
+from client.cases.case import Case, CaseCounts, ClassCount, DuplicateCase, NewCase, PatientHistory
 from client.cases.image_store import ImageStore
+from client.cases.keeping import CaseKeeper
+from client.cases.key_check import check_pseudonym_key
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.splits import Split
-from client.cases.status import (
-    check_label,
-    confirm,
-    remove_withdrawn_images,
-    withdraw,
-    withdraw_case,
-    withdrawn_at,
-)
-from client.cases.tables import CaseRow, StoreIdentityRow
+from client.cases.status import check_label, confirm
+from client.cases.stored import StoredCases
+from client.cases.tables import CaseRow
 from client.cases.transactions import Transactions
+from client.cases.withdrawals import Withdrawals
 from client.review.flagging import Flagging
 from client.review.near_duplicates import NearDuplicate, NearDuplicates
 from client.review.opinions import GivenOpinion, SeenAnswer
 from client.review.settings import ReviewSettings
 from client.settings import SiteSettings
 from common.database import migrate, open_database
-from common.errors import CaseRefused, ConfigurationError
+from common.errors import CaseRefused
 from common.imaging import DEFAULT_LIMITS, ImageLimits
 
 __all__ = ["Case", "CaseCounts", "CaseStore", "ClassCount", "DuplicateCase", "NewCase"]
@@ -104,11 +88,14 @@ class CaseStore:
         self.transactions = Transactions(engine, _WRITE_LOCK)
         self.rules = review
         self._near = NearDuplicates(review.near_duplicate_bits)
-        self._flagging = Flagging(self._near)
-        self._images = images
-        self._pseudonyms = pseudonyms
-        self._holdout_fraction = holdout_fraction
-        self._check_key()
+        self._stored = StoredCases(self.transactions, images, pseudonyms)
+        self._withdrawals = Withdrawals(self.transactions, images, pseudonyms)
+        self._keeper = CaseKeeper(
+            *(self.transactions, images, pseudonyms, holdout_fraction),
+            rules=review,
+            flagging=Flagging(self._near),
+        )
+        check_pseudonym_key(self.transactions, pseudonyms)
 
     @classmethod
     def open(cls, settings: SiteSettings) -> CaseStore:
@@ -126,7 +113,7 @@ class CaseStore:
         migrate(engine, MIGRATIONS)
         store = cls(engine, images, pseudonyms, settings.holdout_fraction, review=settings.review)
         images.clear_temporary()
-        store._remove_withdrawn_images()
+        store._withdrawals.remove_images()
         return store
 
     def close(self) -> None:
@@ -159,26 +146,8 @@ class CaseStore:
         ----------
         image : bytes
             PNG, JPEG or what else `common.imaging` accepts.
-        task : str
-            The recipe's name.
-        patient_id : str or None
-            As the hospital writes it; only its pseudonym is kept. Without one the image stands
-            for a patient of its own.
-        label : str or None
-            A class of the task (the caller checks it against the recipe).
-        source : str
-            Where it came from, at most 16 characters: ``import``, ``upload``, ``phantom``.
-        age : float or str, optional
-            In years, or as DICOM writes it.
-        sex : str, optional
-        split : {"train", "holdout"}, optional
-            The side that a new patient is to have; drawn by keyed hash otherwise.
-        reader : str, optional
-            The account whose opinion the label is; without one it came with an import.
-        saw : SeenAnswer, optional
-            The model's answer that the reader had before them.
-        flags : sequence of str
-            Codes of what is to be looked at, such as the header gave cause for.
+        task, patient_id, label, source, age, sex, split, reader, saw, flags
+            As `NewCase` has them.
         look_for_writing : bool
             Flag a picture that seems to hold writing.
         limits : ImageLimits
@@ -223,24 +192,7 @@ class CaseStore:
         StoreError
             If the database or the disk failed; none was added then.
         """
-        with self.transactions.reading() as session:
-            stored = find_stored(session, cases)
-        # Withdrawn images included, which would be deleted again at once.
-        fresh = [c for c in cases if not _keys(c) & stored.keys()]
-        self._images.put_many(c.image.data for c in fresh)
-        with self.transactions.writing() as session:
-            admission = Admission(
-                *(session, self._pseudonyms, self._holdout_fraction, cases),
-                rules=self.rules,
-                flagging=self._flagging,
-            )
-            admitted = [admission.admit(case) for case in cases]
-            self._keep_bytes(cases, admitted)
-            admission.finish()
-            results = [one.case() if isinstance(one, Admitted) else one for one in admitted]
-        kept = sum(isinstance(result, Case) for result in results)
-        logger.info("cases-added kept=%d refused=%d", kept, len(results) - kept)
-        return results
+        return self._keeper.keep(cases)
 
     def confirm(
         self,
@@ -299,12 +251,43 @@ class CaseStore:
         NotFound
             If the patient is unknown here.
         """
-        key = self._pseudonyms.patient(patient_id)
-        with self.transactions.writing() as session:
-            count = withdraw(session, key)
-        self._remove_withdrawn_images()
-        logger.info("patient-withdrawn cases=%d", count)
-        return count
+        return self._withdrawals.patient(patient_id)
+
+    def withdraw_case(self, case_id: str) -> Case:
+        """Take one case out and delete its image: a wrong label, a wrong upload. `NotFound`."""
+        return self._withdrawals.case(case_id)
+
+    def get(self, case_id: str) -> Case:
+        """Return a case; `NotFound` if there is none with this id."""
+        return self._stored.get(case_id)
+
+    def image_bytes(self, case: Case) -> bytes:
+        """Return a case's stored file bytes; `StoreError` if they are missing or damaged."""
+        return self._stored.image_bytes(case)
+
+    def training_cases(self, task: str) -> list[Case]:
+        """Return the confirmed cases of training patients, in the order of their digests."""
+        return self._stored.confirmed(task, "train")
+
+    def holdout_cases(self, task: str) -> list[Case]:
+        """Return the confirmed cases of holdout patients, in the order of their digests."""
+        return self._stored.confirmed(task, "holdout")
+
+    def waiting_cases(self, task: str, *, limit: int = 100) -> list[Case]:
+        """Return the cases that wait for a label, oldest first."""
+        return self._stored.waiting(task, limit)
+
+    def counts(self, task: str) -> CaseCounts:
+        """Count a task's cases and its patients with a confirmed case."""
+        return self._stored.counts(task)
+
+    def look_alikes(self, session: Session, case: CaseRow) -> list[NearDuplicate]:
+        """Return the live cases that look all but the same, nearest first."""
+        return self._near.find(session, case.task, case.likeness, of=case.id)
+
+    def likenesses(self, task: str, split: Split) -> list[str]:
+        """Return the perceptual hashes of a side's confirmed cases."""
+        return self._stored.likenesses(task, split)
 
     def patient_history(self, patient_id: str) -> PatientHistory:
         """Return a patient's side and since when each task has a confirmed case of theirs.
@@ -314,93 +297,8 @@ class CaseStore:
         NotFound
             If the patient is unknown here.
         """
-        with self.transactions.reading() as session:
-            return queries.history(session, self._pseudonyms.patient(patient_id))
+        return self._stored.patient_history(patient_id)
 
     def case_history(self, case_id: str) -> PatientHistory:
         """Return the same for one case alone; `NotFound` if there is none with this id."""
-        with self.transactions.reading() as session:
-            stored, split = queries.row(session, case_id)
-            since = {stored.task: stored.confirmed_at} if stored.confirmed_at else {}
-            return PatientHistory(cast("Split", split), since, withdrawn_at(session, stored))
-
-    def withdraw_case(self, case_id: str) -> Case:
-        """Take one case out and delete its image: a wrong label, a wrong upload. `NotFound`."""
-        with self.transactions.writing() as session:
-            case = withdraw_case(session, case_id)
-        self._remove_withdrawn_images()
-        logger.info("case-withdrawn case=%s", case_id)
-        return case
-
-    def get(self, case_id: str) -> Case:
-        """Return a case; `NotFound` if there is none with this id."""
-        with self.transactions.reading() as session:
-            return as_case(*queries.row(session, case_id))
-
-    def image_bytes(self, case: Case) -> bytes:
-        """Return a case's stored file bytes; `StoreError` if they are missing or damaged."""
-        return self._images.get(case.digest)
-
-    def training_cases(self, task: str) -> list[Case]:
-        """Return the confirmed cases of training patients, in the order of their digests."""
-        return self._confirmed(task, "train")
-
-    def holdout_cases(self, task: str) -> list[Case]:
-        """Return the confirmed cases of holdout patients, in the order of their digests."""
-        return self._confirmed(task, "holdout")
-
-    def waiting_cases(self, task: str, *, limit: int = 100) -> list[Case]:
-        """Return the cases that wait for a label, oldest first."""
-        with self.transactions.reading() as session:
-            return queries.waiting(session, task, limit)
-
-    def counts(self, task: str) -> CaseCounts:
-        """Count a task's cases and its patients with a confirmed case."""
-        with self.transactions.reading() as session:
-            return queries.counts(session, task)
-
-    def look_alikes(self, session: Session, case: CaseRow) -> list[NearDuplicate]:
-        """Return the live cases that look all but the same, nearest first."""
-        return self._near.find(session, case.task, case.likeness, of=case.id)
-
-    def likenesses(self, task: str, split: Split) -> list[str]:
-        """Return the perceptual hashes of a side's confirmed cases."""
-        with self.transactions.reading() as session:
-            return queries.likenesses(session, task, split)
-
-    def _confirmed(self, task: str, split: Split) -> list[Case]:
-        with self.transactions.reading() as session:
-            return queries.confirmed(session, task, split)
-
-    def _remove_withdrawn_images(self) -> None:
-        with self.transactions.writing() as session:
-            remove_withdrawn_images(session, self._images)
-
-    def _keep_bytes(
-        self, cases: Sequence[NewCase], admitted: Sequence[Admitted | CaseRefused]
-    ) -> None:
-        """Write again what a withdrawal deleted between our writing and our transaction."""
-        for new, one in zip(cases, admitted, strict=True):
-            fresh = isinstance(one, Admitted) and not one.duplicate
-            mine = isinstance(one, Admitted) and one.row.digest == new.image.digest
-            if fresh and mine and not self._images.holds(new.image.digest):
-                self._images.put(new.image.data)
-
-    def _check_key(self) -> None:
-        check = self._pseudonyms.key_check()
-        with self.transactions.writing() as session:
-            identity = session.get(StoreIdentityRow, 1)
-            if identity is None:
-                identity = StoreIdentityRow(id=1, key_check=check, created_at=datetime.now(UTC))
-                session.add(identity)
-            if identity.key_check != check:
-                raise ConfigurationError(
-                    "The pseudonym key is not the one that this case store was filled with.",
-                    meaning="Known patients would be taken for new ones, and split anew.",
-                    action="Restore keys/pseudonyms from backup.",
-                    code="pseudonym-key",
-                )
-
-
-def _keys(case: NewCase) -> set[tuple[str, str]]:
-    return {(case.task, case.image.digest), (case.task, case.image.pixels_digest)}
+        return self._stored.case_history(case_id)

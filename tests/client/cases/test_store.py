@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from sqlalchemy import text
 
-from client.cases import store as case_store
+from client.cases import keeping
 from client.cases.accepted_image import accept_image
 from client.cases.admission import Admitted
 from client.cases.case import NewCase, age_band, normal_sex
@@ -284,12 +284,12 @@ def test_bytes_are_durable_before_the_transaction_begins(
 ) -> None:
     found: list[int] = []
 
-    class Watched(case_store.Admission):
+    class Watched(keeping.Admission):
         def admit(self, new: NewCase) -> Admitted | CaseRefused:
             found.append(len(list((tmp_path / "site/data/images").rglob(new.image.digest))))
             return super().admit(new)
 
-    monkeypatch.setattr(case_store, "Admission", Watched)
+    monkeypatch.setattr(keeping, "Admission", Watched)
     add(store, 1)
     assert found == [1]
 
