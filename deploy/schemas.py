@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from client.backup.making import BackupMade
 from client.backup.restoring import Restored
 from client.intake.summary import ImportSummary
-from client.personalisation.personalise import Personalised
+from client.personalisation.trial import Personalised
 from client.releases.documents import SiteReleasesDocument
 from client.withdrawal import Withdrawal
 from common.release import ReleaseManifest

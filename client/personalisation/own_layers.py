@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from client.cases.store import CaseStore
 from client.local_layers import LocalLayerStore, fits
 from client.personalisation.head import Floats, PersonalHead, PersonalHeads
-from client.personalisation.judging import HoldoutCases, Judgement, case_groups, judge
-from client.personalisation.personalise import Personalised
+from client.personalisation.judging import Judgement
+from client.personalisation.trial import Personalised, held, judge_on_holdout, keep, outcome
 from client.releases.cache import LocalRelease, ReleaseCache
 from client.settings import SiteSettings
 from client.training.dataset import PatientImages, patient_images
 from client.training.device import choose_device, limit_threads
 from client.training.evaluation import predict
 from client.training.pixel_cache import PixelCache
-from common.errors import CaseRefused, ReleaseError, StoreError
+from common.errors import CaseRefused, ReleaseError
 from common.local_layers import local_names
 from common.model import build_model, load_tensors
 from common.release import ReleaseManifest
@@ -53,13 +53,7 @@ def serve_own_layers(
     StoreError
         If the database or the disk failed.
     """
-    release = release or ReleaseCache(settings).current()
-    if release is None:
-        raise ReleaseError(
-            "The site holds no release yet.",
-            action="Wait for the coordinator's first release.",
-            code="no-model",
-        )
+    release = held(release or ReleaseCache(settings).current())
     heads = PersonalHeads(settings)
     heads.forget()  # whatever comes of it, what answered before is not the newest any more
     limit_threads(settings.threads)
@@ -68,8 +62,18 @@ def serve_own_layers(
     own = PersonalHead(manifest.model_digest, _layers(settings, manifest, tensors))
     judgement = _judged(settings, manifest, tensors, own)
     if judgement.serves:
-        _keep(settings, heads, own, manifest, before)
-    return _document(settings, manifest, own, judgement)
+        keep(
+            *(heads, own),
+            name="The layers",
+            unchanged=lambda: before <= _training_cases(settings, manifest),
+            changed=CaseRefused(
+                "A patient was withdrawn while the layers were judged.",
+                meaning="The layers that were trained on that patient are gone.",
+                action="Take part in another round or campaign, then run the command again.",
+                code="cases-changed",
+            ),
+        )
+    return outcome(settings, manifest, own, judgement, what="layers")
 
 
 def _layers(settings: SiteSettings, manifest: ReleaseManifest, tensors: Tensors) -> Floats:
@@ -105,15 +109,7 @@ def _judged(
         load_tensors(model, weights)
         found = predict(model, images, recipe.image, device=device, memory_megabytes=megabytes)
         scores.append(found.astype(np.float64))
-    numbers = np.zeros(len(images), np.int64)
-    for number, patient in enumerate(images.patients):
-        numbers[patient] = number
-    cases, owners = case_groups(images.labels, numbers)
-    means = [np.array([part[case].mean(axis=0) for case in cases]) for part in scores]
-    labels = np.array([images.labels[case[0]] for case in cases], dtype=np.int64)
-    positive = [recipe.classes.index(name) for name in recipe.decision.positive_classes]
-    held = HoldoutCases(means[0], means[1], labels, owners)
-    return judge(held, positive=positive, threshold=manifest.threshold)
+    return judge_on_holdout(images, scores[0], scores[1], manifest)
 
 
 def _holdout(settings: SiteSettings, manifest: ReleaseManifest) -> PatientImages:
@@ -132,46 +128,3 @@ def _holdout(settings: SiteSettings, manifest: ReleaseManifest) -> PatientImages
 def _training_cases(settings: SiteSettings, manifest: ReleaseManifest) -> set[str]:
     with closing(CaseStore.open(settings)) as store:
         return {case.id for case in store.training_cases(manifest.task)}
-
-
-def _keep(
-    settings: SiteSettings,
-    heads: PersonalHeads,
-    own: PersonalHead,
-    manifest: ReleaseManifest,
-    before: set[str],
-) -> None:
-    try:
-        heads.keep(own)
-    except OSError as error:
-        raise StoreError(
-            f"The layers cannot be kept ({error.strerror or error}).", action="Free disk space."
-        ) from error
-    if not before <= _training_cases(settings, manifest):
-        heads.forget()  # a withdrawal meanwhile found nothing that it could have removed
-        raise CaseRefused(
-            "A patient was withdrawn while the layers were judged.",
-            meaning="The layers that were trained on that patient are gone.",
-            action="Take part in another round or campaign, then run the command again.",
-            code="cases-changed",
-        )
-
-
-def _document(
-    settings: SiteSettings, manifest: ReleaseManifest, own: PersonalHead, judgement: Judgement
-) -> Personalised:
-    return Personalised(
-        site=settings.name,
-        what="layers",
-        serving="personal" if judgement.serves else "release",
-        release=manifest.version,
-        model_digest=manifest.model_digest,
-        head_digest=own.digest,
-        released_auroc=judgement.released_auroc,
-        personal_auroc=judgement.personal_auroc,
-        difference_lower=judgement.lower,
-        difference_upper=judgement.upper,
-        released_found=judgement.released_found,
-        personal_found=judgement.personal_found,
-        positives=judgement.positives,
-    )

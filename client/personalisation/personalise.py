@@ -6,16 +6,15 @@ The service takes the head up, or drops it, when it next looks for releases.
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from client.cases.store import CaseStore
 from client.personalisation.head import PersonalHead, PersonalHeads
-from client.personalisation.judging import MARGIN, HoldoutCases, Judgement, case_groups, judge
+from client.personalisation.judging import Judgement
+from client.personalisation.trial import Personalised, held, judge_on_holdout, keep, outcome
 from client.personalisation.tuning import FOLDS, OnFit, TunedHead, tune_head
 from client.releases.cache import LocalRelease, ReleaseCache
 from client.settings import SiteSettings
@@ -23,40 +22,9 @@ from client.training.dataset import PatientImages, patient_images
 from client.training.device import choose_device, limit_threads
 from client.training.features import HeadSplit, compute_features, features_key, split_head
 from client.training.pixel_cache import PixelCache
-from common.errors import CaseRefused, ModelError, ReleaseError, StoreError
+from common.errors import CaseRefused, ModelError
 from common.model import build_model, classifier_names, load_tensors
 from common.release import ReleaseManifest
-
-
-class Personalised(BaseModel):
-    """What `personalise` did, for inside the site only.
-
-    ``what`` of the site's own was tried: a fitted ``head``, or the ``layers`` that stayed here in
-    the release's campaign (`client.personalisation.own_layers`); ``head_digest`` is of either.
-    ``serving`` says which head answers from now on. The figures are of the site's own holdout:
-    macro AUROCs, the 95 % interval of their difference, and how many of ``positives`` each finds
-    at the release's threshold. ``pull`` is how strongly the fit was held to the release's head;
-    None where no fit generalised better than it. All are None after ``--off``.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    site: str
-    what: Literal["head", "layers"] = "head"
-    serving: str
-    removed: bool = False
-    release: int | None = None
-    model_digest: str | None = None
-    head_digest: str | None = None
-    pull: float | None = None
-    margin: float = MARGIN
-    released_auroc: float | None = None
-    personal_auroc: float | None = None
-    difference_lower: float | None = None
-    difference_upper: float | None = None
-    released_found: int | None = None
-    personal_found: int | None = None
-    positives: int | None = None
 
 
 def personalise(
@@ -87,13 +55,7 @@ def personalise(
     StoreError
         If the database or the disk failed.
     """
-    release = release or ReleaseCache(settings).answering()
-    if release is None:
-        raise ReleaseError(
-            "The site holds no release yet.",
-            action="Wait for the coordinator's first release.",
-            code="no-model",
-        )
+    release = held(release or ReleaseCache(settings).answering())
     heads = PersonalHeads(settings)
     heads.forget()  # whatever comes of it, the one before is not the newest any more
     limit_threads(settings.threads)
@@ -107,20 +69,18 @@ def personalise(
     judgement = _judged(split.head, tuned, holdout, release.manifest)
     head = _named(model, split.head, tuned, release.manifest)
     if judgement.serves:
-        try:
-            heads.keep(head)
-        except OSError as error:
-            raise StoreError(
-                f"The head cannot be kept ({error.strerror or error}).", action="Free disk space."
-            ) from error
-        if not before <= _cases(settings, release.manifest):
-            heads.forget()  # a withdrawal meanwhile found no head that it could have removed
-            raise CaseRefused(
+        keep(
+            *(heads, head),
+            name="The head",
+            unchanged=lambda: before <= _cases(settings, release.manifest),
+            changed=CaseRefused(
                 "A patient was withdrawn while the head was fitted.",
                 action="Run the command again.",
                 code="cases-changed",
-            )
-    return _document(settings, release.manifest, head, tuned, judgement)
+            ),
+        )
+    pull = tuned.pull if np.isfinite(tuned.pull) else None
+    return outcome(settings, release.manifest, head, judgement, what="head", pull=pull)
 
 
 def stop_personalising(settings: SiteSettings) -> Personalised:
@@ -169,20 +129,7 @@ def _judged(
     features = images.read_features(np.arange(len(images))).astype(np.float64)
     released = (head.weight.detach().numpy(), head.bias.detach().numpy())
     scores = [_chances(features, *pair) for pair in (released, (tuned.weight, tuned.bias))]
-    numbers = np.zeros(len(images), np.int64)
-    for number, patient in enumerate(images.patients):
-        numbers[patient] = number
-    cases, owners = case_groups(images.labels, numbers)
-    recipe = manifest.recipe
-    means = [np.array([part[case].mean(axis=0) for case in cases]) for part in scores]
-    found = HoldoutCases(
-        means[0] if cases else scores[0],
-        means[1] if cases else scores[1],
-        np.array([images.labels[case[0]] for case in cases], dtype=np.int64),
-        owners,
-    )
-    positive = [recipe.classes.index(name) for name in recipe.decision.positive_classes]
-    return judge(found, positive=positive, threshold=manifest.threshold)
+    return judge_on_holdout(images, scores[0], scores[1], manifest)
 
 
 def _chances(
@@ -201,27 +148,3 @@ def _named(
     if set(tensors) != set(classifier_names(model)):
         raise ModelError("The classifier is more than one layer.", code="head-not-linear")
     return PersonalHead(manifest.model_digest, tensors)
-
-
-def _document(
-    settings: SiteSettings,
-    manifest: ReleaseManifest,
-    head: PersonalHead,
-    tuned: TunedHead,
-    judgement: Judgement,
-) -> Personalised:
-    return Personalised(
-        site=settings.name,
-        serving="personal" if judgement.serves else "release",
-        release=manifest.version,
-        model_digest=manifest.model_digest,
-        head_digest=head.digest,
-        pull=tuned.pull if np.isfinite(tuned.pull) else None,
-        released_auroc=judgement.released_auroc,
-        personal_auroc=judgement.personal_auroc,
-        difference_lower=judgement.lower,
-        difference_upper=judgement.upper,
-        released_found=judgement.released_found,
-        personal_found=judgement.personal_found,
-        positives=judgement.positives,
-    )

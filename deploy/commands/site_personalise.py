@@ -12,7 +12,7 @@ from common.errors import ConfigurationError
 from deploy.console import emit, progress
 
 if TYPE_CHECKING:
-    from client.personalisation.personalise import Personalised
+    from client.personalisation.trial import Personalised
 
 
 def personalise(
