@@ -95,6 +95,7 @@ class AuditWriter:
         *,
         head_digest: str | None = None,
         profile_digest: str | None = None,
+        by: str | None = None,
     ) -> None:
         """Write down one answer; returns when that is done, has failed, or takes too long.
 
@@ -108,6 +109,8 @@ class AuditWriter:
             Of the site's own head, where that answered.
         profile_digest : str, optional
             Of the site's profile that the answer was read with.
+        by : str, optional
+            The account or the key that asked.
         """
         entry = PredictionMade(
             request_id=request_id,
@@ -115,6 +118,7 @@ class AuditWriter:
             model_digest=manifest.model_digest,
             head_digest=head_digest,
             profile_digest=profile_digest,
+            by=by,
         )
         # Not wait_for, which would cancel an entry that is late: it is to be written all the same.
         written = asyncio.wrap_future(self._submit(entry))

@@ -63,8 +63,17 @@ class Withdrawal(_Document):
     campaigns: tuple[TouchedCampaign, ...]
 
 
-def withdraw_patient(settings: SiteSettings, patient_id: str) -> Withdrawal:
+def withdraw_patient(
+    settings: SiteSettings, patient_id: str, *, by: str | None = None
+) -> Withdrawal:
     """Withdraw a patient; done again, it tells the same history and withdraws nothing more.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+    patient_id : str
+    by : str, optional
+        The account, or who is at the console, for the audit log.
 
     Raises
     ------
@@ -77,10 +86,10 @@ def withdraw_patient(settings: SiteSettings, patient_id: str) -> Withdrawal:
     def act(store: CaseStore) -> tuple[PatientHistory, int]:
         return store.patient_history(patient_id), store.withdraw_patient(patient_id)
 
-    return _withdraw(settings, act)
+    return _withdraw(settings, act, by)
 
 
-def withdraw_case(settings: SiteSettings, case_id: str) -> Withdrawal:
+def withdraw_case(settings: SiteSettings, case_id: str, *, by: str | None = None) -> Withdrawal:
     """Withdraw one case, as a wrong upload; its patient stays. Raises as `withdraw_patient`."""
 
     def act(store: CaseStore) -> tuple[PatientHistory, int]:
@@ -89,11 +98,11 @@ def withdraw_case(settings: SiteSettings, case_id: str) -> Withdrawal:
         store.withdraw_case(case_id)
         return history, int(live)
 
-    return _withdraw(settings, act)
+    return _withdraw(settings, act, by)
 
 
 def _withdraw(
-    settings: SiteSettings, act: Callable[[CaseStore], tuple[PatientHistory, int]]
+    settings: SiteSettings, act: Callable[[CaseStore], tuple[PatientHistory, int]], by: str | None
 ) -> Withdrawal:
     with closing(CaseStore.open(settings)) as store:
         history, cases = act(store)
@@ -103,7 +112,7 @@ def _withdraw(
     PersonalHeads(settings).forget()  # and in the site's own head
     forget_holdout_traces(settings.data, settings.cache)  # and in what the holdout taught
     with open_site_audit(settings) as audit:
-        audit.append(PatientWithdrawn(cases=cases))
+        audit.append(PatientWithdrawn(cases=cases, by=by))
     for task in history.confirmed:
         forget_prepared(settings.cache, task)
     return Withdrawal(

@@ -89,10 +89,14 @@ class TrainingResumed(_Entry):
 
 
 class PatientWithdrawn(_Entry):
-    """At a site: a patient, or one case, was withdrawn; ``cases`` left the store with it."""
+    """At a site: a patient, or one case, was withdrawn; ``cases`` left the store with it.
+
+    ``by`` is the account or the key that asked, left out in lines from before it was kept.
+    """
 
     kind: Literal["patient-withdrawn"] = "patient-withdrawn"
     cases: Count
+    by: Annotated[Identifier | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class ReleaseInstalled(_Entry):
@@ -122,6 +126,7 @@ class PredictionMade(_Entry):
 
     ``head_digest`` is of the site's own head, left out where the plain release answered;
     ``profile_digest`` is of the site's profile that the answer was read with, left out without one.
+    ``by`` is the account or the key that asked, left out in lines from before it was kept.
     """
 
     kind: Literal["prediction"] = "prediction"
@@ -130,6 +135,7 @@ class PredictionMade(_Entry):
     model_digest: Hex64
     head_digest: Annotated[Hex64 | None, Field(exclude_if=lambda value: value is None)] = None
     profile_digest: Annotated[Hex64 | None, Field(exclude_if=lambda value: value is None)] = None
+    by: Annotated[Identifier | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class Unaudited(_Entry):

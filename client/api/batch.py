@@ -89,7 +89,11 @@ async def predict_batch(
         async with once(caller=caller.name, route="batch", key=key, parts=parts) as answering:
             answers = await asyncio.gather(
                 *(
-                    _answer(services, image, index, f"{request_id}-{index}", placed=index < held)
+                    _answer(
+                        *(services, image, index, f"{request_id}-{index}"),
+                        placed=index < held,
+                        by=caller.name,
+                    )
                     for index, image in enumerate(images)
                 )
             )
@@ -98,14 +102,14 @@ async def predict_batch(
 
 
 async def _answer(
-    services: Services, image: bytes, index: int, request_id: str, *, placed: bool
+    services: Services, image: bytes, index: int, request_id: str, *, placed: bool, by: str
 ) -> BatchAnswer:
     try:
         if not placed:
             raise Busy(
                 "This site handles as many images as it can.", action="Try again in a moment."
             )
-        found = await predict_image(services, image, request_id=request_id)
+        found = await predict_image(services, image, request_id=request_id, by=by)
     except WardroundError as error:
         log.info("event=refused code=%s request=%s", error.code, request_id)
         problem = problem_of(error, request_id=request_id)

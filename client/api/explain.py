@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field, ValidationError
 
-from client.access.caller import Role, requires
+from client.access.caller import Caller, CallerDependency, Role, requires
 from client.api.documents import Document
 from client.api.errors import form_error, request_id_of
 from client.api.openapi import EXPLAIN_BODY
@@ -89,12 +89,14 @@ class ExplanationDocument(Document):
     responses={200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}},
     openapi_extra=EXPLAIN_BODY,
 )
-async def explain(request: Request, services: ServicesDependency) -> Response:
+async def explain(
+    request: Request, services: ServicesDependency, caller: CallerDependency
+) -> Response:
     """Answer with a heat map drawn on the image, and in words; ``Accept: image/png``: the picture.
 
     Explanations are made beside the predictions and after them, one at a time of a kind.
     """
-    found = await _explained(request, services)
+    found = await _explained(request, services, caller)
     if _wants_png(request.headers.get("accept", "")):
         headers = {"X-Model-Version": str(found.manifest.version)}
         return Response(found.overlay, media_type=PNG, headers=headers)
@@ -102,7 +104,7 @@ async def explain(request: Request, services: ServicesDependency) -> Response:
     return JSONResponse(document.model_dump(mode="json", by_alias=True))
 
 
-async def _explained(request: Request, services: Services) -> Explanation:
+async def _explained(request: Request, services: Services, caller: Caller) -> Explanation:
     with services.admission():
         engine = services.holder.require()  # before the upload, so that nobody sends it for nothing
         upload = await read_upload(request, maximum_bytes=services.settings.maximum_upload_bytes)
@@ -116,7 +118,7 @@ async def _explained(request: Request, services: Services) -> Explanation:
         )
         found = await asyncio.wrap_future(future)
     await services.audit.prediction(
-        found.manifest, request_id_of(request), head_digest=found.head_digest
+        found.manifest, request_id_of(request), head_digest=found.head_digest, by=caller.name
     )
     return found
 

@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 from fastapi import APIRouter, Path, Request, Response
 
-from client.access.caller import requires
+from client.access.caller import CallerDependency, requires
 from client.access.roles import Role
 from client.api import protocol_v2_tensors as tensors
 from client.api.errors import request_id_of
@@ -101,10 +101,10 @@ async def version_ready(
     f"{MODELS}/infer", summary="Inference", dependencies=_clinician, openapi_extra=INFER_BODY
 )
 async def infer(
-    request: Request, model: ModelName, services: ServicesDependency
+    request: Request, model: ModelName, services: ServicesDependency, caller: CallerDependency
 ) -> InferenceResponse:
     """Predict the images of one tensor; all of them are answered by one version, or none."""
-    return await _infer(request, services, model, None)
+    return await _infer(request, services, model, None, by=caller.name)
 
 
 @router.post(
@@ -114,14 +114,18 @@ async def infer(
     openapi_extra=INFER_BODY,
 )
 async def infer_version(
-    request: Request, model: ModelName, version: Version, services: ServicesDependency
+    request: Request,
+    model: ModelName,
+    version: Version,
+    services: ServicesDependency,
+    caller: CallerDependency,
 ) -> InferenceResponse:
     """As without the version; 404 where another one answers."""
-    return await _infer(request, services, model, version)
+    return await _infer(request, services, model, version, by=caller.name)
 
 
 async def _infer(
-    request: Request, services: Services, model: str, version: str | None
+    request: Request, services: Services, model: str, version: str | None, *, by: str
 ) -> InferenceResponse:
     with ExitStack() as places:
         places.enter_context(services.admission())
@@ -133,7 +137,7 @@ async def _infer(
         images = await asyncio.to_thread(tensors.images_of, asked, engine.recipe.image.size)
         for _ in images[1:]:
             places.enter_context(services.admission())
-        predictions = await _predict(services, images, request_id_of(request))
+        predictions = await _predict(services, images, request_id_of(request), by=by)
     manifest = tensors.one_manifest(predictions, version)
     return InferenceResponse(
         model_name=model,
@@ -144,12 +148,12 @@ async def _infer(
 
 
 async def _predict(
-    services: Services, images: list[bytes | Images], request_id: str
+    services: Services, images: list[bytes | Images], request_id: str, *, by: str
 ) -> list[Prediction]:
     async def one(index: int, image: bytes | Images) -> Prediction:
         if not isinstance(image, np.ndarray):
             image = (await services.take_in(image)).image
-        found = await services.predictor.predict(image, request_id=f"{request_id}-{index}")
+        found = await services.predictor.predict(image, request_id=f"{request_id}-{index}", by=by)
         services.metrics.prediction(version=found.manifest.version)
         return found
 

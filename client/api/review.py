@@ -163,10 +163,10 @@ async def dismiss_flag(
 
 @router.post("/{case_id}/withdraw", summary="Withdraw a case", dependencies=CLINICIAN)
 async def withdraw_case(
-    request: Request, case_id: CaseId, services: ServicesDependency
+    request: Request, case_id: CaseId, services: ServicesDependency, caller: CallerDependency
 ) -> WithdrawnDocument:
     """Delete a case's picture and label for good; say which campaigns it may have reached."""
-    done = await services.predictor.in_worker(services.review.withdraw, case_id)
+    done = await services.predictor.in_worker(services.review.withdraw, case_id, caller.name)
     return WithdrawnDocument.of(done, case_id=case_id, request_id=request_id_of(request))
 
 

@@ -148,7 +148,9 @@ class Predictor:
         self.cache: ResultCache[Made] = ResultCache(kept_answers)
         self._cached_of: Callable[[], InferenceEngine | None] = lambda: None
 
-    async def predict(self, image: bytes | Images, *, request_id: str) -> Prediction:
+    async def predict(
+        self, image: bytes | Images, *, request_id: str, by: str | None = None
+    ) -> Prediction:
         """Predict one image with the model that is current when the request begins.
 
         Parameters
@@ -157,6 +159,8 @@ class Predictor:
             A file as uploaded, or pixels that the caller prepared for this model.
         request_id : str
             As the answer will name it; for the audit log.
+        by : str, optional
+            The account or the key that asks; for the audit log alone.
 
         Raises
         ------
@@ -179,6 +183,7 @@ class Predictor:
             request_id,
             head_digest=head,
             profile_digest=made.reading.profile_digest,
+            by=by,
         )
         self._answers.record(answered(made, engine, request_id=request_id))
         return Prediction(

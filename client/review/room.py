@@ -170,9 +170,9 @@ class ReviewRoom:
         log.info("event=flag-dismissed case=%s code=%s", case_id, code)
         return self.detail(case_id, reader, recipe)
 
-    def withdraw(self, case_id: str) -> Withdrawal:
+    def withdraw(self, case_id: str, reader: str) -> Withdrawal:
         """Withdraw a case, its patient staying; say what it may have reached. `NotFound`."""
-        return withdraw_case(self._settings, case_id)
+        return withdraw_case(self._settings, case_id, by=reader)
 
     def image(self, case_id: str, *, side: int) -> bytes:
         """Return a case's picture as PNG, its longer side at most ``side`` pixels.

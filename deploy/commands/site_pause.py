@@ -50,7 +50,7 @@ def pause(
 
     settings = SiteSettings.read(site)
     before = current_pause(settings)
-    made = switch_on(settings, by=_person(), reason=reason)
+    made = switch_on(settings, by=console_person(), reason=reason)
     document = PauseDocument(
         site=settings.name, paused=True, changed=before is None, since=made.since, by=made.by
     )
@@ -65,7 +65,7 @@ def resume(site: Site = Path(), as_json: AsJson = False) -> None:
     from client.settings import SiteSettings
 
     settings = SiteSettings.read(site)
-    changed = switch_off(settings, by=_person())
+    changed = switch_off(settings, by=console_person())
     policy_paused = SitePolicy.read(settings.policy).paused
     document = PauseDocument(
         site=settings.name, paused=policy_paused, changed=changed, policy_paused=policy_paused
@@ -76,7 +76,7 @@ def resume(site: Site = Path(), as_json: AsJson = False) -> None:
     emit(document, as_json=as_json, show=lambda console: console.print(said))
 
 
-def _person() -> str:
+def console_person() -> str:
     """Return who types, in the letters that the audit log takes."""
     try:
         name = getpass.getuser()

@@ -33,6 +33,7 @@ def withdraw(
     """
     from client.settings import SiteSettings
     from client.withdrawal import withdraw_case, withdraw_patient
+    from deploy.commands.site_pause import console_person
 
     if (patient is None) == (case is None):
         raise ConfigurationError(
@@ -40,10 +41,10 @@ def withdraw(
         )
     settings = SiteSettings.read(site)
     if case is not None:
-        document = withdraw_case(settings, case)
+        document = withdraw_case(settings, case, by=console_person())
     else:
         identifier = typer.prompt("Patient id", hide_input=True) if patient == "-" else patient
-        document = withdraw_patient(settings, str(identifier))
+        document = withdraw_patient(settings, str(identifier), by=console_person())
     emit(document, as_json=as_json, show=lambda console: _show(document, console))
 
 

@@ -64,7 +64,7 @@ def test_rounds_that_could_have_sampled_a_case_by_its_label_of_then(one: Room) -
         ("spring", "train", (1, 2), "nv", True),  # these may have learnt a label that was wrong
         ("spring", "train", (3,), "mel", False),
     ]
-    one.room.withdraw(case.id)
+    one.room.withdraw(case.id, "anna")
     take_part(one, "spring", 4)
     assert pools(one, case) == [("spring", "train", (1, 2, 3), None, False)]
 

@@ -68,6 +68,6 @@ def test_only_what_was_said_before_the_confirmation_counts(one: Room) -> None:
 def test_a_case_in_doubt_or_withdrawn_has_no_outcome(one: Room) -> None:
     case_id = judged(one, 1, says="nv", is_="mel")
     assert len(found(one).rows) == 1
-    one.room.withdraw(case_id)
+    one.room.withdraw(case_id, "anna")
     assert found(one).rows == ()
     assert found(one).total.correct is None

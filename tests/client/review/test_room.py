@@ -256,7 +256,7 @@ def test_a_withdrawn_case_is_not_judged_and_nothing_of_it_is_left(one: Room) -> 
     one.answer(1, "mel")
     one.say(case, "ada", "correct", "nv")
     one.answers.flush()
-    one.room.withdraw(case.id)
+    one.room.withdraw(case.id, "anna")
     with refusal("case-withdrawn"):
         one.say(case, "ada", "correct", "mel")
     with pytest.raises(NotFound):
