@@ -11,7 +11,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, cast
 
 from sqlalchemy import delete, select
@@ -22,9 +22,10 @@ from common.accounts.passwords import hashed, matches
 from common.audit import AuditLog
 from common.audit_entries import AccountChanged
 from common.errors import InputRefused, NotFound
+from common.moments import in_utc, utc_now
 from server.accounts import provider_accounts
 from server.accounts.records import ROLES, Account, Role, SessionKind
-from server.registry.sessions import Sessions, utc_now
+from server.registry.sessions import Sessions
 from server.registry.tables import AccountRow, SessionRow
 
 NAME = re.compile(r"[a-z][a-z0-9._-]{1,62}")
@@ -201,14 +202,14 @@ class Accounts:
         now = self._clock()
         with self._sessions.reading() as session:
             row = session.get(SessionRow, _digest(secret))
-            if row is None or row.kind != kind or _utc(row.expires_at) <= now:
+            if row is None or row.kind != kind or in_utc(row.expires_at) <= now:
                 return None
-            if kind == "browser" and _utc(row.seen_at) + idle <= now:
+            if kind == "browser" and in_utc(row.seen_at) + idle <= now:
                 return None
             owner = session.get(AccountRow, row.account)
         if owner is None or owner.disabled_at is not None:
             return None
-        if touch and now - _utc(row.seen_at) >= SEEN_EVERY:
+        if touch and now - in_utc(row.seen_at) >= SEEN_EVERY:
             with self._sessions.writing() as session:
                 seen = session.get(SessionRow, _digest(secret))
                 if seen is not None:
@@ -288,13 +289,9 @@ def _account(row: AccountRow) -> Account:
     return Account(
         name=row.name,
         role=cast("Role", row.role),
-        created_at=_utc(row.created_at),
-        changed_at=_utc(row.changed_at),
-        disabled_at=None if row.disabled_at is None else _utc(row.disabled_at),
+        created_at=in_utc(row.created_at),
+        changed_at=in_utc(row.changed_at),
+        disabled_at=in_utc(row.disabled_at),
         has_password=row.password is not None,
         issuer=row.issuer,
     )
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

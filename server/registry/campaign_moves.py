@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from common.audit import AuditLog
 from common.audit_entries import CampaignMoved
 from common.errors import NotFound, RoundFailed
+from common.moments import utc_now
 from server.registry import rows
 from server.registry.campaign_states import (
     DRIVEN,
@@ -26,7 +27,7 @@ from server.registry.campaign_states import (
     after,
 )
 from server.registry.records import Campaign
-from server.registry.sessions import Sessions, utc_now
+from server.registry.sessions import Sessions
 from server.registry.tables import CampaignRow, RoundRow
 
 

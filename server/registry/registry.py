@@ -18,6 +18,7 @@ from common.audit_lines import AuditLine
 from common.database import migrate, open_database
 from common.errors import InputRefused, NotFound, StoreError
 from common.evaluation import Metrics
+from common.moments import utc_now
 from common.recipe import Recipe
 from server.accounts.store import Accounts
 from server.protocol import protocol_locked
@@ -38,7 +39,7 @@ from server.registry.records import (
 )
 from server.registry.releases import ReleaseRecords
 from server.registry.rollouts import Ring
-from server.registry.sessions import Sessions, utc_now
+from server.registry.sessions import Sessions
 from server.registry.tables import (
     AUDIT,
     CampaignRow,

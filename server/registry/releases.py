@@ -10,6 +10,7 @@ from sqlalchemy import select
 from common.audit import AuditLog
 from common.errors import NotFound, RoundFailed, StoreError
 from common.evaluation import SiteEvaluation
+from common.moments import utc_now
 from common.release import ReleaseDraft, ReleaseManifest
 from server.audit import released
 from server.registry import rows
@@ -17,7 +18,7 @@ from server.registry.campaign_moves import Fence
 from server.registry.changes import Changes
 from server.registry.records import Candidate, Release
 from server.registry.rollouts import Ring, Rollouts
-from server.registry.sessions import Sessions, utc_now
+from server.registry.sessions import Sessions
 from server.registry.tables import CandidateRow, ReleaseRow, SiteEvaluationRow
 
 

@@ -25,10 +25,11 @@ from sqlalchemy.orm import Session
 from common.audit import AuditLog
 from common.audit_entries import CandidateDecided, RolledBack, RolloutChanged
 from common.errors import InputRefused, NotFound, RoundFailed
+from common.moments import utc_now
 from common.release import LatestRelease, LimitedRelease, ReleaseDraft, ReleaseManifest
 from server.registry import rows
 from server.registry.records import Candidate, Release
-from server.registry.sessions import Sessions, utc_now
+from server.registry.sessions import Sessions
 from server.registry.tables import CandidateRow, ReleaseRow, SiteRow
 
 Ring = Sequence[str] | None

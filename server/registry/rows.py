@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import cast, overload
+from datetime import datetime
+from typing import cast
 
 from common.evaluation import Metrics, SiteEvaluation
+from common.moments import in_utc
 from common.recipe import Recipe
 from common.records import Forecast, Receipt
 from common.release import ReleaseDraft, ReleaseManifest
@@ -40,7 +41,7 @@ from server.registry.tables import (
 
 def site(row: SiteRow) -> Site:
     """Return the row's value."""
-    return Site(row.name, int(row.node_id), row.public_key, _utc(row.registered_at))
+    return Site(row.name, int(row.node_id), row.public_key, in_utc(row.registered_at))
 
 
 def campaign(row: CampaignRow) -> Campaign:
@@ -56,10 +57,10 @@ def campaign(row: CampaignRow) -> Campaign:
         failure=row.failure,
         epoch=row.epoch,
         launches=row.launches,
-        launched_at=_utc(row.launched_at),
-        created_at=_utc(row.created_at),
-        started_at=_utc(row.started_at),
-        finished_at=_utc(row.finished_at),
+        launched_at=in_utc(row.launched_at),
+        created_at=in_utc(row.created_at),
+        started_at=in_utc(row.started_at),
+        finished_at=in_utc(row.finished_at),
     )
 
 
@@ -73,8 +74,8 @@ def round_(row: RoundRow) -> Round:
         base_digest=row.base_digest,
         aggregate_digest=row.aggregate_digest,
         metrics=None if row.metrics is None else Metrics.model_validate_json(row.metrics),
-        started_at=_utc(row.started_at),
-        finished_at=_utc(row.finished_at),
+        started_at=in_utc(row.started_at),
+        finished_at=in_utc(row.finished_at),
     )
 
 
@@ -136,10 +137,10 @@ def candidate(row: CandidateRow) -> Candidate:
         evaluation=None if counts is None else SiteEvaluation.model_validate_json(counts),
         draft=ReleaseDraft.model_validate_json(row.draft),
         state=cast("CandidateState", row.state),
-        created_at=_utc(row.created_at),
+        created_at=in_utc(row.created_at),
         sites=_ring(row.sites),
         decided_by=row.decided_by,
-        decided_at=_utc(row.decided_at),
+        decided_at=in_utc(row.decided_at),
         reason=row.reason,
     )
 
@@ -152,11 +153,11 @@ def release(row: ReleaseRow) -> Release:
         candidate=row.candidate,
         model_digest=row.model_digest,
         manifest=ReleaseManifest.model_validate_json(row.manifest),
-        published_at=_utc(row.published_at),
+        published_at=in_utc(row.published_at),
         state=cast("ReleaseState", row.state),
         sites=_ring(row.sites),
         changed_by=row.changed_by,
-        changed_at=_utc(row.changed_at),
+        changed_at=in_utc(row.changed_at),
     )
 
 
@@ -183,14 +184,3 @@ def ring_text(sites: Iterable[str] | None) -> str | None:
 
 def _ring(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(json.loads(text))
-
-
-@overload
-def _utc(moment: datetime) -> datetime: ...
-@overload
-def _utc(moment: None) -> None: ...
-def _utc(moment: datetime | None) -> datetime | None:
-    """SQLite forgets the zone; what we write is UTC."""
-    if moment is None:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from sqlalchemy import Engine, Select
@@ -66,8 +65,3 @@ def _as_store_error() -> Iterator[None]:
             f"The registry cannot be used ({type(error).__name__}).",
             action="Check that the database runs, and that the disk has room.",
         ) from error
-
-
-def utc_now() -> datetime:
-    """Return the present, with its zone."""
-    return datetime.now(UTC)

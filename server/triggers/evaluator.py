@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from common.errors import RoundFailed, WardroundError
+from common.moments import utc_now
 from server.triggers.rules import Due, ScheduleRule, clock_was_set_back, due
 from server.triggers.store import Trigger, TriggerStore
 
@@ -20,11 +21,6 @@ logger = logging.getLogger(__name__)
 
 FIRING_LASTS = timedelta(minutes=15)
 """A firing that is not over by then was cut short: creating a campaign takes seconds."""
-
-
-def utc_now() -> datetime:
-    """Return the present, UTC."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)

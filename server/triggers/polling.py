@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from common.errors import WardroundError
-from server.triggers.evaluator import utc_now
+from common.moments import utc_now
 from server.triggers.rules import CLOCK_SET_BACK, DriftRule, NewCasesRule
 from server.triggers.store import Trigger, TriggerStore
 

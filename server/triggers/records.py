@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from common.moments import in_utc
 from common.recipe import Recipe
 from server.registry.tables import FiringRow, TriggerRow
 from server.triggers.rules import RULES, Rule
@@ -98,8 +99,3 @@ def firing_of(row: FiringRow) -> Firing:
         campaign=row.campaign,
         code=row.code,
     )
-
-
-def in_utc(moment: datetime) -> datetime:
-    """Return a moment in UTC: SQLite forgets the zone, and what we write is UTC."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -9,9 +9,9 @@ from typing import cast
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from common.moments import in_utc
 from common.records import Forecast
 from server.registry.tables import SignalRow
-from server.triggers.records import in_utc
 from server.triggers.rules import Signal, SignalKind
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Engine, delete, select
 
 from common.errors import InputRefused, NotFound, RoundFailed, StoreError
+from common.moments import in_utc
 from server.registry.campaign_states import ENDED
 from server.registry.sessions import Sessions
 from server.registry.tables import CampaignRow, FiringRow, TriggerRow
@@ -15,7 +16,6 @@ from server.triggers.records import (
     Trigger,
     TriggerPlan,
     firing_of,
-    in_utc,
     trigger_of,
 )
 from server.triggers.rules import Signal, SignalKind
