@@ -12,6 +12,7 @@ from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.wording import number
+from deploy.commands.flags import AsJson, Site
 from deploy.console import EXIT_REFUSED, emit
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from deploy.audit_trace import Trace
 
 commands = typer.Typer(no_args_is_help=True, help="Audit logs: verify, compare, trace, export.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 class Exported(BaseModel):
@@ -80,9 +79,7 @@ def verify(
 @commands.command("export")
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
-    site: Annotated[
-        Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-    ] = Path(),
+    site: Site = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Write what left a site into a file, for the coordinator to check its own log against."""

@@ -10,8 +10,9 @@ import typer
 from deploy.campaign_file import CampaignFile
 from deploy.commands.campaign_choice import chosen_campaign, coordinator_settings
 from deploy.commands.campaign_documents import emit_standing, emit_started
-from deploy.commands.campaign_flags import AsJson, CampaignFlags, Folder, Identifier, Watch
+from deploy.commands.campaign_flags import CampaignFlags, Folder, Identifier, Watch
 from deploy.commands.flag_groups import spread_flags
+from deploy.commands.flags import AsJson
 from deploy.commands.undeclared import warn_of_undeclared
 from deploy.console import progress
 

@@ -106,7 +106,6 @@ ByHand = Annotated[
     bool, typer.Option("--by-hand", help="Leave a candidate that passes the gate to a person.")
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Wait for its end.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Identifier = Annotated[str, typer.Argument(help="The campaign's id.")]
 
 

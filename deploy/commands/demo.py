@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.commands.flags import AsJson
 from deploy.console import RECIPE_HELP, emit, progress, progress_console
 from deploy.interruption import interruptible
 
@@ -87,7 +88,7 @@ def demo(
     serve: Annotated[
         bool, typer.Option("--serve", help="Go on serving until Ctrl-C, and print the URLs.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a whole federation here: train, release, confirm new cases, train again, swap.
 

@@ -9,6 +9,7 @@ import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
+from deploy.commands.flags import AsJson
 from deploy.console import emit
 
 
@@ -25,7 +26,7 @@ class RenderedGateway(BaseModel):
 
 def gateway(
     folder: Annotated[Path, typer.Option(help="The federation's folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the gateway's nginx configuration, check it, and reload a gateway that runs."""
     from common.errors import ConfigurationError

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import ConfigurationError
+from deploy.commands.flags import AsJson
 from deploy.console import EXIT_EXPIRING, emit
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ commands = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Option(help="The federation's folder, as `provision` made it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 COLOURS = {"valid": "green", "expiring": "yellow", "expired": "red", "revoked": "red"}
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.recipe import load_recipe
+from deploy.commands.flags import AsJson
 from deploy.console import RECIPE_HELP, emit
 
 
@@ -28,7 +29,7 @@ def provision(
         list[str] | None,
         typer.Option(help="Name or address by which sites reach the coordinator; may repeat."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a coordinator folder and a start-up kit for each site.
 

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deploy.commands.flags import AsJson
 from deploy.commands.registry_lists import campaigns_table, releases_table
 from deploy.console import emit
 
@@ -33,7 +34,6 @@ Folder = Annotated[
         help="The federation's or the coordinator's folder.", envvar="WARDROUND_COORDINATOR_FOLDER"
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def list_campaigns(

@@ -13,7 +13,8 @@ import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from deploy.commands.registry import AsJson, Folder, coordinator_settings, opened_registry
+from deploy.commands.flags import AsJson
+from deploy.commands.registry import Folder, coordinator_settings, opened_registry
 from deploy.commands.user import caller
 from deploy.console import emit
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
 from common.errors import ConfigurationError
+from deploy.commands.flags import AsJson
 from deploy.console import emit
 
 
@@ -53,7 +54,7 @@ def report(
     kind: Annotated[ReportFormat, typer.Option("--format", help="Which to write.")] = (
         ReportFormat.both
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the model card and report of a release, or of a candidate before it is one.
 

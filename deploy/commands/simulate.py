@@ -16,6 +16,7 @@ from rich.table import Table
 from common.errors import ConfigurationError
 from common.recipe import AggregationName, AlgorithmName
 from deploy.commands.campaign_flags import BufferSize, LocalLayerNames, Mode, chosen_layers
+from deploy.commands.flags import AsJson
 from deploy.console import RECIPE_HELP, emit, progress
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def simulate(
     out: Annotated[
         Path | None, typer.Option("--out", help="New folder; runs/simulation-… by default.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate a federation, and compare it with pooled training.
 

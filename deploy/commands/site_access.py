@@ -14,24 +14,22 @@ from rich.console import Console
 from rich.table import Table
 
 from client.access.roles import Role
+from deploy.commands.flags import AsJson, Site
 from deploy.commands.password import PasswordFile, read_password
+from deploy.commands.shown_once import emit_secret
 from deploy.commands.user import caller
 from deploy.console import emit
 
 if TYPE_CHECKING:
-    from client.access.keys import Keys
-    from client.access.people import People
+    from client.access.keys import Key, Keys
+    from client.access.people import People, Person
     from common.audit_entries import AccountChange
 
 users = typer.Typer(no_args_is_help=True, help="People who sign in to the site's pages.")
 keys = typer.Typer(no_args_is_help=True, help="Keys of programs that use the site's interface.")
 
-Site = Annotated[
-    Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-]
 Name = Annotated[str, typer.Argument(help="The user's or the key's name.")]
 Roles = Annotated[list[Role], typer.Option("--role", help="What they may do; may be given again.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 
 class UserDocument(BaseModel):
@@ -43,6 +41,16 @@ class UserDocument(BaseModel):
     roles: tuple[Role, ...]
     created_at: datetime
     issuer: str | None
+
+    @classmethod
+    def of(cls, person: Person) -> UserDocument:
+        """Describe a person."""
+        return cls(
+            name=person.name,
+            roles=tuple(sorted(person.roles)),
+            created_at=person.created_at,
+            issuer=person.issuer,
+        )
 
 
 class UsersDocument(BaseModel):
@@ -62,6 +70,16 @@ class KeyDocument(BaseModel):
     roles: tuple[Role, ...]
     created_at: datetime
     last_used: date | None
+
+    @classmethod
+    def of(cls, key: Key) -> KeyDocument:
+        """Describe a key."""
+        return cls(
+            name=key.name,
+            roles=tuple(sorted(key.roles)),
+            created_at=key.created_at,
+            last_used=key.last_used,
+        )
 
 
 class KeysDocument(BaseModel):
@@ -131,12 +149,7 @@ def add_key(name: Name, role: Roles, site: Site = Path(), as_json: AsJson = Fals
         secret = known.add(name, role)
         _note(site, name, "key-added")
     document = NewKeyDocument(name=name, roles=tuple(sorted(role)), key=secret)
-
-    def show(console: Console) -> None:
-        console.print("Send it as `Authorization: Bearer …`. It is shown this once:")
-        console.print(secret, highlight=False, markup=False, soft_wrap=True)
-
-    emit(document, as_json=as_json, show=show)
+    emit_secret(document, secret, as_json=as_json)
 
 
 @keys.command("list")
@@ -193,15 +206,7 @@ def _note(site: Path, name: str, change: AccountChange) -> None:
 
 
 def _show_users(people: People, *, as_json: bool) -> None:
-    found = tuple(
-        UserDocument(
-            name=person.name,
-            roles=tuple(sorted(person.roles)),
-            created_at=person.created_at,
-            issuer=person.issuer,
-        )
-        for person in people.all()
-    )
+    found = tuple(UserDocument.of(person) for person in people.all())
 
     def show(console: Console) -> None:
         table = Table("user", "roles", "signs in by", "since")
@@ -214,15 +219,7 @@ def _show_users(people: People, *, as_json: bool) -> None:
 
 
 def _show_keys(known: Keys, *, as_json: bool) -> None:
-    found = tuple(
-        KeyDocument(
-            name=key.name,
-            roles=tuple(sorted(key.roles)),
-            created_at=key.created_at,
-            last_used=key.last_used,
-        )
-        for key in known.all()
-    )
+    found = tuple(KeyDocument.of(key) for key in known.all())
 
     def show(console: Console) -> None:
         table = Table("key", "roles", "since", "last used")

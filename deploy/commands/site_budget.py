@@ -11,6 +11,7 @@ from rich.table import Table
 
 from client.privacy.budget import Epsilon, LedgerState
 from client.privacy.budget import read_budget as recompute
+from deploy.commands.flags import AsJson, Site
 from deploy.commands.planned_campaign import PlannedCampaign, plan_campaign
 from deploy.console import emit
 
@@ -22,9 +23,7 @@ class BudgetDocument(LedgerState):
 
 
 def budget(
-    site: Annotated[
-        Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-    ] = Path(),
+    site: Site = Path(),
     rounds: Annotated[
         int | None,
         typer.Option(min=1, help="Tell what a campaign of so many would cost."),
@@ -32,7 +31,7 @@ def budget(
     epsilon: Annotated[
         float | None, typer.Option(min=0.01, help="Its epsilon; the recipe's own by default.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the privacy ledger: epsilon spent and left, recomputed from its lines.
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-SiteFolder = Annotated[
-    Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-]
+from deploy.commands.flags import Site
 
 app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
-def dicom(context: typer.Context, site: SiteFolder = Path()) -> None:
+def dicom(context: typer.Context, site: Site = Path()) -> None:
     """Receive and fetch DICOM images until stopped, beside the inference service.
 
     They are received by C-STORE where the [dicom] table of site.toml lists callers, and fetched
@@ -45,7 +42,7 @@ def dicom(context: typer.Context, site: SiteFolder = Path()) -> None:
 
 
 @app.command("pull")
-def pull(site: SiteFolder = Path()) -> None:
+def pull(site: Site = Path()) -> None:
     """Fetch once what is new in the PACS of the [dicomweb] table, and say what came of it."""
     from client.dicom.station import DicomStation
     from client.main import configure_logging

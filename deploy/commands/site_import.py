@@ -13,6 +13,7 @@ from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.wording import number
+from deploy.commands.flags import AsJson, Site
 from deploy.console import EXIT_USAGE, emit, progress, progress_console
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ class LayoutOption(StrEnum):
 
 def import_command(
     data: Annotated[Path, typer.Option("--data", help="The images' folder, or an .npz file.")],
-    site: Annotated[
-        Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-    ] = Path(),
+    site: Site = Path(),
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Recipe; the site's own task by default.")
     ] = None,
@@ -70,7 +69,7 @@ def import_command(
     show_files: Annotated[
         bool, typer.Option("--show-files", help="Name the files of refused rows.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Import cases from a folder with a labels CSV, class folders, a MedMNIST npz, or DICOM files.
 

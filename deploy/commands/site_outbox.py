@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from deploy.commands.flags import AsJson, Site
 from deploy.console import EXIT_REFUSED, emit
 
 
@@ -55,10 +55,8 @@ class OutboxDocument(_Document):
 
 
 def outbox(
-    site: Annotated[
-        Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-    ] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    site: Site = Path(),
+    as_json: AsJson = False,
 ) -> None:
     """Show everything that left this site: when, what, to which campaign, how much.
 

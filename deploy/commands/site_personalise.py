@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from common.errors import ConfigurationError
+from deploy.commands.flags import AsJson, Site
 from deploy.console import emit, progress
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def personalise(
-    site: Annotated[
-        Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-    ] = Path(),
+    site: Site = Path(),
     layers: Annotated[
         bool,
         typer.Option(
@@ -26,7 +25,7 @@ def personalise(
         ),
     ] = False,
     off: Annotated[bool, typer.Option("--off", help="Remove it: the release answers.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fit the release's head to the site's own patients, and serve it only if it is better here.
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deploy.commands.flags import AsJson, Site
 from deploy.console import emit
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(no_args_is_help=True, help="Which released model answers here.")
 
-Site = Annotated[
-    Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 VersionArgument = Annotated[int, typer.Argument(help="The release's version.", min=1)]
 
 

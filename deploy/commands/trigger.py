@@ -15,6 +15,7 @@ from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.recipe import load_recipe
+from deploy.commands.flags import AsJson
 from deploy.console import RECIPE_HELP, emit
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ Folder = Annotated[
         help="The federation's or the coordinator's folder.", envvar="WARDROUND_COORDINATOR_FOLDER"
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Name = Annotated[str, typer.Argument(help="The trigger's name.")]
 
 commands = typer.Typer(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from deploy.commands.flags import Site
 from deploy.console import progress_console
 from deploy.interruption import interruptible
 
@@ -58,9 +59,7 @@ def coordinator_up(
 
 
 def site_up(
-    site: Annotated[
-        Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-    ] = Path(),
+    site: Site = Path(),
 ) -> None:
     """Run this hospital's processes until Ctrl-C or SIGTERM: rounds, model and page.
 

@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from deploy.commands.flags import AsJson
 from deploy.commands.password import PasswordFile, read_password
-from deploy.commands.registry import AsJson, Folder, opened_registry
+from deploy.commands.registry import Folder, opened_registry
+from deploy.commands.shown_once import emit_secret
 from deploy.console import emit
 from server.accounts.records import Account, Role
 
@@ -135,12 +137,7 @@ def token(
     with _accounts(folder) as accounts:
         secret = accounts.issue_token(name, life=timedelta(days=days), by=caller())
     document = TokenDocument(account=name, token=secret, days=days)
-
-    def show(console: Console) -> None:
-        console.print("Send it as `Authorization: Bearer …`. It is shown this once:")
-        console.print(secret, highlight=False, markup=False, soft_wrap=True)
-
-    emit(document, as_json=as_json, show=show)
+    emit_secret(document, secret, as_json=as_json)
 
 
 def caller() -> str:
