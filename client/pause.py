@@ -18,11 +18,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from client.audit import open_site_audit
 from client.settings import SiteSettings
 from common.audit_entries import TrainingPaused, TrainingResumed
-from common.errors import StoreError
+from common.errors import InputRefused, StoreError
 from common.folders import sync_folder, write_private
 
 FILE = "paused.json"
 UNKNOWN = "unknown"
+RESTORED_BY = "console-restore"
+"""Who set the switch where a site was made of a backup: that one is not taken away lightly."""
 
 
 class Pause(BaseModel):
@@ -92,17 +94,39 @@ def pause(settings: SiteSettings, *, by: str, reason: str = "") -> Pause:
     return made
 
 
-def resume(settings: SiteSettings, *, by: str) -> bool:
+def resume(settings: SiteSettings, *, by: str, after_restore: bool = False) -> bool:
     """Let training go on; returns False where the switch was not set.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        The site.
+    by : str
+        An account's name, or who is at the console.
+    after_restore : bool
+        Somebody has seen to it that a restored site's ledger does not forget what was spent.
 
     Raises
     ------
+    InputRefused
+        With code ``restored-site``, if the site was restored from a backup, without
+        ``after_restore``.
     StoreError
         If it could not be written down, or the switch not removed: then it stays paused.
     """
     switch = switch_of(settings.policy)
     if not is_paused(switch):
         return False
+    known = current_pause(settings)
+    if known is not None and known.by == RESTORED_BY and not after_restore:
+        raise InputRefused(
+            "This site was restored from a backup.",
+            meaning="Its ledger does not know what was spent since, and would spend it again; "
+            "patients who withdrew since are back.",
+            action="Deal with both (docs/pages.md, Backup and restore), then say "
+            "`wardround site resume --after-restore` on the site's own machine.",
+            code="restored-site",
+        )
     with open_site_audit(settings) as log:
         log.append(TrainingResumed(by=by))
     try:

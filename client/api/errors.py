@@ -60,6 +60,7 @@ STATUS_BY_CODE: Mapping[str, HTTPStatus] = {
     "image-unreadable": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "image-multi-frame": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "cross-origin": HTTPStatus.FORBIDDEN,
+    "restored-site": HTTPStatus.CONFLICT,
     "unknown-host": HTTPStatus.MISDIRECTED_REQUEST,
     "closing": HTTPStatus.SERVICE_UNAVAILABLE,
     "queue-deadline": HTTPStatus.GATEWAY_TIMEOUT,

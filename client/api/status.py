@@ -51,7 +51,10 @@ async def pause(
 
 @router.post("/training/resume", summary="Answer rounds again", dependencies=[requires(Role.it)])
 async def resume(caller: CallerDependency, services: ServicesDependency) -> StatusDocument:
-    """Take the pause switch away; ``paused = true`` in ``policy.toml`` still counts."""
+    """Take the pause switch away; ``paused = true`` in ``policy.toml`` still counts.
+
+    Not that of a site that was restored from a backup: 409, ``restored-site``.
+    """
     await asyncio.to_thread(switch_off, services.settings, by=caller.name)
     return await _read(services, fresh=True)
 

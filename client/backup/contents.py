@@ -3,6 +3,7 @@
 ::
 
     backup.json             the manifest
+    backup.seal             an HMAC of it (`client.backup.seal`)
     cases.db                the database, copied at one moment (SQLite only)
     images/ab/abcdef…       each under its own SHA-256; withdrawn ones are left out
     site.toml  policy.toml  paused.json  recipes/  trust/

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -26,6 +28,8 @@ from client.backup.contents import (
     read_manifest,
     sha256_of,
 )
+from client.backup.seal import write_seal
+from client.cases.pseudonyms import Pseudonyms
 from client.cases.tables import CaseRow
 from client.settings import SiteSettings
 from common.database import open_database, sqlite_url
@@ -36,6 +40,8 @@ RECORD = "last-backup.json"
 _FILES = (SETTINGS, "policy.toml", "paused.json")
 _FOLDERS = ("recipes", "trust", "data/profiles")
 _HEADS = ("data/ledger-head.json", "data/audit-head.json")
+_DRAFT = re.compile(r"-\d{8}T\d{6}Z\.[a-z0-9_]{8}")
+_DRAFT_SECONDS = 24 * 3600.0
 
 
 class BackupMade(BaseModel):
@@ -71,7 +77,11 @@ def make_backup(settings: SiteSettings, target: Path, *, keep: int = 0) -> Backu
     ------
     StoreError
         If the database or the disk failed: then nothing new is in ``target``.
+    ConfigurationError
+        If the site's pseudonym key, which seals it, cannot be read.
     """
+    pseudonyms = Pseudonyms.read(settings.keys / "pseudonyms")
+    _remove_drafts(target, settings.name)
     made_at = datetime.now(UTC).replace(microsecond=0)
     earlier = backups_in(target, settings.name)
     folder = target / f"{settings.name}-{made_at:%Y%m%dT%H%M%SZ}"
@@ -86,6 +96,7 @@ def make_backup(settings: SiteSettings, target: Path, *, keep: int = 0) -> Backu
         for path in draft.rglob("*"):
             path.chmod(0o700 if path.is_dir() else 0o600)
         write_private(draft / MANIFEST, made.model_dump_json(indent=1).encode())
+        write_seal(draft, pseudonyms)
         os.sync()
     gone = _remove_old(earlier, keep)
     done = BackupMade(
@@ -226,6 +237,14 @@ def _manifest(
             ],
         }
     )
+
+
+def _remove_drafts(target: Path, site: str) -> None:
+    """Remove what a backup that was killed left: patients' images, which nobody would miss."""
+    for draft in target.glob(f".{site}-*"):
+        old = draft.stat().st_mtime < time.time() - _DRAFT_SECONDS
+        if old and _DRAFT.fullmatch(draft.name.removeprefix(f".{site}")):
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _remove_old(earlier: list[Path], keep: int) -> tuple[str, ...]:

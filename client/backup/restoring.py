@@ -1,8 +1,9 @@
 """A site made of a backup: every byte checked first, and training paused until somebody looks.
 
 A backup knows nothing of what came after it. Rounds that were trained since are in no ledger
-then, and patients who withdrew since are back. So a restored site answers no plan before hospital
-IT has dealt with both and said `wardround site resume`.
+then; patients who withdrew since are back, and so are users and keys that were removed. So a
+restored site answers no plan before hospital IT has dealt with all of it and said
+`wardround site resume --after-restore`.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
+from sqlalchemy import delete
 
+from client.access.tables import KeptAnswerRow, SiteSessionRow
 from client.backup.contents import DATABASE, IMAGES, Manifest, read_manifest, sha256_of
+from client.backup.seal import check_seal
+from client.cases.pseudonyms import Pseudonyms
 from client.cases.store import CaseStore
-from client.pause import Pause, switch_of
+from client.pause import RESTORED_BY, Pause, switch_of
 from client.privacy.ledger import PrivacyLedger
 from client.settings import SiteSettings
+from common.database import open_database
 from common.errors import ConfigurationError, InputRefused
 from common.folders import new_folder, write_private
-
-CONSOLE = "console-restore"
 
 
 class Restored(BaseModel):
@@ -57,12 +61,12 @@ def restore_backup(backup: Path, folder: Path, *, keys: Path) -> Restored:
     InputRefused
         If the backup is not whole: ``backup-unreadable``, ``backup-damaged``.
     ConfigurationError
-        If ``folder`` is filled, or the keys are not those of the backup.
+        If ``folder`` is filled, or, with code ``backup-seal``, the keys are not those of the
+        backup or somebody changed it.
     PrivacyRefused
         With code ``ledger-damaged``.
     """
     manifest = read_manifest(backup)
-    check_backup(backup, manifest)
     if not (keys / "pseudonyms").is_file():
         raise ConfigurationError(
             f"{keys} holds no key named pseudonyms.",
@@ -70,6 +74,8 @@ def restore_backup(backup: Path, folder: Path, *, keys: Path) -> Restored:
             action="Name the keys folder that was kept apart from the backups.",
             code="keys-missing",
         )
+    check_seal(backup, Pseudonyms.read(keys / "pseudonyms"))
+    check_backup(backup, manifest)
     with new_folder(folder) as draft:
         lines = _fill(draft, backup, manifest, keys)
     return Restored(
@@ -115,23 +121,32 @@ def _fill(draft: Path, backup: Path, manifest: Manifest, keys: Path) -> int | No
         target = draft / name
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copyfile(backup / file.path, target)
-        target.chmod(0o600)
     shutil.copytree(keys, draft / "keys")
-    for path in (draft / "keys").iterdir():
-        path.chmod(0o600)
     shutil.copytree(backup / IMAGES, draft / "data" / "images", copy_function=shutil.copyfile)
-    for path in (draft / "data" / "images").rglob("*"):
+    for path in draft.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
     (draft / "logs").mkdir(mode=0o700)
     reason = f"Restored from the backup of {manifest.made_at:%Y-%m-%d %H:%M} UTC."
-    paused = Pause(since=datetime.now(UTC), by=CONSOLE, reason=reason)
+    paused = Pause(since=datetime.now(UTC), by=RESTORED_BY, reason=reason)
     write_private(switch_of(draft / "policy.toml"), paused.model_dump_json().encode())
     if manifest.database != "sqlite":
         return None
     settings = SiteSettings.read(draft)
     CaseStore.open(settings).close()  # refuses keys that are not this store's
+    _end_sessions(settings)
     with PrivacyLedger.open(settings) as ledger:
         return ledger.verify_chain()
+
+
+def _end_sessions(settings: SiteSettings) -> None:
+    """End the sessions of then, and forget the answers kept for who asks again."""
+    engine = open_database(settings.database)
+    try:
+        with engine.begin() as connection:
+            connection.execute(delete(SiteSessionRow))
+            connection.execute(delete(KeptAnswerRow))
+    finally:
+        engine.dispose()
 
 
 def _damaged(what: str) -> InputRefused:

@@ -45,7 +45,7 @@ def restore(
     site: Annotated[Path, typer.Option("--site", help="A new folder for the site.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Make a site of a backup. It is paused until `wardround site resume`: read what is said."""
+    """Make a site of a backup. It is paused until `wardround site resume --after-restore`."""
     from client.backup.restoring import restore_backup
 
     made = restore_backup(source, site, keys=keys)
@@ -68,12 +68,17 @@ def _show_restored(made: Restored, console: Console) -> None:
     _say(console, f"{made.folder} is {made.site} as it was on {when}. Training is paused.")
     if made.database == "postgresql":
         _say(console, "Restore the rows with pg_restore before anything is started.")
-    _say(console, "Before `wardround site resume`:")
+    _say(console, "Before `wardround site resume --after-restore`:")
     _say(console, f"1. Withdraw again every patient who withdrew after {when}.")
     _say(
         console,
         "2. Ask the coordinator which rounds this site answered since then, and lower epsilon_life "
         "in policy.toml by what their receipts say: this ledger does not know of them.",
+    )
+    _say(
+        console,
+        "Before anybody may use it: users and keys that were removed since are back "
+        "(`wardround site user list`, `wardround site key list`).",
     )
 
 

@@ -58,14 +58,25 @@ def pause(
     emit(document, as_json=as_json, show=lambda console: console.print(f"Training {said}."))
 
 
-def resume(site: Site = Path(), as_json: AsJson = False) -> None:
+def resume(
+    site: Site = Path(),
+    after_restore: Annotated[
+        bool,
+        typer.Option(
+            "--after-restore",
+            help="Of a restored site: what it spent since the backup is accounted for, and who "
+            "withdrew since is withdrawn again.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Answer rounds again. Written into the audit log."""
     from client.pause import resume as switch_off
     from client.policy import SitePolicy
     from client.settings import SiteSettings
 
     settings = SiteSettings.read(site)
-    changed = switch_off(settings, by=console_person())
+    changed = switch_off(settings, by=console_person(), after_restore=after_restore)
     policy_paused = SitePolicy.read(settings.policy).paused
     document = PauseDocument(
         site=settings.name, paused=policy_paused, changed=changed, policy_paused=policy_paused

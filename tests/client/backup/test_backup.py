@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import threading
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +15,16 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
+from client.access.people import People
+from client.access.roles import Role
 from client.audit import open_site_audit
 from client.backup.contents import MANIFEST, read_manifest
 from client.backup.making import backups_in, last_backup, make_backup
 from client.backup.restoring import restore_backup
+from client.backup.seal import SEAL
 from client.cases.store import CaseStore
 from client.cases.tables import CaseRow
-from client.pause import current_pause
+from client.pause import current_pause, pause, resume
 from client.policy import SitePolicy
 from client.privacy.accounting import Budget
 from client.privacy.ledger import PrivacyLedger
@@ -29,7 +35,7 @@ from common.audit_chain import verify
 from common.audit_entries import TrainingPaused
 from common.database import open_database
 from common.errors import ConfigurationError, InputRefused, StoreError
-from deploy.commands import site_backup
+from deploy.commands import site_backup, site_pause
 from tests.client.pictures import picture
 from tests.client.rounds import make_site
 from tests.deploy.typer_app import single_command
@@ -76,7 +82,8 @@ def test_a_site_made_of_a_backup_is_the_same_and_paused(site: SiteSettings, tmp_
     assert paused is not None
     assert "Restored from the backup" in paused.reason
     assert SitePolicy.read(again.policy).paused
-    assert (again.folder / "data" / "cases.db").stat().st_mode & 0o777 == 0o600
+    for path in (again.folder, *again.folder.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_no_secret_is_in_a_backup_and_nobody_else_may_read_it(
@@ -164,11 +171,92 @@ def test_other_keys_are_refused(site: SiteSettings, tmp_path: Path) -> None:
     other = make_site(tmp_path / "other", patients=0, holdout=0)
     with pytest.raises(ConfigurationError) as caught:
         restore_backup(folder, tmp_path / "again", keys=other.keys)
-    assert caught.value.code == "pseudonym-key"
+    assert caught.value.code == "backup-seal"
     with pytest.raises(ConfigurationError) as caught:
         restore_backup(folder, tmp_path / "again", keys=tmp_path)
     assert caught.value.code == "keys-missing"
     assert not (tmp_path / "again").exists()
+
+
+def resealed(folder: Path, name: str, data: bytes) -> None:
+    """Change a file as somebody would who may write where the backups lie: its digest, too."""
+    (folder / name).write_bytes(data)
+    document = json.loads((folder / MANIFEST).read_text())
+    digest = hashlib.sha256(data).hexdigest()
+    document["files"] = [file for file in document["files"] if file["path"] != name]
+    document["files"].append({"path": name, "sha256": digest})
+    (folder / MANIFEST).write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("site.toml", b'access = "open"'),
+        ("trust/plan-keys/forger.pem", b"a key of somebody else's"),
+        ("policy.toml", b"epsilon_life = 1000.0"),
+    ],
+)
+def test_what_somebody_wrote_into_a_backup_is_not_restored(
+    site: SiteSettings, tmp_path: Path, name: str, data: bytes
+) -> None:
+    folder = Path(make_backup(site, tmp_path / "disk").folder)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    resealed(folder, name, data)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError) as caught:
+            restore_backup(folder, tmp_path / "again", keys=site.keys)
+        assert caught.value.code == "backup-seal"
+        (folder / SEAL).unlink(missing_ok=True)
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_restored_site_is_resumed_by_whoever_says_what_that_means(
+    site: SiteSettings, tmp_path: Path
+) -> None:
+    folder = Path(make_backup(site, tmp_path / "disk").folder)
+    restore_backup(folder, tmp_path / "again", keys=site.keys)
+    again = SiteSettings.read(tmp_path / "again")
+    with pytest.raises(InputRefused) as caught:
+        resume(again, by="anna")
+    assert caught.value.code == "restored-site"
+    assert pause(again, by="anna").by == "console-restore", "which pausing again does not hide"
+    call = ["--site", str(again.folder)]
+    command = single_command(site_pause.resume)
+    assert CliRunner().invoke(command, call).exit_code != 0
+    assert SitePolicy.read(again.policy).paused
+    assert CliRunner().invoke(command, [*call, "--after-restore"]).exit_code == 0
+    assert not SitePolicy.read(again.policy).paused
+
+
+def test_nobody_is_signed_in_at_a_restored_site(site: SiteSettings, tmp_path: Path) -> None:
+    engine = open_database(site.database)
+    people = People(engine)
+    people.add("anna", [Role.it], password="correct horse battery")
+    secret = people.open_session("anna", life=timedelta(hours=12))
+    engine.dispose()
+    folder = Path(make_backup(site, tmp_path / "disk").folder)
+    restore_backup(folder, tmp_path / "again", keys=site.keys)
+    engine = open_database(SiteSettings.read(tmp_path / "again").database)
+    assert People(engine).caller(secret, idle=timedelta(hours=12)) is None
+    assert [person.name for person in People(engine).all()] == ["anna"]
+    engine.dispose()
+
+
+def test_what_a_killed_backup_left_goes_with_a_later_one(
+    site: SiteSettings, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    drafts = {
+        name: disk / f".north-{name}"
+        for name in ("20200101T000000Z.abcd_123", "20200102T000000Z.abcd_123", "notes.abcd_123")
+    }
+    for draft in drafts.values():
+        (draft / "images").mkdir(parents=True)
+        os.utime(draft, (0, 0))
+    os.utime(drafts["20200102T000000Z.abcd_123"])  # it may be at work
+    make_backup(site, disk)
+    left = {name for name, draft in drafts.items() if draft.exists()}
+    assert left == {"20200102T000000Z.abcd_123", "notes.abcd_123"}
 
 
 def test_a_backup_during_writes_holds_every_row_that_it_speaks_of(
@@ -213,7 +301,7 @@ def test_who_restores_is_told_what_the_backup_does_not_know(
     call = ["--from", made.folder, "--keys", str(site.keys), "--site", str(tmp_path / "again")]
     result = CliRunner().invoke(single_command(site_backup.restore), call, catch_exceptions=False)
     assert result.exit_code == 0
-    for words in ("Training is paused", "Withdraw again", "lower epsilon_life"):
+    for words in ("Training is paused", "Withdraw again", "lower epsilon_life", "users and keys"):
         assert words in result.stdout
 
 
