@@ -20,6 +20,11 @@ from tests.databases import (  # noqa: F401 - pytest finds fixtures by name
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Two workers on two cores: with a thread a core each, torch spends half of its time waiting for
+# its own threads. Set before anything imports it; what the tests start inherits it.
+for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(pool, "1")
+
 # Making a network's ONNX graph takes seconds of both cores; the tests that are about it say so.
 os.environ.setdefault("WARDROUND_SITE_INFERENCE", json.dumps({"runtime": "torch"}))
 
