@@ -1,4 +1,4 @@
-"""What the routers work with, put together once in `client.main`."""
+"""What the routers work with, put together once in `client.composition`."""
 
 from __future__ import annotations
 

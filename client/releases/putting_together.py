@@ -1,4 +1,4 @@
-"""The parts of a service that are about releases, put together for `client.main`."""
+"""The parts of a service that are about releases, put together for `client.composition`."""
 
 from __future__ import annotations
 
