@@ -18,7 +18,7 @@ from client.inference.runtimes import OnnxRuntime, TorchRuntime, compared
 from common.errors import ModelError
 from common.model import build_model, state_tensors
 from common.update import Tensors
-from tests.client.inference.graph_files import graph_of, graphs  # noqa: F401 - a fixture
+from tests.client.inference.graph_files import graph_of
 from tests.client.serving import RECIPE, release
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def reference(seed: int) -> TorchRuntime:
 
 def test_each_releases_weights_answer_in_the_same_graph(
     tmp_path: Path,
-    graphs: GraphStore,  # noqa: F811
+    graphs: GraphStore,
 ) -> None:
     graph = graph_of(graphs)
     answers = []
@@ -60,7 +60,7 @@ def test_each_releases_weights_answer_in_the_same_graph(
 
 def test_a_graph_that_answers_differently_is_not_used(
     tmp_path: Path,
-    graphs: GraphStore,  # noqa: F811
+    graphs: GraphStore,
 ) -> None:
     graph = tmp_path / "other.onnx"
     model = onnx.load(str(graph_of(graphs)))
@@ -76,7 +76,7 @@ def test_a_graph_that_answers_differently_is_not_used(
     np.testing.assert_array_equal(engine.probabilities(noise()), before)
 
 
-def test_outputs_that_are_not_finite_are_no_agreement(graphs: GraphStore) -> None:  # noqa: F811
+def test_outputs_that_are_not_finite_are_no_agreement(graphs: GraphStore) -> None:
     tensors = {n: np.full_like(a, np.nan) if n.endswith("bias") else a
                for n, a in weights(1).items()}  # fmt: skip
     with pytest.raises(ModelError) as refused:
@@ -85,7 +85,7 @@ def test_outputs_that_are_not_finite_are_no_agreement(graphs: GraphStore) -> Non
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "missing"])
-def test_a_damaged_graph_is_refused(tmp_path: Path, graphs: GraphStore, damage: str) -> None:  # noqa: F811
+def test_a_damaged_graph_is_refused(tmp_path: Path, graphs: GraphStore, damage: str) -> None:
     path = tmp_path / "damaged.onnx"
     whole = graph_of(graphs).read_bytes()
     if damage != "missing":
@@ -95,7 +95,7 @@ def test_a_damaged_graph_is_refused(tmp_path: Path, graphs: GraphStore, damage: 
     assert refused.value.code == "graph-weights"
 
 
-def test_weights_without_a_place_or_of_another_shape_are_refused(graphs: GraphStore) -> None:  # noqa: F811
+def test_weights_without_a_place_or_of_another_shape_are_refused(graphs: GraphStore) -> None:
     tensors = weights(1)
     name = next(iter(tensors))
     for wrong in (
@@ -108,7 +108,7 @@ def test_weights_without_a_place_or_of_another_shape_are_refused(graphs: GraphSt
         assert refused.value.code == "graph-weights"
 
 
-def test_a_batch_of_any_size_is_answered(graphs: GraphStore) -> None:  # noqa: F811
+def test_a_batch_of_any_size_is_answered(graphs: GraphStore) -> None:
     runtime = OnnxRuntime(with_weights(graph_of(graphs), weights(1)))
     for count in (1, 2, 7):
         expected = probabilities_of(reference(1).run(batch(count))[0])
@@ -117,7 +117,7 @@ def test_a_batch_of_any_size_is_answered(graphs: GraphStore) -> None:  # noqa: F
         )
 
 
-def test_images_of_another_size_are_an_error_of_ours(graphs: GraphStore) -> None:  # noqa: F811
+def test_images_of_another_size_are_an_error_of_ours(graphs: GraphStore) -> None:
     runtime = OnnxRuntime(with_weights(graph_of(graphs), weights(1)))
     with pytest.raises(ModelError) as refused:
         runtime.run(np.zeros((1, 4, 8, 8), np.float32))
@@ -132,10 +132,11 @@ def kinds_as_run(graph: Path, folder: Path) -> set[str]:
     return {node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node}
 
 
-def test_a_frozen_networks_normalisation_is_one_that_runtimes_fuse(tmp_path: Path) -> None:
+def test_a_frozen_networks_normalisation_is_one_that_runtimes_fuse(
+    tmp_path: Path, graphs: GraphStore
+) -> None:
     recipe = RECIPE.with_changes(normalisation="frozen")
-    store = GraphStore(tmp_path)
-    graph = store.make(recipe)
+    graph = graphs.make(recipe)
     kinds = {node.op_type for node in onnx.load(str(graph)).graph.node}
     assert "BatchNormalization" in kinds
     assert "BatchNormalization" not in kinds_as_run(graph, tmp_path)

@@ -10,7 +10,7 @@ from client.inference.engine import InferenceEngine
 from client.inference.graphs import GraphStore
 from client.inference.outputs import Outputs, WithFeatures, probabilities_of
 from common.errors import ModelError
-from tests.client.inference.graph_files import graph_of, graphs  # noqa: F401 - a fixture
+from tests.client.inference.graph_files import graph_of
 from tests.client.serving import RECIPE, release
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def through_the_classifier(engine: InferenceEngine, found: Outputs) -> np.ndarra
 
 def test_features_are_what_the_classifier_sees_whatever_computes(
     tmp_path: Path,
-    graphs: GraphStore,  # noqa: F811
+    graphs: GraphStore,
 ) -> None:
     engine = InferenceEngine.load(release(tmp_path, 1), device=CPU)
     by_torch = engine.outputs(noise())
@@ -52,7 +52,7 @@ def test_a_row_is_one_images(tmp_path: Path) -> None:
 
 def test_a_graph_whose_features_are_others_is_not_used(
     tmp_path: Path,
-    graphs: GraphStore,  # noqa: F811
+    graphs: GraphStore,
 ) -> None:
     """Same probabilities, other features: distances would mean nothing."""
     model = onnx.load(str(graph_of(graphs)))

@@ -13,7 +13,7 @@ from client.inference.quickening import Quickener
 from client.releases.cache import LocalRelease
 from common.errors import ModelError, ReleaseError
 from common.recipe import Recipe
-from tests.client.inference.graph_files import graph_of, graphs  # noqa: F401 - a fixture
+from tests.client.inference.graph_files import graph_of
 from tests.client.serving import release
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ class SlowGraphs(GraphStore):
 
 def test_with_a_graph_the_first_answer_is_onnx_runtimes(
     tmp_path: Path,
-    graphs: GraphStore,  # noqa: F811
+    graphs: GraphStore,
 ) -> None:
     graph_of(graphs)
     quickener = Quickener(load, graphs)
@@ -72,7 +72,7 @@ def test_a_graph_that_cannot_be_made_costs_speed_and_is_told(tmp_path: Path) -> 
     assert [alarm.code for alarm in quickener.alarms()] == ["graph-export"]
 
 
-def test_a_damaged_graph_costs_speed_and_is_told(tmp_path: Path, graphs: GraphStore) -> None:  # noqa: F811
+def test_a_damaged_graph_costs_speed_and_is_told(tmp_path: Path, graphs: GraphStore) -> None:
     store = GraphStore(tmp_path / "graphs")
     (tmp_path / "graphs").mkdir()
     (tmp_path / "graphs" / graph_of(graphs).name).write_bytes(b"no graph")
@@ -95,7 +95,7 @@ def test_a_network_that_was_swapped_out_is_not_kept(tmp_path: Path) -> None:
     assert quickener.alarms() == ()
 
 
-def test_what_torch_cannot_load_is_no_release(tmp_path: Path, graphs: GraphStore) -> None:  # noqa: F811
+def test_what_torch_cannot_load_is_no_release(tmp_path: Path, graphs: GraphStore) -> None:
     local = release(tmp_path, 1)
     local.path.write_bytes(b"damaged")
     with pytest.raises(ReleaseError):
