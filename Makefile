@@ -8,13 +8,15 @@ BENCH := $(VENV)/.bench
 WORKERS ?= 2
 # These start federations, which would choose the same free ports at once: one after the other.
 FEDERATIONS := tests/journeys tests/deploy/test_exposure.py
+# The one of them that is among the tests: a campaign of two sites, from the start to a verdict.
+SHORTEST := tests/journeys/test_local_federation.py
 # What failed beside other tests runs once more by itself; what passes then is named as such, so that it can be mended.
 ALONE := { echo "== again, alone: what failed above"; $(BIN)/python -m pytest -rA --last-failed --last-failed-no-failures none; }
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test attacks soak fuzz load check bench format clean
+.PHONY: help setup demo test journeys attacks soak fuzz load check bench format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,9 +37,12 @@ setup: $(SETUP) ## make the environment in .venv and install everything
 demo: $(SETUP) ## a whole federation on this machine, on synthetic images
 	$(BIN)/wardround demo
 
-test: $(SETUP) ## all tests (PostgreSQL and Chromium ones skip, and say so, where those are absent)
+test: $(SETUP) ## the tests (PostgreSQL and Chromium ones skip, and say so, where those are absent)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(FEDERATIONS:%=--ignore=%) || $(ALONE)
-	$(BIN)/python -m pytest $(FEDERATIONS) || $(ALONE)
+	$(BIN)/python -m pytest $(SHORTEST) || $(ALONE)
+
+journeys: $(SETUP) ## whole federations of real processes, killed, starved and looked at in a browser: 20 minutes
+	$(BIN)/python -m pytest $(FEDERATIONS) --ignore=$(SHORTEST) || $(ALONE)
 
 attacks: $(SETUP) ## attack every guarantee, print what happened; fails if one attack was not stopped
 	$(BIN)/python -m tests.attacks
