@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
+from client.access.guard import address_of
 from client.access.site_access import SiteAccess
 from client.api.pages import templates
 from client.api.services import ServicesDependency
@@ -32,7 +33,7 @@ def begin(request: Request, services: ServicesDependency) -> Response:
     if provider is None:
         raise _none()
     target = safe_target(request.query_params.get("next", ""))
-    secret, pending = services.access.pending.begin(target)
+    secret, pending = services.access.pending.begin(target, address=address_of(request))
     try:
         address = provider.address(pending)
     except WardroundError as error:

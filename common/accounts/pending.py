@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 LIFE_SECONDS = 600.0
 MOST = 1000
+MOST_EACH = 50
+"""Of one address: whoever begins sign-ins by the thousand drops their own, not those of others."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +41,32 @@ class PendingSignIns:
         self._clock = clock
         self._lock = threading.Lock()
         self._held: OrderedDict[str, Pending] = OrderedDict()
+        self._owners: dict[str, str] = {}
 
-    def begin(self, target: str) -> tuple[str, Pending]:
+    def begin(self, target: str, *, address: str = "") -> tuple[str, Pending]:
         """Return the secret for the browser's cookie, and what was kept under it."""
         secret = secrets.token_urlsafe(32)
         # RFC 7636, 4.1: 43 to 128 characters.
         state, nonce, verifier = (secrets.token_urlsafe(48) for _ in range(3))
         made = Pending(state, nonce, verifier, target, self._clock() + LIFE_SECONDS)
         with self._lock:
+            mine = [held for held in self._held if self._owners[held] == address]
+            if address and len(mine) >= MOST_EACH:
+                self._drop(mine[0])
             while len(self._held) >= MOST:
-                self._held.popitem(last=False)
-            self._held[_digest(secret)] = made
+                self._drop(next(iter(self._held)))
+            self._held[_digest(secret)], self._owners[_digest(secret)] = made, address
         return secret, made
 
     def take(self, secret: str) -> Pending | None:
         """Return a sign-in that was begun, once; None where there is none, or it is too old."""
         with self._lock:
-            found = self._held.pop(_digest(secret), None)
+            found = self._drop(_digest(secret))
         return found if found is not None and self._clock() < found.until else None
+
+    def _drop(self, held: str) -> Pending | None:
+        self._owners.pop(held, None)
+        return self._held.pop(held, None)
 
 
 def _digest(secret: str) -> str:
