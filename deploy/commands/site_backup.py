@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from common.wording import number
+from deploy.commands.flags import AsJson, Site
 from deploy.console import emit
 
 if TYPE_CHECKING:
@@ -20,11 +21,9 @@ PG_DUMP = "pg_dump --format=custom --file=site.dump YOUR_DATABASE"
 
 def backup(
     to: Annotated[Path, typer.Option("--to", help="Where the backups lie: another disk.")],
-    site: Annotated[
-        Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-    ] = Path(),
+    site: Site = Path(),
     keep: Annotated[int, typer.Option(min=0, help="So many stay there; 0: all.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Copy a site's cases, ledger, audit log and settings, while its services run. Never its keys.
 
@@ -43,7 +42,7 @@ def restore(
     source: Annotated[Path, typer.Option("--from", help="One backup's folder.")],
     keys: Annotated[Path, typer.Option(help="The site's keys, which were kept apart.")],
     site: Annotated[Path, typer.Option("--site", help="A new folder for the site.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a site of a backup. It is paused until `wardround site resume --after-restore`."""
     from client.backup.restoring import restore_backup

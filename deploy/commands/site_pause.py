@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from deploy.commands.flags import AsJson, Site
 from deploy.console import emit
 
 
@@ -27,12 +28,6 @@ class PauseDocument(BaseModel):
     since: AwareDatetime | None = None
     by: str | None = None
     policy_paused: bool = False
-
-
-Site = Annotated[
-    Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 
 def pause(

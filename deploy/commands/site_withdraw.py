@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import ConfigurationError
+from deploy.commands.flags import AsJson, Site
 from deploy.console import emit
 
 if TYPE_CHECKING:
@@ -17,14 +18,12 @@ if TYPE_CHECKING:
 
 
 def withdraw(
-    site: Annotated[
-        Path, typer.Option("--site", envvar="WARDROUND_SITE_FOLDER", help="The site's folder.")
-    ] = Path(),
+    site: Site = Path(),
     patient: Annotated[
         str | None, typer.Option(help="The patient's id, as the hospital writes it; - reads it.")
     ] = None,
     case: Annotated[str | None, typer.Option(help="One case's id; its patient stays.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take a patient out of all later training and evaluation, and tell what they reached before.
 
