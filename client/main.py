@@ -7,7 +7,6 @@ Its parts are put together by `client.composition`. It binds to loopback unless 
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from client.cases.store import CaseStore
 from client.composition.application import make_application
 from client.composition.exposure import check_exposure
 from client.composition.service import put_together
-from client.composition.serving import server_config
+from client.composition.serving import prepare_interpreter, server_config
 from client.releases.watcher import Releases
 from client.settings import SiteSettings
 from common import logs
@@ -73,8 +72,7 @@ def serve(settings: SiteSettings) -> None:
     scheme = "https" if settings.tls_certificate else "http"
     app = make_app(settings)
     log.info("event=serving url=%s://%s:%d", scheme, settings.host, settings.port)
-    # A full collection over torch's own objects takes half a second, with every request waiting.
-    gc.freeze()
+    prepare_interpreter()
     raise_file_limit()
     uvicorn.Server(server_config(settings, app)).run()
 

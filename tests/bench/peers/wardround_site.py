@@ -7,12 +7,12 @@ runs it: checks, audit log, metrics, access log. Only where releases come from i
 from __future__ import annotations
 
 import argparse
-import gc
 from pathlib import Path
 
 import uvicorn
 
-from client.main import configure_logging, make_app, server_config
+from client.composition.serving import prepare_interpreter, server_config
+from client.main import configure_logging, make_app
 from common.recipe import Recipe, load_recipe
 from tests.bench.peers.services import ARCHITECTURE, SIDE
 from tests.client.serving import FakeReleases, release, site_settings
@@ -37,7 +37,7 @@ def main() -> None:
     settings = site_settings(given.folder, port=given.port, threads=0, inference=asked)
     releases = FakeReleases(release(given.folder, 1, recipe=recipe()))
     app = make_app(settings, releases=releases)
-    gc.freeze()
+    prepare_interpreter()
     uvicorn.Server(server_config(settings, app)).run()
 
 
