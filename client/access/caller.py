@@ -32,10 +32,14 @@ class NotAllowed(WardroundError):
 
 @dataclass(frozen=True)
 class Caller:
-    """A person or a program that the service knows; ``name`` is its account's or its key's."""
+    """A person or a program that the service knows; ``name`` is its account's or its key's.
+
+    ``person`` is False of a key: who is behind it nobody knows.
+    """
 
     name: str
     roles: frozenset[Role]
+    person: bool = True
 
     def may(self, *roles: Role) -> bool:
         """Tell whether the caller has one of these roles."""

@@ -44,7 +44,7 @@ class AccountsDoor:
         self._keys = keys
         self._idle = timedelta(seconds=settings.session_idle_seconds)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="access")
-        self._remembered = Remembered(self._threads)
+        self._remembered = Remembered(self._threads, lambda: people.alive() | keys.alive())
 
     async def caller(self, request: Request) -> Caller:
         """Return who asks.
@@ -66,6 +66,10 @@ class AccountsDoor:
             return METRICS
         raise _refused("Sign in first, or send a key.")
 
+    def forget(self, secret: str) -> None:
+        """Let a session that was ended not go on while the database is away."""
+        self._remembered.forget(secret)
+
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown()
@@ -82,7 +86,8 @@ class AccountsDoor:
 
     async def _by_session(self, secret: str, request: Request) -> Caller:
         look = partial(self._people.caller, secret, idle=self._idle)
-        found = await self._remembered.ask(secret, look)
+        idle = self._idle.total_seconds()
+        found = await self._remembered.ask(secret, look, idle=idle)
         if found is None:
             raise _refused("Your session has ended.")
         if request.method not in SAFE_METHODS:
@@ -91,9 +96,16 @@ class AccountsDoor:
 
 
 def session_secret(request: Request) -> str:
-    """Return the secret of a browser's session, empty where there is none."""
+    """Return the secret of a browser's session, empty where there is none.
+
+    Over TLS only the cookie with the prefix counts: the other one could have been set by whoever
+    answers for this host without TLS, and people would work in a stranger's session.
+    """
     cookies = request.cookies
-    return cookies.get(SESSION_COOKIE) or cookies.get(PLAIN_SESSION_COOKIE, "")
+    secret = cookies.get(SESSION_COOKIE, "")
+    # Anybody may send the header: it takes away a way in, and opens none.
+    tls = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+    return secret if secret or tls else cookies.get(PLAIN_SESSION_COOKIE, "")
 
 
 def check_own_page(request: Request) -> None:

@@ -26,7 +26,8 @@ from typing import Annotated, TypeVar
 import anyio.to_thread
 from fastapi import Header
 from pydantic import BaseModel
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, delete, select
+from sqlalchemy.orm import Session
 
 from client.access.keys import utc_now
 from client.access.tables import KeptAnswerRow
@@ -143,10 +144,27 @@ class Idempotency:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._end, name, answering.kept)
 
+    def forget_old(self) -> None:
+        """Remove what is kept for longer than `KEPT_FOR`, whether anybody asks or not."""
+        with self._transactions.writing() as session:
+            self._forget_old(session)
+
+    def forget(self, text: str) -> None:
+        """Remove kept answers in which ``text`` stands: a case's id, when it is withdrawn."""
+        wanted = text.encode()
+        with self._transactions.writing() as session:
+            kept = select(KeptAnswerRow.key, KeptAnswerRow.body)
+            found = [key for key, body in session.execute(kept) if wanted in (body or b"")]
+            session.execute(delete(KeptAnswerRow).where(KeptAnswerRow.key.in_(found)))
+
+    def _forget_old(self, session: Session) -> None:
+        old = self._clock() - KEPT_FOR
+        session.execute(delete(KeptAnswerRow).where(KeptAnswerRow.begun_at <= old))
+
     def _begin(self, name: str, fingerprint: str) -> KeptAnswer | None:
         now = self._clock()
         with self._transactions.writing() as session:
-            session.execute(delete(KeptAnswerRow).where(KeptAnswerRow.begun_at <= now - KEPT_FOR))
+            self._forget_old(session)
             row = session.get(KeptAnswerRow, name)
             if row is None:
                 row = KeptAnswerRow(key=name, fingerprint=fingerprint)

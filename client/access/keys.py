@@ -101,7 +101,12 @@ class Keys:
             return None
         if row.last_used != today:
             self._note(row.name, today)
-        return Caller(row.name, roles_of(row.roles))
+        return Caller(row.name, roles_of(row.roles), person=False)
+
+    def alive(self) -> set[str]:
+        """Return the digests of all secrets that are not revoked."""
+        with self._transactions.reading() as session:
+            return set(session.scalars(select(SiteKeyRow.digest)))
 
     def _note(self, name: str, today: date) -> None:
         with self._transactions.writing() as session:

@@ -163,6 +163,12 @@ class People:
             self._touch(digest, now)
         return Caller(owner.name, roles_of(owner.roles))
 
+    def alive(self) -> set[str]:
+        """Return the digests of the secrets of sessions that are not too old."""
+        with self._transactions.reading() as session:
+            query = select(SiteSessionRow.digest).where(SiteSessionRow.expires_at > self._clock())
+            return set(session.scalars(query))
+
     def close_session(self, secret: str) -> None:
         """End a session; harmless where it has ended."""
         with self._transactions.writing() as session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TIDY_SECONDS = 3600.0
+
 
 @dataclass(frozen=True)
 class SiteAccess:
@@ -46,6 +49,7 @@ class SiteAccess:
     audit: AuditLog
     throttle: Throttle = field(default_factory=Throttle)
     pending: PendingSignIns = field(default_factory=PendingSignIns)
+    _closed: threading.Event = field(default_factory=threading.Event)
 
     def nobody(self) -> bool:
         """Tell whether there is neither a user nor a key nor a provider yet."""
@@ -58,8 +62,28 @@ class SiteAccess:
         except StoreError as error:
             log.error("event=sign-in-unaudited code=%s", error.code)
 
+    def forget_session(self, secret: str) -> None:
+        """End a browser's session, also where it is remembered for a database that is away."""
+        self.people.close_session(secret)
+        if isinstance(self.door, AccountsDoor):
+            self.door.forget(secret)
+
+    def start(self) -> None:
+        """Begin to remove, every hour, answers that are kept no longer."""
+        threading.Thread(target=self._tidy, name="access-tidy", daemon=True).start()
+
+    def _tidy(self) -> None:
+        while True:
+            try:
+                self.idempotency.forget_old()
+            except StoreError as error:
+                log.warning("event=kept-answers-stay code=%s", error.code)
+            if self._closed.wait(TIDY_SECONDS):
+                return
+
     def close(self) -> None:
-        """End the door's threads."""
+        """End the threads."""
+        self._closed.set()
         if isinstance(self.door, AccountsDoor):
             self.door.close()
 

@@ -27,6 +27,8 @@ router = APIRouter(tags=["prediction"], dependencies=[requires(Role.clinician)])
 log = logging.getLogger(__name__)
 
 MAXIMUM_IMAGES = 16
+PASSING = frozenset({429, 500, 503, 504})
+"""Statuses of what is wrong with the site just now, not with the image."""
 LARGEST_OF_ALL = 4
 """All images together may be as large as so many of the largest that is accepted."""
 
@@ -98,6 +100,8 @@ async def predict_batch(
                 )
             )
             document = BatchDocument(request_id=request_id, answers=tuple(answers))
+            if any(a.problem is not None and a.problem.status in PASSING for a in answers):
+                return document  # sent again, it may be answered better
             return answering.keep(document, status=200)
 
 

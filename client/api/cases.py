@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import ValidationError
 
-from client.access.caller import CallerDependency, Role, requires
+from client.access.caller import Caller, CallerDependency, NotAllowed, Role, requires
 from client.access.idempotency import IdempotencyKey, form_parts
 from client.api.documents import CaseDocument, CaseForm, CountsDocument, LabelConfirmation
 from client.api.errors import form_error, request_id_of
@@ -49,6 +49,8 @@ async def store_case(
     """
     with services.admission():
         upload = await read_upload(request, maximum_bytes=services.settings.maximum_upload_bytes)
+        if "label" in upload.fields:
+            reader_of(services, caller)
         parts = form_parts(upload.image, upload.fields)
         once = services.access.idempotency.once
         async with once(caller=caller.name, route="cases", key=key, parts=parts) as answering:
@@ -86,9 +88,9 @@ async def confirm_case(
 
     It counts as the caller's opinion: where two readers must agree the case may wait on.
     """
-    classes = services.recipe().classes
+    classes, reader = services.recipe().classes, reader_of(services, caller)
     case = await services.predictor.in_worker(
-        services.review.confirm, case_id, body.label, classes=classes, reader=caller.name
+        services.review.confirm, case_id, body.label, classes=classes, reader=reader
     )
     return CaseDocument.of(case, request_id=request_id_of(request))
 
@@ -99,6 +101,25 @@ async def count_cases(services: ServicesDependency) -> CountsDocument:
     task = services.settings.task
     counts = await services.predictor.in_worker(services.store.counts, task)
     return CountsDocument(task=task, counts=counts)
+
+
+def reader_of(services: Services, caller: Caller) -> str:
+    """Return whose opinion a caller's is.
+
+    Raises
+    ------
+    NotAllowed
+        With code ``reader-is-a-key``, where two people must agree and this is a program's key:
+        one person with a session and a key would be both of them.
+    """
+    if services.settings.review.readers > 1 and not caller.person:
+        raise NotAllowed(
+            "Two people must agree at this site, and a key is nobody in particular.",
+            meaning="Nothing was kept.",
+            action="Sign in to judge a case; send images without a label.",
+            code="reader-is-a-key",
+        )
+    return caller.name
 
 
 def _form(upload: Upload) -> CaseForm:

@@ -132,6 +132,7 @@ async def _infer(
         engine = _engine(services, model, version)
         limit = services.settings.maximum_upload_bytes * 4 // 3 + FORM_ALLOWANCE_BYTES  # base64
         body = await read_body(request, maximum_bytes=limit)
+        tensors.refuse_crowded(body, engine.recipe.image.size)
         asked = await asyncio.to_thread(InferenceRequest.read, body)
         wanted = tensors.wanted_outputs(asked)
         images = await asyncio.to_thread(tensors.images_of, asked, engine.recipe.image.size)

@@ -21,6 +21,8 @@ from common.errors import Busy, InputRefused, NotFound
 from common.release import ReleaseManifest
 
 MAXIMUM_IMAGES = 16
+ODDS = 1000
+"""Lists and values around the tensor's own."""
 OUTPUTS = ("probabilities", "positive_probability", "verdict")
 
 
@@ -54,6 +56,28 @@ def wanted_outputs(asked: InferenceRequest) -> tuple[str, ...]:
     if unknown:
         raise _refused(f"An output is asked for that is none of {', '.join(OUTPUTS)}.")
     return tuple(names) or OUTPUTS
+
+
+def refuse_crowded(body: bytes, size: int) -> None:
+    """Refuse a body with more values or lists than the most images have, before it is read.
+
+    Each becomes an object: 44 MiB of ``[],`` would be a gigabyte, and 20 seconds in which nothing
+    else is answered. The commas of a text count, too; base64 has none.
+
+    Raises
+    ------
+    InputRefused
+        With code ``upload-too-large``.
+    """
+    commas, lists = body.count(b","), body.count(b"[") + body.count(b"{")
+    values = MAXIMUM_IMAGES * size * size * 3
+    # Nested as far as may be, each pixel is a list of three values; rows and images come on top.
+    if commas > values + ODDS or 3 * lists > commas + 3 * MAXIMUM_IMAGES * (size + 1) + ODDS:
+        raise InputRefused(
+            f"There are more values than {MAXIMUM_IMAGES} images of this model have.",
+            action="Send fewer images, or encoded files in base64.",
+            code="upload-too-large",
+        )
 
 
 def images_of(asked: InferenceRequest, size: int) -> list[bytes | Images]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from client.access.caller import CallerDependency, Role, requires
 from client.access.idempotency import IdempotencyKey
-from client.api.cases import CaseId
+from client.api.cases import CaseId, reader_of
 from client.api.errors import request_id_of
 from client.api.review_documents import (
     HistoryDocument,
@@ -133,12 +133,12 @@ async def give_opinion(
     With ``seen``, a case that changed since is not touched: 409, ``review-changed``. The same
     opinion again changes nothing.
     """
-    recipe = services.recipe()
+    recipe, reader = services.recipe(), reader_of(services, caller)
     parts = [case_id.encode(), body.model_dump_json().encode()]
     once = services.access.idempotency.once
     async with once(caller=caller.name, route="opinion", key=key, parts=parts) as answering:
         found = await services.predictor.in_worker(
-            services.review.give, case_id, caller.name, body.submission(), recipe
+            services.review.give, case_id, reader, body.submission(), recipe
         )
         request_id = request_id_of(request)
         document = ReviewDocument.of(found, classes=recipe.classes, request_id=request_id)
@@ -154,9 +154,9 @@ async def dismiss_flag(
     caller: CallerDependency,
 ) -> ReviewDocument:
     """Say that a flag was looked into; a case that it held goes on."""
-    recipe = services.recipe()
+    recipe, reader = services.recipe(), reader_of(services, caller)
     found = await services.predictor.in_worker(
-        services.review.dismiss, case_id, code, caller.name, recipe
+        services.review.dismiss, case_id, code, reader, recipe
     )
     return ReviewDocument.of(found, classes=recipe.classes, request_id=request_id_of(request))
 
@@ -167,13 +167,18 @@ async def withdraw_case(
 ) -> WithdrawnDocument:
     """Delete a case's picture and label for good; say which campaigns it may have reached."""
     done = await services.predictor.in_worker(services.review.withdraw, case_id, caller.name)
+    await services.predictor.in_worker(services.access.idempotency.forget, case_id)
     return WithdrawnDocument.of(done, case_id=case_id, request_id=request_id_of(request))
 
 
 @router.get("/{case_id}/history", summary="What happened to a case", dependencies=STAFF)
 async def case_history(
-    request: Request, case_id: CaseId, services: ServicesDependency
+    request: Request, case_id: CaseId, services: ServicesDependency, caller: CallerDependency
 ) -> HistoryDocument:
-    """Tell a case's events, oldest first, and in whose pool it was: rounds and releases."""
-    found = await services.predictor.in_worker(services.review.history, case_id)
+    """Tell a case's events, oldest first, and in whose pool it was: rounds and releases.
+
+    Where readers judge blind, one who is yet to judge the case is not told: 409, ``reads-blind``.
+    """
+    reader = None if caller.may(Role.auditor) else caller.name
+    found = await services.predictor.in_worker(services.review.history, case_id, reader=reader)
     return HistoryDocument.of(found, case_id=case_id, request_id=request_id_of(request))

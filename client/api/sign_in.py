@@ -120,7 +120,7 @@ def close_session(request: Request, services: Services) -> None:
     """End the session that a browser had before."""
     secret = session_secret(request)
     if secret:
-        services.access.people.close_session(secret)
+        services.access.forget_session(secret)
 
 
 def over_tls(request: Request) -> bool:

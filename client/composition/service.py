@@ -128,6 +128,7 @@ def _starts(services: Services, storage: StorageWatch) -> tuple[Step, ...]:
         audit.start,
         lambda: audit.catch_up(desk.state.decisions),
         services.answers.start,
+        services.access.start,
         services.releases.start,
         services.explanations.start,
         services.monitor.start,

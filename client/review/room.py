@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from sqlalchemy.orm import Session
+
 from client.answers.answered import Answered
 from client.answers.log import AnswerLog
 from client.cases import queries
 from client.cases.case import Case, as_case
 from client.cases.status import check_label, refuse_withdrawn
 from client.cases.store import CaseStore
+from client.cases.tables import CaseRow
 from client.review.detail import CaseDetail, Read, detail
 from client.review.flagging import dismiss, flags_of, with_warnings
 from client.review.history import History, Pool, campaigns, case_events
@@ -24,9 +27,10 @@ from client.review.proposal import reads_blind
 from client.review.queue import QueuedCase, QueueState, queue_counts, queue_rows, seen_by
 from client.review.recording import keep_opinion, opinions, repeated, settle
 from client.review.submission import Submission, check_complete, named_label, refuse_changed
+from client.review.tables import CaseReviewRow
 from client.settings import SiteSettings
 from client.withdrawal import Withdrawal, kept_releases, withdraw_case
-from common.errors import NotFound
+from common.errors import CaseRefused, NotFound
 from common.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -172,6 +176,7 @@ class ReviewRoom:
 
     def withdraw(self, case_id: str, reader: str) -> Withdrawal:
         """Withdraw a case, its patient staying; say what it may have reached. `NotFound`."""
+        self._answers.flush()  # what waits would be written after the deletion
         return withdraw_case(self._settings, case_id, by=reader)
 
     def image(self, case_id: str, *, side: int) -> bytes:
@@ -188,11 +193,28 @@ class ReviewRoom:
             raise NotFound("This case was withdrawn; its image is gone.", code="case-withdrawn")
         return screen_png(self._store.image_bytes(case), side=side)
 
-    def history(self, case_id: str) -> History:
-        """Return what happened to a case, and which campaigns it may have reached. `NotFound`."""
+    def history(self, case_id: str, *, reader: str | None = None) -> History:
+        """Return what happened to a case, and which campaigns it may have reached.
+
+        Parameters
+        ----------
+        case_id : str
+        reader : str, optional
+            Who must not be told what others said of a case that they are yet to judge.
+
+        Raises
+        ------
+        NotFound
+            If there is no such case.
+        CaseRefused
+            With code ``reads-blind``.
+        """
         with self._transactions.reading() as session:
             row, _ = queries.row(session, case_id)
-            events = case_events(session, row, opinions(session, case_id), self._said(row.pixels))
+            said = opinions(session, case_id)
+            if reader is not None and reads_blind(said, reader, self._rules):
+                _refuse_queued(session, row)
+            events = case_events(session, row, said, self._said(row.pixels))
             now = row.label
         pools = tuple(self._pool(key, rounds, now) for key, rounds in campaigns(events).items())
         return History(tuple(events), pools)
@@ -262,4 +284,16 @@ class ReviewRoom:
             releases=kept_releases(self._settings, self._settings.task, campaign)
             if side == "train"
             else (),
+        )
+
+
+def _refuse_queued(session: Session, row: CaseRow) -> None:
+    review = session.get(CaseReviewRow, row.id)
+    disputed = review is not None and review.state == "disputed"
+    if row.status == "waiting" or (row.status == "confirmed" and disputed):
+        raise CaseRefused(
+            "You have not judged this case yet.",
+            meaning="Its history says what the model and others think of it.",
+            action="Give your own opinion first.",
+            code="reads-blind",
         )

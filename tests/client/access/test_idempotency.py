@@ -105,6 +105,19 @@ def test_the_same_key_at_once_is_refused_and_a_dead_process_frees_it(engine: Eng
     assert ask(kept, 4) is None
 
 
+def test_what_is_kept_goes_in_time_and_with_its_case(engine: Engine) -> None:
+    kept = Idempotency(engine, SECRET)
+    ask(kept, 4711, key="a")
+    ask(kept, 4712, key="b")
+    kept.forget("4711")
+    assert ask(kept, 1, key="a") is None
+    assert ask(kept, 1, key="b") == 4712
+    kept._clock = lambda: utc_now() + KEPT_FOR + timedelta(seconds=1)
+    kept.forget_old()  # though nobody comes with a key any more
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM kept_answers")).scalar() == 0
+
+
 def test_neither_key_nor_request_can_be_read_or_guessed(engine: Engine) -> None:
     ask(Idempotency(engine, SECRET), 1, key="patient-4711", part=b"4711")
     ask(Idempotency(engine, b"x" * 32), 1, key="patient-4711", part=b"4711")
@@ -140,6 +153,33 @@ def test_a_case_that_is_sent_again_is_answered_alike(guarded: GuardedSite) -> No
     assert wrong.status_code == 415
     assert store(guarded, "three", picture(3)).status_code == 201, "an error is not kept"
     assert guarded.site.services.store.counts("dermoscopy").waiting == 2
+
+
+def test_nothing_of_a_withdrawn_case_is_kept_for_who_asks_again(guarded: GuardedSite) -> None:
+    case_id = store(guarded, "one", picture(1), patient_id="4711").json()["case_id"]
+    other = store(guarded, "two", picture(2), patient_id="4712")
+    assert guarded.call("POST", f"/review/{case_id}/withdraw", Role.clinician).status_code == 200
+    gone = store(guarded, "one", picture(1), patient_id="4711")
+    assert (gone.status_code, gone.json()["code"]) == (409, "case-withdrawn")
+    assert store(guarded, "two", picture(2), patient_id="4712").json() == other.json()
+
+
+def test_a_batch_that_was_too_much_may_be_sent_again(guarded: GuardedSite) -> None:
+    files = [("image", ("x.png", picture(seed))) for seed in (1, 2)]
+    admission = guarded.site.services.admission
+    admission.capacity, capacity = 1, admission.capacity
+
+    def send() -> Any:
+        headers = {"idempotency-key": "b"}
+        found = guarded.call("POST", "/predict/batch", Role.clinician, files=files, headers=headers)
+        return [
+            None if a["problem"] is None else a["problem"]["status"]
+            for a in found.json()["answers"]
+        ]
+
+    assert send() == [None, 429]
+    admission.capacity = capacity
+    assert send() == [None, None]
 
 
 def test_twenty_at_once_store_one_case(guarded: GuardedSite) -> None:

@@ -4,16 +4,24 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
 from client.access import remembered
 from client.access.caller import Caller
-from client.access.remembered import Remembered
+from client.access.door import AccountsDoor
+from client.access.names import digest_of
+from client.access.remembered import SWEEP_SECONDS, Remembered
 from client.access.roles import Role
 from common.errors import StoreError
+from tests.client.access.conftest import OWN, PASSWORD, GuardedSite
 
 ANNA = Caller("anna", frozenset({Role.clinician}))
+
+
+def nothing_revoked() -> set[str]:
+    return {digest_of(secret) for secret in ("key", "other")}
 
 
 @pytest.fixture
@@ -31,7 +39,7 @@ def away() -> Caller | None:
 
 
 def test_while_the_database_answers_it_decides(threads: ThreadPoolExecutor) -> None:
-    one = Remembered(threads)
+    one = Remembered(threads, nothing_revoked)
     assert ask(one, "key", lambda: ANNA) == ANNA
     assert ask(one, "key", lambda: None) is None, "revoked"
     with pytest.raises(StoreError):
@@ -39,7 +47,7 @@ def test_while_the_database_answers_it_decides(threads: ThreadPoolExecutor) -> N
 
 
 def test_while_it_is_away_those_go_on_who_were_let_in(threads: ThreadPoolExecutor) -> None:
-    one = Remembered(threads)
+    one = Remembered(threads, nothing_revoked)
     ask(one, "key", lambda: ANNA)
     assert ask(one, "key", away) == ANNA
     with pytest.raises(StoreError):
@@ -48,7 +56,7 @@ def test_while_it_is_away_those_go_on_who_were_let_in(threads: ThreadPoolExecuto
 
 def test_nobody_is_remembered_for_ever(threads: ThreadPoolExecutor) -> None:
     now = [0.0]
-    one = Remembered(threads, seconds=60.0, clock=lambda: now[0])
+    one = Remembered(threads, nothing_revoked, seconds=60.0, clock=lambda: now[0])
     ask(one, "key", lambda: ANNA)
     now[0] = 61.0
     with pytest.raises(StoreError):
@@ -59,7 +67,7 @@ def test_a_database_that_hangs_holds_up_nobody_who_is_known(
     threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remembered, "ANSWER_SECONDS", 0.05)
-    one, go_on, asked = Remembered(threads), threading.Event(), list[int]()
+    one, go_on, asked = Remembered(threads, nothing_revoked), threading.Event(), list[int]()
     ask(one, "key", lambda: ANNA)
 
     def hangs() -> Caller | None:
@@ -74,3 +82,60 @@ def test_a_database_that_hangs_holds_up_nobody_who_is_known(
 
     assert asyncio.run(twice()) == [ANNA, ANNA]
     assert len(asked) == 1, "the second is not even asked"
+
+
+def test_who_was_revoked_is_forgotten_while_the_database_answers(
+    threads: ThreadPoolExecutor,
+) -> None:
+    now = [0.0]
+    alive = {digest_of("key"), digest_of("other")}
+    one = Remembered(threads, lambda: alive, clock=lambda: now[0])
+    ask(one, "key", lambda: ANNA)
+    alive.remove(digest_of("key"))  # by another process; nobody comes with it again
+    now[0] = SWEEP_SECONDS
+    ask(one, "other", lambda: ANNA)
+    with pytest.raises(StoreError):
+        ask(one, "key", away)
+    assert ask(one, "other", away) == ANNA
+
+
+def test_who_signed_out_or_was_idle_is_not_let_in_by_memory(threads: ThreadPoolExecutor) -> None:
+    now = [0.0]
+    one = Remembered(threads, nothing_revoked, clock=lambda: now[0])
+
+    def session(secret: str, look: Callable[[], Caller | None]) -> Caller | None:
+        return asyncio.run(one.ask(secret, look, idle=1800.0))
+
+    session("anna", lambda: ANNA)
+    session("bert", lambda: ANNA)
+    one.forget("bert")
+    with pytest.raises(StoreError):
+        session("bert", away)
+    for minutes in (29, 58):  # whoever goes on asking is not idle
+        now[0] = minutes * 60.0
+        assert session("anna", away) == ANNA
+    now[0] = 89 * 60.0
+    with pytest.raises(StoreError):
+        session("anna", away)
+
+
+def test_signing_out_and_revoking_hold_while_the_database_is_away(
+    guarded: GuardedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = guarded.site.services.access
+    access.people.add("anna", [Role.it], password=PASSWORD)
+    secret = access.people.open_session("anna", life=timedelta(hours=1))
+    cookie = {"cookie": f"wardround-session={secret}"}
+    assert guarded.site.call("GET", "/model", headers=cookie).status_code == 200
+    guarded.call("GET", "/model", Role.it)
+    guarded.call("GET", "/model", Role.clinician)
+    guarded.site.call("POST", "/sign-out", headers=cookie | OWN)
+    access.keys.remove("it-key")
+    door = access.door
+    assert isinstance(door, AccountsDoor)
+    door._remembered._sweep()
+    monkeypatch.setattr(door._people, "caller", lambda *_a, **_k: away())
+    monkeypatch.setattr(door._keys, "caller", lambda *_a, **_k: away())
+    assert guarded.site.call("GET", "/model", headers=cookie).status_code == 503
+    assert guarded.call("GET", "/model", Role.it).status_code == 503
+    assert guarded.call("GET", "/model", Role.clinician).status_code == 200

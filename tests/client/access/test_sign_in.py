@@ -70,6 +70,15 @@ def test_over_tls_the_cookie_goes_nowhere_else(house: GuardedSite) -> None:
     assert house.site.call("GET", "/model", headers=session).status_code == 200
 
 
+def test_over_tls_a_cookie_that_anybody_could_set_opens_nothing(house: GuardedSite) -> None:
+    planted = cookie_of(house.sign_in())
+    assert planted["cookie"].startswith("wardround-session=")
+    assert house.site.call("GET", "/model", headers=planted).status_code == 200
+    assert house.site.call("GET", "https://127.0.0.1/model", headers=planted).status_code == 401
+    proxied = planted | {"x-forwarded-proto": "https"}
+    assert house.site.call("GET", "/model", headers=proxied).status_code == 401
+
+
 @pytest.mark.parametrize(
     "headers",
     [

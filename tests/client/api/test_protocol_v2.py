@@ -10,6 +10,8 @@ import jsonschema
 import numpy as np
 import pytest
 
+from client.api.protocol_v2_documents import InferenceRequest
+from client.api.protocol_v2_tensors import MAXIMUM_IMAGES, refuse_crowded
 from client.inference.asking import prepare_upload
 from tests.client.serving import RECIPE, LocalRelease, ServedSite, picture, release
 
@@ -199,6 +201,29 @@ def test_an_unreadable_image_and_an_oversize_body(site: ServedSite) -> None:
     assert answer.status_code == 413
     held(answer, "error")
     assert site.services.admission.admitted == 0
+
+
+@pytest.mark.parametrize("crowd", [b"[],", b"0,", b"{},", b"[[[]]],", b"[0,0,0],"])
+def test_a_body_that_would_become_a_thousand_times_as_much_is_not_read(
+    site: ServedSite, monkeypatch: pytest.MonkeyPatch, crowd: bytes
+) -> None:
+    def read(_body: bytes) -> None:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(InferenceRequest, "read", read)
+    body = b'{"inputs":[{"name":"pixels","data":[' + crowd * (120_000 // len(crowd)) + b"0]}]}"
+    answer = site.call("POST", f"{MODEL}/infer", content=body)
+    assert answer.status_code == 413
+    held(answer, "error")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_most_images_are_read_flat_or_nested(nested: bool) -> None:
+    size = 32
+    pixels = np.zeros((MAXIMUM_IMAGES, size, size, 3), np.uint8)
+    data = pixels.tolist() if nested else pixels.ravel().tolist()
+    given = {"name": "pixels", "datatype": "UINT8", "shape": pixels.shape, "data": data}
+    refuse_crowded(json.dumps({"inputs": [given]}).encode(), size)
 
 
 @pytest.mark.parametrize(

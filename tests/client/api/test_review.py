@@ -6,8 +6,9 @@ import io
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
@@ -18,14 +19,15 @@ from client.releases.cache import LocalRelease
 from client.settings import SiteSettings
 from tests.client.serving import FakeReleases, ServedSite, picture, served_site
 
+Keyed: TypeAlias = tuple[ServedSite, dict[str, dict[str, str]]]
 NOWHERE = "0" * 32
 
 
 @pytest.fixture(scope="module")
 def keyed(
     kit: Path, melanoma: LocalRelease, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[ServedSite, dict[str, str]]]:
-    """A site with accounts, two readers, and three keys."""
+) -> Iterator[Keyed]:
+    """A site with accounts: two readers who signed in, and keys of three roles."""
     folder = tmp_path_factory.mktemp("keyed") / "site"
     shutil.copytree(kit, folder)
     table = folder / "site.toml"
@@ -34,31 +36,36 @@ def keyed(
         environment.setenv("WARDROUND_SITE_ACCESS", "accounts")
         settings = SiteSettings.read(folder)
     with served_site(settings, FakeReleases(melanoma)) as site:
-        add = site.services.access.keys.add
+        access = site.services.access
         keys = {
-            "ada": add("ada", [Role.clinician]),
-            "ben": add("ben", [Role.clinician]),
-            "auditor": add("auditor", [Role.auditor]),
-            "it": add("it", [Role.it]),
+            "program": access.keys.add("program", [Role.clinician]),
+            "auditor": access.keys.add("auditor", [Role.auditor]),
+            "it": access.keys.add("it", [Role.it]),
         }
-        yield site, keys
+        callers = {who: {"authorization": f"Bearer {key}"} for who, key in keys.items()}
+        for reader in ("ada", "ben"):
+            access.people.add(reader, [Role.clinician], password="correct horse battery")
+            secret = access.people.open_session(reader, life=timedelta(hours=1))
+            callers[reader] = {
+                "cookie": f"wardround-session={secret}",
+                "origin": "http://127.0.0.1",
+            }
+        yield site, callers
 
 
-def asked(
-    keyed: tuple[ServedSite, dict[str, str]], who: str, method: str, path: str, **options: Any
-) -> httpx.Response:
-    site, keys = keyed
-    return site.call(method, path, headers={"authorization": f"Bearer {keys[who]}"}, **options)
+def asked(keyed: Keyed, who: str, method: str, path: str, **options: Any) -> httpx.Response:
+    site, callers = keyed
+    return site.call(method, path, headers=callers[who], **options)
 
 
-def stored(keyed: tuple[ServedSite, dict[str, str]], seed: int, **fields: str) -> str:
+def stored(keyed: Keyed, seed: int, **fields: str) -> str:
     files = {"image": ("x.png", picture(seed))}
     answer = asked(keyed, "ada", "POST", "/cases", files=files, data=fields)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["case_id"])
 
 
-def test_two_readers_by_their_accounts(keyed: tuple[ServedSite, dict[str, str]]) -> None:
+def test_two_readers_by_their_accounts(keyed: Keyed) -> None:
     case_id = stored(keyed, 1, label="mel")
     found = asked(keyed, "ben", "GET", f"/review/{case_id}").json()
     assert (found["status"], found["state"], found["readers"]) == ("waiting", "waiting", 2)
@@ -74,7 +81,25 @@ def test_two_readers_by_their_accounts(keyed: tuple[ServedSite, dict[str, str]])
     assert (stale.status_code, stale.json()["code"]) == (409, "review-changed")
 
 
-def test_the_queue_pages(keyed: tuple[ServedSite, dict[str, str]]) -> None:
+def test_a_key_is_no_reader_where_two_people_must_agree(
+    keyed: Keyed,
+) -> None:
+    case_id = stored(keyed, 2, label="mel")  # and the program is ada's, too
+    tries = (
+        (f"/review/{case_id}/opinion", {"json": {"verdict": "correct", "label": "mel"}}),
+        (f"/cases/{case_id}/confirm", {"json": {"label": "mel"}}),
+        (f"/review/{case_id}/flags/burned-in-text/dismiss", {}),
+        ("/cases", {"files": {"image": ("x.png", picture(2))}, "data": {"label": "mel"}}),
+    )
+    for path, options in tries:
+        answer = asked(keyed, "program", "POST", path, **options)
+        assert (answer.status_code, answer.json()["code"]) == (403, "reader-is-a-key"), path
+    assert asked(keyed, "ben", "GET", f"/review/{case_id}").json()["status"] == "waiting"
+    unlabelled = {"image": ("x.png", picture(3))}
+    assert asked(keyed, "program", "POST", "/cases", files=unlabelled).status_code == 201
+
+
+def test_the_queue_pages(keyed: Keyed) -> None:
     mine = [stored(keyed, seed) for seed in (10, 11, 12)]
     first = asked(keyed, "ben", "GET", "/review", params={"limit": 2}).json()
     assert (len(first["cases"]), first["readers"]) == (2, 2)
@@ -87,7 +112,7 @@ def test_the_queue_pages(keyed: tuple[ServedSite, dict[str, str]]) -> None:
     assert len(seen) == len(set(seen)) == sum(first["counts"].values())
 
 
-def test_the_picture_is_never_kept_by_a_browser(keyed: tuple[ServedSite, dict[str, str]]) -> None:
+def test_the_picture_is_never_kept_by_a_browser(keyed: Keyed) -> None:
     case_id = stored(keyed, 20)
     shown = asked(keyed, "ada", "GET", f"/review/{case_id}/image", params={"side": 32})
     assert (shown.headers["content-type"], shown.headers["cache-control"]) == (
@@ -109,9 +134,7 @@ ROUTES = (
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), ROUTES)
-def test_who_may(
-    keyed: tuple[ServedSite, dict[str, str]], method: str, path: str, allowed: set[str]
-) -> None:
+def test_who_may(keyed: Keyed, method: str, path: str, allowed: set[str]) -> None:
     body = {"verdict": "unsure"} if path.endswith("opinion") else None
     for who in ("ada", "auditor", "it"):
         answer = asked(keyed, who, method, path, json=body)
@@ -143,9 +166,7 @@ def test_who_may(
         ("POST", f"/review/{NOWHERE}/flags/BLURRED/dismiss", None),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    keyed: tuple[ServedSite, dict[str, str]], method: str, path: str, body: object
-) -> None:
+def test_what_does_not_fit_is_refused(keyed: Keyed, method: str, path: str, body: object) -> None:
     answer = asked(keyed, "ada", method, path, json=body)
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"

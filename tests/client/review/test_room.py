@@ -223,6 +223,10 @@ def test_a_blind_reader_sees_nothing_before_they_judged(tmp_path: Path) -> None:
             None,
         )
         assert room.room.queue("ben").cases[0].answer is None
+        with refusal("reads-blind"):
+            room.room.history(case.id, reader="ben")
+        assert room.room.history(case.id, reader="ada").events
+        assert room.room.history(case.id).events, "an auditor reads everything"
         with refusal("opinion-incomplete"):
             room.say(case, "ben", "agree", seen=blind.seen)
         room.say(case, "cleo", "unsure")
@@ -256,7 +260,9 @@ def test_a_withdrawn_case_is_not_judged_and_nothing_of_it_is_left(one: Room) -> 
     one.answer(1, "mel")
     one.say(case, "ada", "correct", "nv")
     one.answers.flush()
+    one.answer(1, "nv")  # which waits to be written when the case is withdrawn
     one.room.withdraw(case.id, "anna")
+    one.answers.flush()
     with refusal("case-withdrawn"):
         one.say(case, "ada", "correct", "mel")
     with pytest.raises(NotFound):
