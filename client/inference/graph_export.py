@@ -21,12 +21,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from timm.layers.norm_act import unfreeze_batch_norm_2d
 from torch import nn
 
+from client.inference.graphs import FEATURES, INPUT, OUTPUT
 from client.inference.outputs import WithFeatures
 from common.errors import ModelError, WardroundError
 from common.model import build_model
 from common.recipe import Recipe, parse_recipe
 
-INPUT, OUTPUT, FEATURES = "images", "logits", "features"
 MAXIMUM_BATCH = 256
 
 

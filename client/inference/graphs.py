@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 EXPORT_SECONDS = 600.0
 FORM = 3
 """Of the exporter's own code: a higher number makes all graphs anew."""
+INPUT, OUTPUT, FEATURES = "images", "logits", "features"
+"""Names of what goes into a graph and comes out of it."""
 WEIGHTS = "network."
 """What stands before a tensor's name in the graph."""
 _NICENESS = 19

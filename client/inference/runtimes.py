@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.inference.graph_export import FEATURES, INPUT, OUTPUT
-from client.inference.graphs import with_weights
+from client.inference.graphs import FEATURES, INPUT, OUTPUT, with_weights
 from client.inference.outputs import Features, Logits, WithFeatures, probabilities_of
 from common.errors import ModelError
 from common.update import Tensors
