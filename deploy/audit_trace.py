@@ -20,7 +20,10 @@ class _Document(BaseModel):
 
 
 class TracedPrediction(_Document):
-    """One answer, as the site's log has it; ``installed_at`` is when its model began to answer."""
+    """One answer, as the site's log has it; ``installed_at`` is when its model began to answer.
+
+    ``by`` is the account or the key that asked, None of lines from before it was kept.
+    """
 
     site: str
     request_id: str
@@ -28,6 +31,7 @@ class TracedPrediction(_Document):
     version: int
     model_digest: str
     installed_at: str | None
+    by: str | None = None
 
 
 class TracedReceipt(_Document):
@@ -177,4 +181,5 @@ def traced(
         version=entry.version,
         model_digest=entry.model_digest,
         installed_at=installed_at,
+        by=entry.by,
     )

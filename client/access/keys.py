@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from sqlalchemy import Engine, delete, select
 
 from client.access.caller import Caller
-from client.access.names import check_new, digest_of, roles_of, written
+from client.access.names import WRITE_LOCK, check_new, digest_of, roles_of, written
 from client.access.roles import Role
 from client.access.tables import SiteKeyRow
 from client.cases.transactions import Transactions
@@ -19,7 +19,6 @@ from common.errors import NotFound
 
 PREFIX = "wrk_"
 """So that a scanner of repositories and logs can tell what it found."""
-WRITE_LOCK = 0x4B455953
 
 
 def utc_now() -> datetime:

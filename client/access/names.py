@@ -13,6 +13,8 @@ from client.access.tables import SiteAccountRow, SiteKeyRow
 from common.errors import InputRefused
 
 NAME = re.compile(r"[a-z][a-z0-9._-]{1,62}")
+WRITE_LOCK = 0x4E414D45
+"""For users and keys alike, so that two writers at once cannot both find a name free."""
 RESERVED = frozenset({"local", "metrics", "provider", "anonymous"})
 
 

@@ -16,7 +16,15 @@ from sqlalchemy.orm import Session
 
 from client.access.caller import Caller
 from client.access.keys import utc_now
-from client.access.names import NAME, check_name, check_new, digest_of, roles_of, written
+from client.access.names import (
+    NAME,
+    WRITE_LOCK,
+    check_name,
+    check_new,
+    digest_of,
+    roles_of,
+    written,
+)
 from client.access.roles import Role
 from client.access.tables import SiteAccountRow, SiteSessionRow
 from client.cases.transactions import Transactions
@@ -25,7 +33,6 @@ from common.accounts.passwords import hashed, matches
 from common.errors import InputRefused, NotFound
 
 SEEN_EVERY = timedelta(seconds=30)
-WRITE_LOCK = 0x50454F50
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def _show_trace(trace: Trace, console: Console) -> None:
     _line(
         console,
         f"Prediction {made.request_id} at {made.site}, {made.answered_at}: release "
-        f"v{made.version}, model {made.model_digest[:12]}.",
+        f"v{made.version}, model {made.model_digest[:12]}, asked by {made.by or 'nobody named'}.",
     )
     for campaign in trace.campaigns:
         start = "random or public weights"

@@ -106,7 +106,8 @@ def federate(
         coordinator.registry.record_release(candidate.draft.released(1, file))
     with open_site_audit(settings["north"]) as log:
         installed = ReleaseInstalled(version=1, model_digest=candidate.model_digest)
-        made = PredictionMade(request_id=REQUEST, version=1, model_digest=candidate.model_digest)
+        digest = candidate.model_digest
+        made = PredictionMade(request_id=REQUEST, version=1, model_digest=digest, by="dr-house")
         log.append(installed, made)
     return Federation(coordinator, settings, campaign.id)
 
@@ -152,6 +153,7 @@ def test_a_site_alone_shows_its_part(federation: Federation) -> None:
     document = json.loads(output)
     assert code == 0
     assert document["trace"]["prediction"]["version"] == 1
+    assert document["trace"]["prediction"]["by"] == "dr-house"
     assert document["trace"]["campaigns"] == []
 
 
@@ -180,6 +182,7 @@ def test_an_export_stands_in_for_a_folder(federation: Federation, tmp_path: Path
     own = ["--coordinator", str(federation.coordinator.settings.folder)]
     assert call("audit", "verify", "--export", str(file), *own)[0] == 0
     assert REQUEST not in file.read_text()  # predictions are not the coordinator's to know
+    assert "dr-house" not in file.read_text()
     export = read_export(file)
     for changed in (
         export.model_copy(update={"lines": export.lines[1:]}),

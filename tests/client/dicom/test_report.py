@@ -33,6 +33,13 @@ def named(found: list[Dataset], code: str) -> list[Dataset]:
     ]
 
 
+def test_no_person_has_read_it_and_it_says_so() -> None:
+    root = report(ANSWER)[0]
+    assert (root.VerificationFlag, root.CompletionFlag) == ("UNVERIFIED", "PARTIAL")
+    assert root.PreliminaryFlag == "PRELIMINARY"
+    assert "VerifyingObserverSequence" not in root
+
+
 def test_doubts_are_in_the_report_and_each_code_means_one_thing() -> None:
     doubtful = ANSWER.model_copy(
         update={
