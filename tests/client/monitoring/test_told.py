@@ -60,5 +60,7 @@ def test_it_is_the_level_that_monitoring_finds(tmp_path: Path) -> None:
     profiled(settings, reference(), MODEL.digest)
     assert level(settings) == 0
     assert level(settings, fewest=151) is None
+    careful = settings.monitoring.model_copy(update={"fewest": 151})
+    assert level(settings.model_copy(update={"monitoring": careful})) is None
     answered(settings, answers(250, seed=5, logit=4.0, begun=begun + timedelta(hours=4)))
     assert level(settings) == 2
