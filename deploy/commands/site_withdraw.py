@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, InputRefused
 from deploy.commands.flags import AsJson, Site
 from deploy.console import emit
 
@@ -42,9 +43,26 @@ def withdraw(
     if case is not None:
         document = withdraw_case(settings, case, by=console_person())
     else:
-        identifier = typer.prompt("Patient id", hide_input=True) if patient == "-" else patient
-        document = withdraw_patient(settings, str(identifier), by=console_person())
+        identifier = _asked_for() if patient == "-" else str(patient)
+        document = withdraw_patient(settings, identifier, by=console_person())
     emit(document, as_json=as_json, show=lambda console: _show(document, console))
+
+
+def _asked_for() -> str:
+    """Return the patient's id: typed unseen on a terminal, else the first line of stdin.
+
+    ``getpass``, which asks unseen, reads the terminal even where the id is piped in.
+    """
+    if sys.stdin.isatty():
+        return str(typer.prompt("Patient id", hide_input=True))
+    identifier = sys.stdin.readline().rstrip("\r\n")
+    if not identifier:
+        raise InputRefused(
+            "No patient's id came in.",
+            action="Pipe it in as one line, or run the command on a terminal.",
+            code="patient-missing",
+        )
+    return identifier
 
 
 def _show(document: Withdrawal, console: Console) -> None:

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from client.settings import SiteSettings
-from common.errors import ConfigurationError, NotFound
+from common.errors import ConfigurationError, InputRefused, NotFound
 from deploy.commands.site_withdraw import withdraw
 from tests.client.rounds import make_site
 from tests.deploy.typer_app import single_command
@@ -35,6 +35,12 @@ def test_a_person_reads_it_and_never_the_id(site: SiteSettings) -> None:
     assert "1 cases withdrawn" in output
     assert "train-1" not in output
     assert "held out" in call(site, "--patient", "holdout-0")
+
+
+def test_where_nothing_is_piped_in_nobody_is_asked(site: SiteSettings) -> None:
+    with pytest.raises(InputRefused) as caught:
+        call(site, "--patient", "-", typed="")
+    assert caught.value.code == "patient-missing"
 
 
 def test_an_unknown_patient_is_not_repeated(site: SiteSettings) -> None:
