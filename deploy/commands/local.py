@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.recipe import load_recipe
+from deploy.commands.site_access import hint_of_first_user, nobody
 from deploy.console import progress_console
 from deploy.interruption import interruptible
 
@@ -55,6 +56,7 @@ def up(
             federation.wait_ready()
         console = Console()
         _show(federation, console)
+        _say_who_may_use_it(federation, console)
         console.print(f"Logs: {federation.logs}. Press Ctrl-C to stop.", soft_wrap=True)
         try:
             _watch(federation)
@@ -91,3 +93,16 @@ def _show(federation: LocalFederation, console: Console) -> None:
         colour = "green" if state == "running" else "red"
         table.add_row(name, f"[{colour}]{state}[/]", places.get(name, ""))
     console.print(table)
+
+
+def _say_who_may_use_it(federation: LocalFederation, console: Console) -> None:
+    sites = [federation.site(name) for name in federation.site_names]
+    if any(site.access == "open" for site in sites):
+        console.print(
+            'Whoever is on this machine may use the pages of sites with access = "open" '
+            "(site.toml), which new sites here are.",
+            soft_wrap=True,
+        )
+    for site in sites:
+        if nobody(site.folder):
+            console.print(hint_of_first_user(site.name, site.folder), soft_wrap=True)

@@ -23,10 +23,11 @@ def read_password(file: Path | None) -> str:
     Raises
     ------
     InputRefused
-        With code ``password-missing`` without a terminal, ``password-differs``.
+        With code ``password-missing`` without a terminal, ``password-differs``, or
+        ``password-file`` when the file cannot be read.
     """
     if file is not None:
-        return file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
+        return _held_by(file)
     if not sys.stdin.isatty():
         raise InputRefused(
             "There is no terminal to ask for the password.",
@@ -39,3 +40,15 @@ def read_password(file: Path | None) -> str:
             "The two passwords differ.", action="Type the same one twice.", code="password-differs"
         )
     return typed
+
+
+def _held_by(file: Path) -> str:
+    try:
+        return file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise InputRefused(
+            f"The password file {file} cannot be read ({reason}).",
+            action="Name a text file that you can read with --password-file.",
+            code="password-file",
+        ) from None

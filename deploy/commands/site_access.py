@@ -179,6 +179,14 @@ def nobody(site: Path) -> bool:
         return not people.all() and not known.all()
 
 
+def hint_of_first_user(name: str, folder: Path) -> str:
+    """Return what to do about a site that nobody may use yet, from whichever folder."""
+    return (
+        f"Nobody may use {name}'s page yet. Make the first user in another terminal: "
+        f"`wardround site user add NAME --role clinician --site {folder.resolve()}`."
+    )
+
+
 @contextmanager
 def _opened(site: Path) -> Iterator[tuple[People, Keys]]:
     from client.access.keys import Keys

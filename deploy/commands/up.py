@@ -66,7 +66,7 @@ def site_up(
     Everything else goes on while the coordinator cannot be reached.
     """
     from client.settings import SiteSettings
-    from deploy.commands.site_access import nobody
+    from deploy.commands.site_access import hint_of_first_user, nobody
     from deploy.components import site_url
     from deploy.services import SiteProcesses, running
 
@@ -78,11 +78,7 @@ def site_up(
         console = Console()
         console.print(f"Site {settings.name} runs; its page is {site_url(settings)}.")
         if nobody(site):
-            console.print(
-                "Nobody may use it yet. Make the first user in another terminal: "
-                "`wardround site user add NAME --role clinician`.",
-                soft_wrap=True,
-            )
+            console.print(hint_of_first_user(settings.name, settings.folder), soft_wrap=True)
         console.print(f"Logs: {processes.logs}. Ctrl-C stops it.", soft_wrap=True)
         watch = _Watch(processes.supervisor, processes.logs)
         while True:

@@ -51,6 +51,7 @@ def test_a_user_is_made_listed_changed_and_removed(
 ) -> None:
     monkeypatch.setenv("WARDROUND_SITE_ACCESS", "accounts")
     assert site_access.nobody(site.folder)
+    assert f"--site {site.folder}`" in site_access.hint_of_first_user("north", site.folder)
     roles = ["--role", "clinician", "--role", "auditor"]
     run(site_access.users, site, "add", "anna", *roles, "--password-file", password)
     assert not site_access.nobody(site.folder)
@@ -94,6 +95,11 @@ def test_a_password_comes_from_a_file_or_a_terminal_and_is_no_weak_one(
     with pytest.raises(InputRefused) as refused:
         run(site_access.users, site, "add", "anna", "--role", "it")
     assert refused.value.code == "password-missing"
+    for unreadable in (tmp_path / "absent", tmp_path):
+        file = ["--password-file", str(unreadable)]
+        with pytest.raises(InputRefused) as refused:
+            run(site_access.users, site, "add", "anna", "--role", "it", *file)
+        assert refused.value.code == "password-file"
     weak = tmp_path / "weak"
     weak.write_text("anna-anna-anna\n")
     with pytest.raises(InputRefused) as refused:
