@@ -10,6 +10,7 @@ stands behind them, Argon2id at two guesses at a time, it does not.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -58,7 +59,7 @@ class Throttle:
             if wait > 0:
                 raise Busy(
                     "There were too many tries with a wrong password.",
-                    action=f"Wait {wait:.0f} s and try again.",
+                    action=f"Wait {math.ceil(wait)} s and try again.",
                     code="sign-in-throttled",
                 )
             for tries, free in known:

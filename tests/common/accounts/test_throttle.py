@@ -68,3 +68,13 @@ def test_the_memory_of_successes_is_bounded() -> None:
     for number in range(MOST_KEYS + 10):
         throttle.succeeded("anna", str(number))
     assert len(throttle._succeeded) == MOST_KEYS
+
+
+def test_nobody_is_told_to_wait_no_time() -> None:
+    clock = Clock()
+    throttle = Throttle(clock=clock)
+    guess(throttle, "anna", "ward", FREE_BY_ACCOUNT)
+    clock.now = 0.7
+    with pytest.raises(Busy) as caught:
+        throttle.attempt("anna", "ward")
+    assert "Wait 1 s" in caught.value.line()
