@@ -10,7 +10,7 @@ from rich.console import Console
 
 from common.wording import number
 from deploy.commands.flags import AsJson, Site
-from deploy.console import emit
+from deploy.console import emit, progress_console
 
 if TYPE_CHECKING:
     from client.backup.making import BackupMade
@@ -32,7 +32,10 @@ def backup(
     from client.backup.making import make_backup
     from client.settings import SiteSettings
 
-    made = make_backup(SiteSettings.read(site), to, keep=keep)
+    settings = SiteSettings.read(site)
+    made = make_backup(settings, to, keep=keep)
+    if to.stat().st_dev == settings.data.stat().st_dev:
+        _say(progress_console, "It lies on the site's own disk: what destroys one destroys both.")
     emit(made, as_json=as_json, show=lambda console: _show_made(made, console))
     if made.missing:
         raise typer.Exit(1)
