@@ -77,7 +77,7 @@ def unreadable(detail: str) -> ImageRefused:
     """Return the error for bytes that are no image, or a damaged one."""
     return ImageRefused(
         f"The image cannot be read ({detail}).",
-        action="Send an undamaged PNG or JPEG file.",
+        action="Send an undamaged PNG, JPEG, TIFF, BMP or DICOM file.",
         code="image-unreadable",
     )
 

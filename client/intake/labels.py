@@ -53,7 +53,8 @@ class LabelReader:
         if label is None:
             raise CaseRefused(
                 f"The label {name[:_SHOWN_CHARACTERS]!r} is no class of {self._recipe.name}.",
-                action=f"Its classes are {', '.join(self._recipe.classes)}; map others by alias.",
+                action=f"Its classes are {', '.join(self._recipe.classes)}; map another name with "
+                "`wardround site import --label-alias NAME=CLASS`.",
                 code="label-unknown",
             )
         if label not in self._recipe.classes:

@@ -186,12 +186,13 @@ def show_summary(summary: ImportSummary, console: Console) -> None:
         f"Near-duplicates across the split: {_or_unknown(summary.near_duplicates)}.",
         highlight=False,
     )
-    console.print(
-        f"{number(summary.training_patients, 'patient')} may be trained on. Private rounds need a "
-        "public, round number near that in policy.toml, such as "
-        f"[bold]declared_patients = {summary.suggested_declaration}[/].",
-        highlight=False,
-    )
+    if summary.training_patients:
+        console.print(
+            f"{number(summary.training_patients, 'patient')} may be trained on. Private rounds "
+            "need a public, round number near that in policy.toml, such as "
+            f"[bold]declared_patients = {summary.suggested_declaration}[/].",
+            highlight=False,
+        )
     for warning in summary.warnings:
         console.print(f"[bold yellow]Warning[/] {escape(warning.message)}", highlight=False)
 
