@@ -23,6 +23,12 @@ export function offerCase(image, caseId, proposed = null) {
   byId("agree-label").textContent = proposed === null ? "" : named(proposed);
 }
 
+// The service could not read the image, so it could not store it either.
+export function withholdCase() {
+  byId("case-fields").disabled = true;
+  say(byId("case-status"), "Choose another image: this one cannot be stored.", "failed");
+}
+
 export function watchCase() {
   const form = byId("case-form");
   form.addEventListener("submit", handle);

@@ -10,6 +10,11 @@ const STATES = {
   serving: ["good", "answers"], previous: ["dull", "the one before"], held: ["warn", "held: waits for you"],
   refused: ["bad", "refused"], "rolled-back": ["bad", "rolled back"], replaced: ["dull", "replaced"],
 };
+const WHY = {
+  first: "the first release here", rollback: "it has answered here before",
+  "self-test": "the self-test failed", "classes-changed": "it has other classes", "too-few-cases": "too few held-out cases here to tell",
+  "not-worse": "not worse on the held-out cases here", worse: "worse on the held-out cases here", unclear: "the held-out cases here cannot tell",
+};
 
 // Nothing is swapped under somebody's hands: an open form or a focus within stays.
 const busy = () => byId("live").contains(document.activeElement) || byId("live").querySelector("details[open]") !== null;
@@ -75,7 +80,7 @@ function line(row, found) {
   const [kind, words] = STATES[row.state] ?? ["dull", row.state];
   const item = element("li", {},
     element("p", {}, element("strong", {}, `Version ${row.version} `), badge(kind, words)),
-    element("p", { className: "small" }, `${clock(row.at)}, by ${row.by === "policy" ? "this site's policy" : row.by} (${row.reason})`));
+    element("p", { className: "small" }, `${clock(row.at)}, by ${row.by === "policy" ? "this site's policy" : row.by}${row.reason in WHY ? `: ${WHY[row.reason]}` : ""}`));
   if (row.figures) item.append(figures(row.figures));
   if (decides) item.append(...buttons(row, found));
   return item;

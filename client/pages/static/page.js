@@ -1,6 +1,6 @@
 // The clinician's page: an image is read as soon as it is chosen, explained, compared, judged.
 
-import { offerCase, watchCase } from "./case.js";
+import { offerCase, watchCase, withholdCase } from "./case.js";
 import { watchImage } from "./image.js";
 import { clearReading, showReading } from "./reading.js";
 import { predict } from "./service.js";
@@ -8,6 +8,8 @@ import { clearSimilar, showSimilar } from "./similar.js";
 import { refresh, watchStatus } from "./status.js";
 import { watchWaiting } from "./waiting.js";
 import { clearWhy, showWhy, watchWhy } from "./why.js";
+
+const UNREADABLE = [413, 415, 422];
 
 let running = new AbortController();
 
@@ -28,7 +30,9 @@ async function read(image, caseId = null) {
     showWhy(image, proposed, mine.signal);
     showSimilar(image, mine.signal);
   } catch (error) {
-    if (!mine.signal.aborted) clearReading(error.message, true);
+    if (mine.signal.aborted) return;
+    clearReading(error.message, true);
+    if (caseId === null && UNREADABLE.includes(error.status)) withholdCase();
   }
   refresh();
 }

@@ -76,9 +76,9 @@ function showSure(answer) {
   byId("sure").hidden = value === null || value === undefined;
   if (byId("sure").hidden) return;
   const high = (answer.refer_reasons ?? []).includes("uncertain");
-  const word = value < 0.05 ? "low" : value < 0.15 ? "moderate" : "high";
+  const word = high ? "above what this site allows" : value < 0.05 ? "low" : value < 0.15 ? "moderate" : "high";
   byId("sure-word").textContent = `Uncertainty is ${word}`;
-  byId("sure-reason").textContent = `(${value.toFixed(2)} of 1)${high ? ", above what this site allows" : ""}.`;
+  byId("sure-reason").textContent = `(${value.toFixed(2)} of 1).`;
   byId("sure-fill").className = high ? "fill high" : "fill";
   byId("sure-fill").style.width = width(value);
 }
@@ -87,11 +87,13 @@ function showSet(answer) {
   const set = answer.prediction_set;
   byId("set").hidden = !set || !answer.coverage;
   if (byId("set").hidden) return;
+  const positive = set.map((name) => answer.positive_classes.includes(name));
+  const against = set.length > 0 && positive.every((one) => one !== (answer.verdict === "positive"));
   const often = `in ${Math.round(answer.coverage * 100)} % of cases`;
   const words = set.length === 0 ? "Nothing fits as it should: no diagnosis can be named with confidence."
     : set.length === 1 ? `Only ${named(set[0])} remains; such an answer holds the right diagnosis ${often}.`
       : `One of: ${set.map(named).join(", ")}; the right one is among them ${often}.`;
-  byId("set").textContent = words;
+  byId("set").textContent = against ? `${words} The verdict is ${answer.verdict} all the same: it goes by the threshold alone.` : words;
 }
 
 function rows(answer) {

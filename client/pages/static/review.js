@@ -126,7 +126,7 @@ function answer(one) {
   const top = Object.entries(one.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 3);
   const words = top.map(([name, probability]) => `${named(name)} ${percent(probability)}`).join(", ");
   return element("p", {},
-    badge(one.verdict === "positive" ? "bad" : "good", one.verdict), one.referred ? badge("warn", "refer to a human") : "",
+    badge(one.verdict === "positive" ? "bad" : "good", one.verdict), " ", one.referred ? badge("warn", "refer to a human") : "",
     ` Model version ${one.model_version}: ${words}.`,
     one.warnings.length ? element("span", { className: "small" }, ` Warned of: ${one.warnings.join(", ")}.`) : "");
 }

@@ -138,6 +138,7 @@ def test_another_image_starts_from_nothing(visit: Visit) -> None:
     expect(page.get_by_label("Patient number")).to_have_value("")
     expect(page.get_by_label("I am not sure")).not_to_be_checked()
     expect(page.locator("#agree-choice")).to_be_hidden()
+    expect(page.get_by_role("button", name="Store", exact=True)).to_be_disabled()
     expect(page.locator("#case-link")).to_be_hidden()
 
 

@@ -178,6 +178,7 @@ def test_axe_finds_nothing_on_any_page_and_nothing_scrolls_sideways(
     with as_caller(house.app, Role.it):
         page.goto(f"{house.url}/outcomes")
         expect(page.get_by_role("heading", name="Not for this account")).to_be_visible()
+        expect(page.locator("#model, #alarms")).to_have_count(0)
         found += faults(page, "forbidden")
     visit.close()
     assert not found, "\n".join(found)
