@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from client.reading.image_quality import MESSAGES as IMAGE_MESSAGES
+
 NEAR_DUPLICATE_OTHER_PATIENT = "near-duplicate-other-patient"
 NEAR_DUPLICATE_SAME_PATIENT = "near-duplicate-same-patient"
 BURNED_IN_TEXT = "burned-in-text"
 BURNED_IN_UNKNOWN = "burned-in-unknown"
 
-MESSAGES = {
+MESSAGES = IMAGE_MESSAGES | {
     NEAR_DUPLICATE_OTHER_PATIENT: "Another patient's image looks all but the same: one of the two "
     "may carry the wrong patient number, and the pair may lie on both sides of the split.",
     NEAR_DUPLICATE_SAME_PATIENT: "The same patient's image looks all but the same.",
