@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import ConfigurationError, InputRefused
+from common.wording import number
 from deploy.commands.flags import AsJson, Site
 from deploy.console import emit
 
@@ -67,9 +68,9 @@ def _asked_for() -> str:
 
 def _show(document: Withdrawal, console: Console) -> None:
     console.print(
-        f"{document.cases} cases withdrawn at {document.site} "
-        f"({'training' if document.side == 'train' else 'holdout'} side); "
-        "they are in no later round.",
+        f"{number(document.cases, 'case')} withdrawn at {document.site} "
+        f"({'training' if document.side == 'train' else 'holdout'} side), "
+        "from all later rounds.",
         highlight=False,
     )
     if document.side != "train":

@@ -32,7 +32,7 @@ def test_one_json_document(site: SiteSettings) -> None:
 
 def test_a_person_reads_it_and_never_the_id(site: SiteSettings) -> None:
     output = call(site, "--patient", "-", typed="train-1\n")
-    assert "1 cases withdrawn" in output
+    assert "1 case withdrawn" in output
     assert "train-1" not in output
     assert "held out" in call(site, "--patient", "holdout-0")
 
