@@ -29,10 +29,10 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
-from client.access.keys import utc_now
 from client.access.tables import KeptAnswerRow
 from client.cases.transactions import Transactions
 from common.errors import CaseRefused, InputRefused
+from common.moments import utc_now
 
 Document = TypeVar("Document", bound=BaseModel)
 

@@ -6,7 +6,7 @@ import hmac
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from sqlalchemy import Engine, delete, select
 
@@ -16,14 +16,10 @@ from client.access.roles import Role
 from client.access.tables import SiteKeyRow
 from client.cases.transactions import Transactions
 from common.errors import NotFound
+from common.moments import utc_now
 
 PREFIX = "wrk_"
 """So that a scanner of repositories and logs can tell what it found."""
-
-
-def utc_now() -> datetime:
-    """Return the present moment."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
 from client.access.caller import Caller
-from client.access.keys import utc_now
 from client.access.names import (
     NAME,
     WRITE_LOCK,
@@ -31,6 +30,7 @@ from client.cases.transactions import Transactions
 from common.accounts.identity import Identity, SignInRefused, readable_name
 from common.accounts.passwords import hashed, matches
 from common.errors import InputRefused, NotFound
+from common.moments import utc_now
 
 SEEN_EVERY = timedelta(seconds=30)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +17,7 @@ from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Form, Request
 
+from common.accounts.address import share_of
 from common.errors import WardroundError
 from server.accounts.records import Account, Role
 from server.api.services import CoordinatorServices, Services
@@ -164,13 +164,8 @@ def _host_name(host: str) -> str:
 
 
 def address_of(request: Request) -> str:
-    """Return where a request comes from, for throttling; an IPv6 network counts as one."""
-    host = request.client.host if request.client is not None else "unknown"
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    return host if address.version == 4 else str(ipaddress.ip_network(f"{host}/64", strict=False))
+    """Return what a request's sender is counted as, for throttling: one address, one network."""
+    return share_of(request.client.host if request.client is not None else "unknown")
 
 
 def _article(role: str) -> str:

@@ -12,13 +12,13 @@ from fastapi import FastAPI
 
 from client.access.door import SAFE_METHODS
 from client.access.guard import PUBLIC, all_routes, path_of, roles_wanted
-from client.access.keys import utc_now
 from client.access.names import digest_of
 from client.access.roles import Role
 from client.access.tables import SiteSessionRow
 from client.main import make_app
 from client.settings import SiteSettings
 from common.accounts import passwords
+from common.moments import utc_now
 from tests.client.access.conftest import OWN, PASSWORD, GuardedSite
 from tests.client.serving import RECIPE, FakeReleases
 

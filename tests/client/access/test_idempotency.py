@@ -15,11 +15,11 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, text
 
 from client.access.idempotency import KEPT_FOR, Idempotency, InProgress, Replayed
-from client.access.keys import utc_now
 from client.access.roles import Role
 from client.cases.store import MIGRATIONS
 from common.database import migrate, open_database
 from common.errors import InputRefused
+from common.moments import utc_now
 from tests.client.access.conftest import GuardedSite
 from tests.client.serving import picture
 
