@@ -10,6 +10,7 @@
     │   └── CaseRefused         a case (label, patient, split) contradicts what is stored
     ├── NotFound                the thing asked for does not exist
     ├── Busy                    more is asked at once than this machine takes on; try again soon
+    │   └── TooMany             one caller asks more than its share; it is told when to try again
     ├── PlanRefused             a round plan is unsigned, expired, replayed or against policy
     ├── PrivacyRefused          training would spend what is not there, or a proof is missing
     ├── UpdateRefused           a model update has wrong shapes, is not finite or is bound elsewhere
@@ -102,6 +103,18 @@ class Busy(WardroundError):
     """More is asked at once than this machine takes on; the same request may do well later."""
 
     default_code = "busy"
+
+
+class TooMany(Busy):
+    """A caller asks more than its share; ``retry_seconds`` from now it may do well."""
+
+    default_code = "too-many-requests"
+
+    def __init__(
+        self, what: str, *, retry_seconds: float, action: str = "", code: str | None = None
+    ) -> None:
+        super().__init__(what, action=action, code=code)
+        self.retry_seconds = retry_seconds
 
 
 class PlanRefused(WardroundError):

@@ -10,19 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.errors import Busy
+from common.errors import TooMany
 
 MOST_CALLERS = 10_000
-
-
-class TooMany(Busy):
-    """A caller asks more than its share; ``retry_seconds`` from now it may do well."""
-
-    default_code = "too-many-requests"
-
-    def __init__(self, what: str, *, retry_seconds: float) -> None:
-        super().__init__(what, action=f"Wait {retry_seconds:.0f} s, or ask hospital IT for more.")
-        self.retry_seconds = retry_seconds
 
 
 @dataclass
@@ -72,7 +62,7 @@ class Limits:
         use = self._use(caller)
         if use.tokens < 1:
             wait = (1 - use.tokens) / self._rate
-            raise TooMany("You ask too often.", retry_seconds=max(1.0, wait))
+            raise _too_many("You ask too often.", max(1.0, wait))
         use.tokens -= 1
 
     def begin(self, caller: str) -> None:
@@ -85,7 +75,7 @@ class Limits:
         """
         use = self._use(caller)
         if use.open >= self._at_once:
-            raise TooMany("You have too many requests open.", retry_seconds=1)
+            raise _too_many("You have too many requests open.", 1.0)
         use.open += 1
 
     def end(self, caller: str) -> None:
@@ -113,3 +103,8 @@ class Limits:
                 self._uses.move_to_end(name)
                 return
             del self._uses[name]
+
+
+def _too_many(what: str, seconds: float) -> TooMany:
+    action = f"Wait {seconds:.0f} s, or ask hospital IT for more."
+    return TooMany(what, retry_seconds=seconds, action=action)

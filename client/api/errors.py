@@ -18,7 +18,6 @@ from starlette.types import Receive, Scope, Send
 
 from client.access.caller import NotAllowed, NotSignedIn
 from client.access.idempotency import Replayed
-from client.access.limits import TooMany
 from client.api.documents import Problem
 from common.errors import (
     Busy,
@@ -29,6 +28,7 @@ from common.errors import (
     NotFound,
     ReleaseError,
     StoreError,
+    TooMany,
     WardroundError,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from datetime import timedelta
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from client.access.door import (
 from client.access.guard import address_of
 from client.api.pages import templates
 from client.api.services import Services, ServicesDependency
-from common.errors import Busy, WardroundError
+from common.errors import TooMany, WardroundError
 
 router = APIRouter(include_in_schema=False)
 log = logging.getLogger(__name__)
@@ -61,8 +62,10 @@ def sign_in(
     address = address_of(request)
     try:
         access.throttle.attempt(name, address)
-    except Busy as error:
-        return show_form(request, services, where, trouble=error.line(), status=429)
+    except TooMany as error:
+        response = show_form(request, services, where, trouble=error.line(), status=429)
+        response.headers["Retry-After"] = str(math.ceil(error.retry_seconds))
+        return response
     if not access.people.verify(name, password):
         log.warning("event=sign-in-refused address=%s", address)
         trouble = "The name or the password is wrong."
@@ -98,10 +101,7 @@ def show_form(
         "local": access.settings.local_users,
         "provider": access.settings.provider,
     }
-    response = templates.TemplateResponse(request, "sign_in.html", context, status_code=status)
-    if status == 429:
-        response.headers["Retry-After"] = "1"
-    return response
+    return templates.TemplateResponse(request, "sign_in.html", context, status_code=status)
 
 
 def open_session(

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.errors import Busy
+from common.errors import TooMany
 
 FREE_BY_ACCOUNT = 5
 FREE_BY_ADDRESS = 20
@@ -48,7 +48,7 @@ class Throttle:
 
         Raises
         ------
-        Busy
+        TooMany
             With code ``sign-in-throttled``, if account or address must wait; it is not counted.
         """
         now = self._clock()
@@ -57,9 +57,10 @@ class Throttle:
             known = [(self._known(key, now), free) for key, free in keys]
             wait = max(tries.until for tries, _ in known) - now
             if wait > 0:
-                raise Busy(
+                raise TooMany(
                     "There were too many tries with a wrong password.",
                     action=f"Wait {math.ceil(wait)} s and try again.",
+                    retry_seconds=wait,
                     code="sign-in-throttled",
                 )
             for tries, free in known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import secrets
 from datetime import timedelta
 from typing import Annotated
@@ -13,7 +14,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
-from common.errors import Busy
+from common.errors import TooMany
 from server.api.authentication import (
     SESSION_COOKIE,
     SIGN_IN_COOKIE,
@@ -64,8 +65,10 @@ def sign_in(
     where, address = safe_target(target), address_of(request)
     try:
         services.throttle.attempt(name, address)
-    except Busy as error:
-        return show_form(request, services, where, trouble=error.line(), status=429)
+    except TooMany as error:
+        response = show_form(request, services, where, trouble=error.line(), status=429)
+        response.headers["Retry-After"] = str(math.ceil(error.retry_seconds))
+        return response
     account = services.registry.accounts.verify(name, password)
     if account is None:
         logger.warning("sign-in-refused address=%s", address)

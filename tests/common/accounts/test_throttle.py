@@ -11,7 +11,7 @@ from common.accounts.throttle import (
     MOST_KEYS,
     Throttle,
 )
-from common.errors import Busy
+from common.errors import Busy, TooMany
 
 
 class Clock:
@@ -78,3 +78,15 @@ def test_nobody_is_told_to_wait_no_time() -> None:
     with pytest.raises(Busy) as caught:
         throttle.attempt("anna", "ward")
     assert "Wait 1 s" in caught.value.line()
+
+
+def test_who_must_wait_is_told_for_how_long() -> None:
+    clock = Clock()
+    throttle = Throttle(clock=clock)
+    for number in range(4):
+        for _ in range(FREE_BY_ACCOUNT if number == 0 else 1):
+            throttle.attempt("anna", "ward")
+        with pytest.raises(TooMany) as told:
+            throttle.attempt("anna", "ward")
+        assert told.value.retry_seconds == 2.0**number
+        clock.now += told.value.retry_seconds

@@ -157,6 +157,7 @@ def test_wrong_passwords_are_slowed_down_and_say_nothing(client: TestClient) -> 
     for _ in range(FREE_BY_ACCOUNT):
         last = sign_in(client, "vera", "a password that is wrong")
     assert last.status_code == 429
+    assert int(last.headers["Retry-After"]) >= 1
     assert sign_in(client, "vera").status_code == 429, "even the right one waits"
     assert sign_in(client, "anna").status_code == 303
 
