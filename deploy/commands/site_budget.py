@@ -80,6 +80,13 @@ def _show(document: BudgetDocument, console: Console) -> None:
     total = str(sum(line.rounds for line in document.campaigns))
     table.add_row("life of the site", total, *_figures(document.life))
     console.print(table)
+    if any(line.epsilon.left > document.life.left for line in document.campaigns):
+        console.print(
+            f"Whatever is left of a campaign's limit, the site's life has {document.life.left:.3f} "
+            "left: none can spend more.",
+            highlight=False,
+            soft_wrap=True,
+        )
     _show_planned(document.planned, console)
     if document.rounds_without_privacy:
         console.print(

@@ -1,4 +1,5 @@
 import json
+import re
 import secrets
 from pathlib import Path
 
@@ -154,3 +155,12 @@ def test_a_changed_ledger_is_exit_code_3(site: SiteSettings) -> None:
 def test_no_site(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         read_budget(tmp_path)
+
+
+def test_a_life_with_less_left_than_a_campaign_is_told(site: SiteSettings) -> None:
+    spend(site, "spring")
+    assert "none can spend more" not in call(site)[1]
+    policy = site.folder / "policy.toml"
+    told = policy.read_text(encoding="utf-8")
+    policy.write_text(re.sub(r"(?m)^#? *epsilon_life = .*$", "epsilon_life = 6.0", told))
+    assert "none can spend more" in call(site)[1]
