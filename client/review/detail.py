@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -59,7 +60,8 @@ class CaseDetail:
     opinions : tuple of Opinion
         Oldest first; a blinded reader gets none.
     answers : tuple of Answered
-        Of the model on these pixels, oldest first, the newest few; a blinded reader gets none.
+        Of the model on these pixels, oldest first, the newest few, each reading once; a blinded
+        reader gets none.
     flags : tuple of Flag
     look_alikes : tuple of LookAlike
         Nearest first.
@@ -120,10 +122,19 @@ def detail(
         blinded=blind,
         proposed=None if blind else read.proposed,
         opinions=() if blind else read.opinions,
-        answers=() if blind else tuple(answers[-MOST_ANSWERS:]),
+        answers=() if blind else told_once(answers)[-MOST_ANSWERS:],
         flags=with_warnings(flags, read.answer, rules),
         look_alikes=_look_alikes(session, row, near[:MOST_LOOK_ALIKES]),
     )
+
+
+def told_once(answers: Sequence[Answered]) -> tuple[Answered, ...]:
+    """Return of answers that read alike, by the same model, the newest; oldest first."""
+    newest = {
+        replace(answer, request_id="", statistics=(), answered_at=datetime.min): answer
+        for answer in sorted(answers, key=lambda answer: answer.answered_at)
+    }
+    return tuple(sorted(newest.values(), key=lambda answer: answer.answered_at))
 
 
 def _state(session: Session, row: CaseRow) -> str:
