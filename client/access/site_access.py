@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from client.access.caller import Door, OpenDoor
 from client.access.door import AccountsDoor
+from client.access.endings import KeyEndings
 from client.access.idempotency import Idempotency
 from client.access.keys import Keys
 from client.access.limits import Limits
@@ -47,6 +48,7 @@ class SiteAccess:
     provider: IdentityProvider | None
     idempotency: Idempotency
     audit: AuditLog
+    endings: KeyEndings
     throttle: Throttle = field(default_factory=Throttle)
     pending: PendingSignIns = field(default_factory=PendingSignIns)
     _closed: threading.Event = field(default_factory=threading.Event)
@@ -69,12 +71,13 @@ class SiteAccess:
             self.door.forget(secret)
 
     def start(self) -> None:
-        """Begin to remove, every hour, answers that are kept no longer."""
+        """Begin to remove, every hour, answers that are kept no longer, and to look at keys."""
         threading.Thread(target=self._tidy, name="access-tidy", daemon=True).start()
 
     def _tidy(self) -> None:
         while True:
             try:
+                self.endings.look()
                 self.idempotency.forget_old()
             except StoreError as error:
                 log.warning("event=kept-answers-stay code=%s", error.code)
@@ -115,6 +118,7 @@ def make_access(settings: SiteSettings, engine: Engine) -> SiteAccess:
         provider=None if is_open else _provider(settings),
         idempotency=Idempotency(engine, _secret(settings)),
         audit=site_audit(settings, engine),
+        endings=KeyEndings(keys),
     )
 
 

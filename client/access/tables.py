@@ -43,7 +43,10 @@ class SiteSessionRow(Base):
 
 
 class SiteKeyRow(Base):
-    """A program's key, under the SHA-256 of its secret; of its use, the last day alone is kept."""
+    """A program's key, under the SHA-256 of its secret; of its use, the last day alone is kept.
+
+    One without an end counts until it is removed.
+    """
 
     __tablename__ = "site_keys"
 
@@ -52,6 +55,7 @@ class SiteKeyRow(Base):
     roles: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_used: Mapped[date | None] = mapped_column(Date)
+    ends_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class KeptAnswerRow(Base):

@@ -95,6 +95,7 @@ def _make_services(basis: Basis, models: Models, storage: StorageWatch) -> Servi
         alarm_sources=(
             *(models.releases.alarms, storage.alarms, basis.audit.alarms, basis.answers.alarms),
             *(models.quickener.alarms, monitor.alarms, partial(certificate_alarms, settings)),
+            access.endings.alarms,
         ),
     )
 

@@ -113,7 +113,7 @@ def _key(settings: SiteSettings) -> str | None:
         keys = Keys(engine)
         with suppress(NotFound):
             keys.remove(KEY_NAME)
-        return keys.add(KEY_NAME, {Role.clinician})
+        return keys.add(KEY_NAME, {Role.clinician}, life=None)  # made anew at each start
     finally:
         engine.dispose()
 

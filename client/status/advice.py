@@ -23,6 +23,8 @@ _ADVICE: dict[str, str] = {
     "database-moved": "Restart the service, so that it opens the file that is there now.",
     "answers-unavailable": "Make room on the disk or bring the database back: until then answers "
     "are missing from outcomes and monitoring.",
+    "key-ending": "`wardround site key list` names them: make new ones for their programs, and "
+    "remove the old ones.",
     "certificate-expiring": "Ask the coordinator for a new certificate now.",
     "certificate-expired": "Rounds stop without it: ask the coordinator for a new certificate.",
     "certificate-unreadable": "Put the certificate back from the start-up kit.",

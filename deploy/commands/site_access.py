@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 users = typer.Typer(no_args_is_help=True, help="People who sign in to the site's pages.")
 keys = typer.Typer(no_args_is_help=True, help="Keys of programs that use the site's interface.")
 
+Days = Annotated[int, typer.Option(min=1, max=3650, help="After so many days the key is refused.")]
 Name = Annotated[str, typer.Argument(help="The user's or the key's name.")]
 Roles = Annotated[list[Role], typer.Option("--role", help="What they may do; may be given again.")]
 
@@ -62,7 +63,7 @@ class UsersDocument(BaseModel):
 
 
 class KeyDocument(BaseModel):
-    """A program's key, without its secret; ``last_used`` is a day."""
+    """A program's key, without its secret; ``last_used`` is a day, an end of null is never."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,6 +71,7 @@ class KeyDocument(BaseModel):
     roles: tuple[Role, ...]
     created_at: datetime
     last_used: date | None
+    ends_at: datetime | None
 
     @classmethod
     def of(cls, key: Key) -> KeyDocument:
@@ -79,6 +81,7 @@ class KeyDocument(BaseModel):
             roles=tuple(sorted(key.roles)),
             created_at=key.created_at,
             last_used=key.last_used,
+            ends_at=key.ends_at,
         )
 
 
@@ -143,10 +146,12 @@ def set_password(
 
 
 @keys.command("add")
-def add_key(name: Name, role: Roles, site: Site = Path(), as_json: AsJson = False) -> None:
+def add_key(
+    name: Name, role: Roles, site: Site = Path(), days: Days = 365, as_json: AsJson = False
+) -> None:
     """Make a key for a program and show it, this once."""
     with _opened(site) as (_, known):
-        secret = known.add(name, role)
+        secret = known.add(name, role, life=timedelta(days=days))
         _note(site, name, "key-added")
     document = NewKeyDocument(name=name, roles=tuple(sorted(role)), key=secret)
     emit_secret(document, secret, as_json=as_json)
@@ -154,7 +159,7 @@ def add_key(name: Name, role: Roles, site: Site = Path(), as_json: AsJson = Fals
 
 @keys.command("list")
 def list_keys(site: Site = Path(), as_json: AsJson = False) -> None:
-    """List all keys, and the day on which each was last used."""
+    """List all keys, the day on which each was last used, and the one on which it ends."""
     with _opened(site) as (_, known):
         _show_keys(known, as_json=as_json)
 
@@ -230,10 +235,13 @@ def _show_keys(known: Keys, *, as_json: bool) -> None:
     found = tuple(KeyDocument.of(key) for key in known.all())
 
     def show(console: Console) -> None:
-        table = Table("key", "roles", "since", "last used")
+        table = Table("key", "roles", "since", "last used", "ends")
         for key in found:
             used = "never" if key.last_used is None else f"{key.last_used}"
-            table.add_row(key.name, ", ".join(key.roles), f"{key.created_at:%Y-%m-%d}", used)
+            since, ends = f"{key.created_at:%Y-%m-%d}", "never"
+            if key.ends_at is not None:
+                ends = f"{key.ends_at:%Y-%m-%d}"
+            table.add_row(key.name, ", ".join(key.roles), since, used, ends)
         console.print(table if found else "There is no key yet.")
 
     emit(KeysDocument(keys=found), as_json=as_json, show=show)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,19 @@ def test_a_key_is_shown_once_and_works_until_it_is_removed(site: SiteSettings) -
         assert made["key"] not in shown
     run(site_access.keys, site, "remove", "pacs")
     assert keys.caller(made["key"]) is None
+
+
+def test_a_key_ends_after_the_days_that_it_was_given(site: SiteSettings) -> None:
+    run(site_access.keys, site, "add", "pacs", "--role", "clinician")
+    run(site_access.keys, site, "add", "pilot", "--role", "clinician", "--days", "7")
+    found = json.loads(run(site_access.keys, site, "list", "--json"))["keys"]
+    lives = {
+        key["name"]: datetime.fromisoformat(key["ends_at"])
+        - datetime.fromisoformat(key["created_at"])
+        for key in found
+    }
+    assert lives == {"pacs": timedelta(days=365), "pilot": timedelta(days=7)}
+    assert found[1]["ends_at"][:10] in run(site_access.keys, site, "list")
 
 
 def test_a_password_comes_from_a_file_or_a_terminal_and_is_no_weak_one(

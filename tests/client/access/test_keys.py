@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine
@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session
 from client.access import keys as keys_module
 from client.access import names
 from client.access import people as people_module
-from client.access.keys import Keys
+from client.access.endings import KeyEndings
+from client.access.keys import LIFE, WARN, Keys
+from client.access.names import digest_of
 from client.access.people import People
 from client.access.roles import Role
 from client.cases.store import MIGRATIONS
@@ -57,6 +59,36 @@ def test_a_key_is_its_secret_alone_and_its_use_a_day(engine: Engine) -> None:
     assert keys.caller(secret) is None
     with pytest.raises(NotFound):
         keys.remove("pacs")
+
+
+def test_a_key_ends_and_hospital_it_hears_of_it_before(engine: Engine) -> None:
+    clock = Clock()
+    keys = Keys(engine, clock=clock)
+    endings = KeyEndings(keys)
+    secret = keys.add("pacs", [Role.clinician])
+    endless = keys.add("receiver", [Role.clinician], life=None)
+    assert {key.name: key.ends_at for key in keys.all()} == {
+        "pacs": clock.now + LIFE,
+        "receiver": None,
+    }
+    begun = clock.now
+    for moment, may, told in (
+        (begun, True, False),
+        (begun + LIFE - WARN - timedelta(seconds=1), True, False),
+        (begun + LIFE - WARN, True, True),
+        (begun + LIFE - timedelta(seconds=1), True, True),
+        (begun + LIFE, False, True),
+    ):
+        clock.now = moment
+        assert (keys.caller(secret) is not None) == may
+        assert (digest_of(secret) in keys.alive()) == may
+        assert keys.caller(endless) is not None
+        endings.look()
+        assert [alarm.code for alarm in endings.alarms()] == ["key-ending"] * told
+    assert "pacs" not in endings.alarms()[0].message
+    keys.remove("pacs")
+    endings.look()
+    assert endings.alarms() == ()
 
 
 def test_a_user_and_a_key_never_share_a_name(engine: Engine) -> None:
