@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import FileChooser, Route, expect
 
 from client.api.prediction_documents import PredictionDocument
 from common.errors import ModelError
@@ -14,6 +15,7 @@ from tests.client.pages.visits import NEEDS_BROWSER, Visit
 from tests.client.serving import RECIPE, release
 
 pytestmark = NEEDS_BROWSER
+PATIENCE = 90.0
 
 
 def test_from_the_image_to_the_opinion(visit: Visit) -> None:
@@ -188,6 +190,12 @@ def test_a_case_from_the_queue_is_read_and_judged_without_a_second_copy(visit: V
 
 def test_the_keyboard_alone_reaches_everything(visit: Visit) -> None:
     page = visit.page
+    choosers: list[FileChooser] = []
+
+    def opened(found: FileChooser) -> None:  # Playwright takes no method of a list
+        choosers.append(found)
+
+    page.on("filechooser", opened)  # early: asked for too late, the real one opens
     page.keyboard.press("Tab")
     expect(page.locator(".skip")).to_be_focused()
     page.keyboard.press("Enter")
@@ -196,9 +204,12 @@ def test_the_keyboard_alone_reaches_everything(visit: Visit) -> None:
     expect(page.locator("#file")).to_be_focused()
     path = visit.house.folder / "chosen.png"
     path.write_bytes(visit.house.fresh_picture())
-    with page.expect_file_chooser(timeout=90_000) as chooser:
-        page.keyboard.press("Space")
-    chooser.value.set_files(path)
+    page.keyboard.press("Space")
+    ends = time.monotonic() + PATIENCE
+    while not choosers:
+        assert time.monotonic() < ends, "no file chooser opened"
+        page.wait_for_timeout(50)
+    choosers[0].set_files(path)
     expect(page.locator("#why-controls")).to_be_visible()
     page.locator("#file").focus()
     wanted = ["why-strength", "SUMMARY", "SUMMARY", "SUMMARY", "patient", "age", "sex", "agree"]
