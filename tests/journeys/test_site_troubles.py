@@ -92,9 +92,9 @@ def test_a_disk_that_takes_nothing(coordinator: Coordinator, tmp_path: Path) -> 
         settings = site_folder(tmp_path / "site", coordinator, port)
         with running(settings) as site:
             assert store(site, 1).status_code == 201
-            assert site.process is not None
-            before = resource.prlimit(site.process.pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(site.process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
+            serving = site.serving_pid()
+            before = resource.prlimit(serving, resource.RLIMIT_FSIZE)
+            resource.prlimit(serving, resource.RLIMIT_FSIZE, (0, before[1]))
             said_everywhere(site, "disk-full")
             refused = store(site, 2)
             assert (refused.status_code, refused.json()["code"]) == (503, "store")
@@ -102,7 +102,7 @@ def test_a_disk_that_takes_nothing(coordinator: Coordinator, tmp_path: Path) -> 
             time.sleep(3)
             assert (site.health() or {})["model_version"] == 1
             lost = unaudited(site)
-            resource.prlimit(site.process.pid, resource.RLIMIT_FSIZE, before)
+            resource.prlimit(serving, resource.RLIMIT_FSIZE, before)
             site.wait_for("v2", lambda found: found["model_version"] == 2)
             healed(site, "disk-full", "disk", "store")
         assert gaps(settings) == lost > 0

@@ -123,6 +123,12 @@ class SiteProcess:
         if self.log is not None:
             self.log.close()
 
+    def serving_pid(self) -> int:
+        """Return the id of the process that serves: the child of the one that was started."""
+        assert self.process is not None
+        (child,) = psutil.Process(self.process.pid).children()
+        return child.pid
+
     @contextmanager
     def killed(self) -> Iterator[None]:
         """Kill all of it, and start it anew afterwards."""
