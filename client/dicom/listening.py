@@ -101,8 +101,7 @@ class BoundedServer(ThreadedAssociationServer):
 
     def _forget_ended(self) -> None:
         for connection, association in list(self._open.items()):
-            ended = association is not None and not association.is_alive()
-            if ended or connection.fileno() == -1:
+            if connection.fileno() == -1 or (association is not None and _has_ended(association)):
                 del self._open[connection]
 
     def _close_oldest(self) -> None:
@@ -172,6 +171,11 @@ def _shakes_hands(connection: ssl.SSLSocket) -> bool:
     finally:
         timer.cancel()
     return True
+
+
+def _has_ended(association: threading.Thread) -> bool:
+    """Tell whether it is over; one that has not begun yet is not."""
+    return association.ident is not None and not association.is_alive()
 
 
 def _hang_up(connection: socket.socket) -> None:

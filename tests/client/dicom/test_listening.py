@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,14 @@ def test_the_oldest_of_too_many_connections_goes(monkeypatch: pytest.MonkeyPatch
         strangers = [stack.enter_context(connect(port)) for _ in range(8)]
         assert all(hung_up(stranger) for stranger in strangers[:4])
         assert sent(port, dataset()).Status == 0
+
+
+def test_a_connection_whose_association_has_not_begun_is_still_counted() -> None:
+    association = threading.Thread(target=int)  # which an association is
+    assert not listening._has_ended(association)
+    association.start()
+    association.join()
+    assert listening._has_ended(association)
 
 
 def test_a_handshake_that_never_comes_holds_up_nobody(

@@ -153,7 +153,8 @@ def test_a_held_release_is_shown_with_its_figures_and_decided(house: House, visi
     visit.shoot("it-held")
     page.get_by_text("Accept version 2…").click()
     assert sent == []
-    page.get_by_role("button", name="Accept it").click()
+    with page.expect_request("**/releases/2/accept"):
+        page.get_by_role("button", name="Accept it").click()
     expect(page.get_by_text("Accept version 2…")).to_be_visible()
     assert sent == [f"{house.url}/releases/2/accept"]
 
