@@ -166,6 +166,7 @@ def test_a_reader_that_never_reads_blocks_nobody(
         slow.sendall(f"{head}\r\n\r\n".encode())
         time.sleep(0.3)
         quick = listen(service, secret)
+        assert quick.line() == "retry: 2000"  # it knows the state before the campaign
         running_campaign(service.coordinator, service.services.registry)
         assert quick.wait_for("event: changed") < SOON
         connection = service.connect()
