@@ -10,8 +10,10 @@ WORKERS ?= 2
 FEDERATIONS := tests/journeys tests/deploy/test_exposure.py
 # The one of them that is among the tests: a campaign of two sites, from the start to a verdict.
 SHORTEST := tests/journeys/test_local_federation.py
-# What failed beside other tests runs once more by itself; what passes then is named as such, so that it can be mended.
-ALONE := { echo "== again, alone: what failed above"; $(BIN)/python -m pytest -rA --last-failed --last-failed-no-failures none; }
+# One failure is a failure. Only where AGAIN is set (continuous integration, on machines shared with others) what failed
+# beside other tests runs once more by itself; what passes only then is named in the log: it is a test to mend.
+REPEAT := { echo "== AGAIN, alone: what failed above"; $(BIN)/python -m pytest -rA --last-failed --last-failed-no-failures none; }
+ALONE := $(if $(AGAIN),$(REPEAT),false)
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 

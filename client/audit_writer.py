@@ -40,9 +40,6 @@ ANSWER_WAITS_SECONDS = 1.0
 LATE_ANSWER_WAITS_SECONDS = 0.05
 """While the answer before waited in vain: a database that is locked must not slow every answer."""
 RETRY_SECONDS = 5.0
-GATHER_SECONDS = 0.03
-"""Between two transactions: under load a few answers share one, and its wait for the disk. Who
-asks alone does not wait: the last transaction was long ago."""
 ANCHOR_SECONDS = 1.0
 """How far the anchor may lag behind: it costs more than the lines themselves."""
 STOP_SECONDS = 5.0
@@ -184,8 +181,6 @@ class AuditWriter:
                 batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
                 last = self._closing and not self._waiting
             self._write(batch)
-            if batch and not last:
-                time.sleep(GATHER_SECONDS)
             if last or time.monotonic() - self._anchored_at >= ANCHOR_SECONDS:
                 self._move_anchor()
             if last:

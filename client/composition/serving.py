@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from pathlib import Path
 
 import uvicorn
@@ -14,16 +13,12 @@ from client.settings import SiteSettings
 
 CONNECTIONS_AT_ONCE = 256
 SHUTDOWN_SECONDS = 10
-SWITCH_SECONDS = 0.0005
 
 
 def prepare_interpreter() -> None:
     """Set this process up for short waits; to be called once everything is put together."""
     # A full collection over torch's own objects takes half a second, with every request waiting.
     gc.freeze()
-    # A lane that comes out of the network must not wait for the interpreter for as long as a
-    # third of the network takes (sys.setswitchinterval; 5 ms by default).
-    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def server_config(settings: SiteSettings, app: FastAPI) -> uvicorn.Config:
