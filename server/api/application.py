@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
@@ -52,7 +52,7 @@ def create_app(services: CoordinatorServices) -> FastAPI:
             for task in services.tasks:
                 await run_in_threadpool(task.stop)
 
-    metrics = CoordinatorMetrics(services)
+    metrics, pulse = CoordinatorMetrics(services), Pulse(services)
     app = FastAPI(
         title="Wardround coordinator",
         docs_url=None,
@@ -69,12 +69,12 @@ def create_app(services: CoordinatorServices) -> FastAPI:
         *(
             sign_in.router,
             provider_sign_in.router,
-            pages.router,
-            live_router(Pulse(services)),
+            live_router(pulse),
             decisions.router,
         ),
     ):
         app.include_router(router)
+    app.include_router(pages.router, dependencies=[Depends(pulse.note)])
     app.mount("/static", page_files, name="static")
 
     @app.get("/openapi.json", include_in_schema=False)

@@ -68,6 +68,7 @@ def draw(
         "can_run": visitor is not None and visitor.account.may("operator"),
         "done": DONE.get(request.query_params.get("done", "")),
         "path": request.url.path,
+        "drawn_from": getattr(request.state, "drawn_from", ""),
     }
     return templates.TemplateResponse(request, template, {**common, **context}, status_code=status)
 

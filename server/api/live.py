@@ -2,6 +2,10 @@
 
 A page that hears ``changed`` fetches itself again. One stream lives a few minutes, then the
 browser opens another; it ends when the session does, or the service.
+
+Nothing is missed in between: a page says which state it was drawn from (``seen``), and a browser
+that comes back which it last heard of (``Last-Event-ID``, HTML Living Standard 9.2.4). The stream
+begins with a comparison.
 """
 
 from __future__ import annotations
@@ -12,9 +16,10 @@ import time
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
@@ -28,6 +33,7 @@ from server.pages.views import ALIVE_SECONDS
 EVERY_SECONDS = 1.0
 CHECK_SESSION_TURNS = 15
 MOST_TURNS = 300
+CHANGED = b"event: changed\ndata: state\n\n"
 MOST_STREAMS = 64
 MOST_STREAMS_OF_ACCOUNT = 16
 
@@ -51,6 +57,10 @@ class Pulse:
                 self._value = self._fingerprint()
                 self._read_at = self._clock()
             return self._value
+
+    def note(self, request: Request) -> None:
+        """Write down what a page is about to be drawn from: at this state, or at a later one."""
+        request.state.drawn_from = self.value()
 
     def _fingerprint(self) -> str:
         now = self._services.clock()
@@ -116,9 +126,13 @@ def live_router(pulse: Pulse) -> APIRouter:
 
     listeners = Listeners()
 
-    async def stream(request: Request, services: CoordinatorServices) -> AsyncIterator[bytes]:
+    async def stream(
+        request: Request, services: CoordinatorServices, seen: str | None
+    ) -> AsyncIterator[bytes]:
         known = await run_in_threadpool(pulse.value)
-        yield b"retry: 2000\n\n"
+        yield f"retry: 2000\nid: {known}\n\n".encode()
+        if seen and seen != known:
+            yield CHANGED
         for turn in range(1, MOST_TURNS):
             await anyio.sleep(EVERY_SECONDS)
             if services.ending.is_set():
@@ -133,12 +147,19 @@ def live_router(pulse: Pulse) -> APIRouter:
             found = await run_in_threadpool(pulse.value)
             if found != known:
                 known = found
-                yield b"event: changed\ndata: state\n\n"
+                yield f"id: {known}\n".encode() + CHANGED
 
     @router.get("/page/live")
-    async def live(request: Request, services: Services, visitor: Viewer) -> Response:
+    async def live(
+        request: Request,
+        services: Services,
+        visitor: Viewer,
+        seen: Annotated[str | None, Query(max_length=64)] = None,
+        heard: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+    ) -> Response:
         account = visitor.account.name
         listeners.enter(account)
-        return CountedStream(stream(request, services), ended=partial(listeners.leave, account))
+        events = stream(request, services, heard or seen)
+        return CountedStream(events, ended=partial(listeners.leave, account))
 
     return router

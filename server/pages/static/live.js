@@ -21,7 +21,7 @@ async function refresh() {
   status.textContent = `Up to date at ${new Date().toLocaleTimeString()}.`;
 }
 
-const source = new EventSource("/page/live");
+const source = new EventSource(`/page/live?seen=${document.body.dataset.drawnFrom}`);
 source.addEventListener("changed", refresh);
 source.addEventListener("error", () => { status.textContent = "Not connected to the coordinator; trying again."; });
 source.addEventListener("open", () => { status.textContent = "This page keeps itself up to date."; });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -46,11 +47,26 @@ class Stream:
         self.connection.close()
 
 
-def listen(service: Service, secret: str | None) -> Stream:
+def listen(
+    service: Service, secret: str | None, *, seen: str = "", heard: str | None = None
+) -> Stream:
     connection = service.connect()
     headers = {} if secret is None else {"Cookie": f"{SESSION_COOKIE}={secret}"}
-    connection.request("GET", "/page/live", headers=headers)
+    if heard is not None:
+        headers["Last-Event-ID"] = heard
+    connection.request("GET", f"/page/live?seen={seen}", headers=headers)
     return Stream(connection, connection.getresponse())
+
+
+def drawn_from(service: Service, secret: str) -> str:
+    """Return the state that the page of campaigns says that it was drawn from."""
+    connection = service.connect()
+    headers = {"Cookie": f"{SESSION_COOKIE}={secret}"}
+    connection.request("GET", "/page/campaigns", headers=headers)
+    text = connection.getresponse().read().decode()
+    connection.close()
+    (state,) = re.findall(r'data-drawn-from="([0-9a-f]{64})"', text)
+    return state
 
 
 def turning(monkeypatch: pytest.MonkeyPatch, *, every: float, check_every: int) -> None:
@@ -78,6 +94,49 @@ def test_an_open_page_hears_soon_that_a_campaign_moved(service: Service) -> None
         assert stream.line() == "data: state"  # nothing of what changed
     for stream in streams:
         stream.close()
+
+
+def test_what_changes_between_a_page_and_its_stream_is_told_at_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "EVERY_SECONDS", 0.0)  # each reads the state anew
+    monkeypatch.setattr(live, "MOST_TURNS", 1)  # no later turn can tell it
+    secret = service.session()
+    seen = drawn_from(service, secret)
+    running_campaign(service.coordinator, service.services.registry)
+    stream = listen(service, secret, seen=seen)
+    stream.wait_for("event: changed")
+    stream.close()
+
+
+def test_what_changes_between_two_streams_of_a_page_is_told_at_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "EVERY_SECONDS", 0.0)  # each reads the state anew
+    monkeypatch.setattr(live, "MOST_TURNS", 1)  # no later turn can tell it
+    secret = service.session()
+    seen = drawn_from(service, secret)
+    first = listen(service, secret, seen=seen)
+    assert first.line() == "retry: 2000"
+    heard = first.line().removeprefix("id: ")
+    assert heard == seen
+    first.close()
+    running_campaign(service.coordinator, service.services.registry)
+    again = listen(service, secret, seen=drawn_from(service, secret), heard=heard)
+    again.wait_for("event: changed")
+    again.close()
+
+
+def test_a_page_that_is_up_to_date_is_left_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turning(monkeypatch, every=0.05, check_every=2)
+    secret = service.session()
+    stream = listen(service, secret, seen=drawn_from(service, secret))
+    assert stream.line() == "retry: 2000"
+    assert stream.line().startswith("id: ")
+    assert stream.line() == ": still here"
+    stream.close()
 
 
 def test_without_a_session_nothing_is_told(service: Service) -> None:
@@ -180,6 +239,7 @@ def test_the_end_of_the_service_ends_the_streams_well_before_the_grace(service: 
     streams = [listen(service, service.session()) for _ in range(5)]
     for stream in streams:
         stream.line()
+        assert stream.line().startswith("id: ")
     last: list[str] = []
 
     def read(stream: Stream) -> None:  # as browsers do: TLS ends when both sides say so
