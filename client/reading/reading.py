@@ -38,6 +38,7 @@ REFER_REASONS = {
     "uncertain": "The uncertainty is above this site's limit.",
     "set-empty": "No class fits as well as the right one did for this site's confirmed cases.",
     "set-spans-verdict": "Neither a positive nor a negative class can be ruled out.",
+    "set-against-negative": "The verdict is negative, but no negative class remains.",
     "set-large": "Too many classes cannot be ruled out.",
     "not-of-this-kind": "The image may be of a kind that the model does not know.",
 }
@@ -123,9 +124,10 @@ def read(
     uncertainty = None if members is None else float(mutual_information(members)[0])
     chosen = _prediction_set(output, profile)
     codes = _warnings(output, facts, recipe, profile, settings)
+    verdict: Verdict = "positive" if score >= threshold else "negative"
     reasons = (
         *_doubts(uncertainty, profile),
-        *(() if chosen is None else _set_reasons(chosen, positive, settings)),
+        *(() if chosen is None else _set_reasons(chosen, positive, verdict, settings)),
         *(("not-of-this-kind",) if NOT_OF_THIS_KIND & set(codes) else ()),
     )
     return Reading(
@@ -134,7 +136,7 @@ def read(
         positive_probability=score,
         threshold=threshold,
         threshold_source="site" if point else "release",
-        verdict="positive" if score >= threshold else "negative",
+        verdict=verdict,
         uncertainty=uncertainty,
         prediction_set=None if chosen is None else _names(chosen, recipe),
         coverage=profile.conformal.coverage if profile and profile.conformal else None,
@@ -170,12 +172,18 @@ def _doubts(uncertainty: float | None, profile: SiteProfile | None) -> tuple[str
     return ("uncertain",)
 
 
-def _set_reasons(chosen: _Flags, positive: _Flags, settings: ReadingSettings) -> tuple[str, ...]:
+def _set_reasons(
+    chosen: _Flags, positive: _Flags, verdict: Verdict, settings: ReadingSettings
+) -> tuple[str, ...]:
     inside, classes = int(chosen.sum()), len(chosen)
     if inside == 0:
         return ("set-empty",)
     if 0 < int(chosen[positive].sum()) < inside:
         return ("set-spans-verdict",)
+    if verdict == "negative" and chosen[positive].any():
+        # The other way round is no reason: a low threshold brings it about often, and a positive
+        # verdict is looked at anyway. This one would send somebody ill home.
+        return ("set-against-negative",)
     return ("set-large",) if inside > (settings.largest_set or (classes + 1) // 2) else ()
 
 

@@ -8,6 +8,7 @@ const REASONS = {
   "uncertain": "The model is less sure of this image than this site allows.",
   "set-empty": "No diagnosis fits as well as the right one did for this site's confirmed cases.",
   "set-spans-verdict": "Neither a positive nor a negative diagnosis can be ruled out.",
+  "set-against-negative": "The verdict is negative, but no negative diagnosis remains.",
   "set-large": "Too many diagnoses cannot be ruled out.",
   "not-of-this-kind": "The image may be of a kind that the model does not know.",
 };

@@ -150,6 +150,18 @@ def test_a_set_that_leaves_the_verdict_open_goes_to_a_human(manifest: ReleaseMan
     assert (sure.prediction_set, sure.refer) == (("nv",), False)
 
 
+def test_a_negative_verdict_over_positive_classes_alone_goes_to_a_human(
+    manifest: ReleaseManifest,
+) -> None:
+    likely = tuple({"mel": 0.7, "nv": 0.3}.get(c, 0.0) for c in RECIPE.classes)
+    found = reading(manifest, likely, conformal=conformal(0.5), threshold=0.8)
+    assert (found.verdict, found.prediction_set) == ("negative", ("mel",))
+    assert found.refer_reasons == ("set-against-negative",)
+    assert not reading(manifest, likely, conformal=conformal(0.5), threshold=0.6).refer
+    low = reading(manifest, sure_of("nv"), conformal=conformal(0.6), threshold=0.0)
+    assert (low.verdict, low.prediction_set, low.refer) == ("positive", ("nv",), False)
+
+
 def test_an_empty_set_and_a_large_one_go_to_a_human(manifest: ReleaseManifest) -> None:
     empty = reading(manifest, even(), conformal=conformal(0.2))
     assert (empty.prediction_set, empty.refer_reasons) == ((), ("set-empty",))
@@ -202,5 +214,6 @@ def test_probabilities_of_nought_are_read(manifest: ReleaseManifest) -> None:
 
 def test_every_reason_has_words(manifest: ReleaseManifest) -> None:
     assert set(REFER_REASONS) == {
-        *("uncertain", "set-empty", "set-spans-verdict", "set-large", "not-of-this-kind")
+        *("uncertain", "set-empty", "set-spans-verdict", "set-against-negative", "set-large"),
+        "not-of-this-kind",
     }
