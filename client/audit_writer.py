@@ -1,10 +1,10 @@
 """Writing down what the inference service does, without holding it up.
 
 Entries wait in memory for the one thread that writes, which takes all of them at once: under load,
-many predictions share one transaction. An answer waits for its entry, but not for long, and not
-for a log that cannot be written: a clinician must not lose an answer because a disk is full. What
-could not be written is counted, raises an alarm, and, when the log works again, stands in it as a
-gap with its number.
+many predictions share one transaction. An answer, or a case that is opened, waits for its entry,
+but not for long, and not for a log that cannot be written: a clinician must not lose an answer
+because a disk is full. What could not be written is counted, raises an alarm, and, when the log
+works again, stands in it as a gap with its numbers.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from client.releases.alarms import Alarm
 from client.releases.decisions import ReleaseDecision
 from common.audit import AuditLog
 from common.audit_entries import (
+    CasePart,
+    CaseViewed,
     PredictionMade,
     ReleaseDecided,
     ReleaseInstalled,
@@ -43,6 +46,8 @@ RETRY_SECONDS = 5.0
 ANCHOR_SECONDS = 1.0
 """How far the anchor may lag behind: it costs more than the lines themselves."""
 STOP_SECONDS = 5.0
+COUNTED: Mapping[str, str] = MappingProxyType({"prediction": "predictions", "case-viewed": "views"})
+"""Kinds of which those that cannot be written are counted, not kept: too many may come."""
 
 
 class AuditWriter:
@@ -55,10 +60,6 @@ class AuditWriter:
     retry_seconds : float
         How often a log that could not be written is tried again while nobody asks anything.
 
-    Attributes
-    ----------
-    unaudited : int
-        Predictions of this process that could not be written down.
     """
 
     def __init__(self, audit: AuditLog, *, retry_seconds: float = RETRY_SECONDS) -> None:
@@ -67,14 +68,24 @@ class AuditWriter:
         self._changed = threading.Condition()
         self._waiting: list[tuple[SiteEntry, Future[bool]]] = []
         self._releases: list[SiteEntry] = []
-        self._gap = 0
+        self._gap: Counter[str] = Counter()
         self._closing = False
         self._is_late = False
         self._alarm: Alarm | None = None
         self._newest: AuditLine | None = None
         self._anchored_at = 0.0
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
-        self.unaudited = 0
+        self._lost: Counter[str] = Counter()
+
+    @property
+    def unaudited(self) -> int:
+        """Predictions that could not be written down."""
+        return self._lost["predictions"]
+
+    @property
+    def unaudited_views(self) -> int:
+        """Views of cases that could not be written down."""
+        return self._lost["views"]
 
     def start(self) -> None:
         """Begin to write."""
@@ -120,6 +131,13 @@ class AuditWriter:
             profile_digest=profile_digest,
             by=by,
         )
+        await self._written(entry)
+
+    async def viewed(self, case_id: str, part: CasePart, *, by: str) -> None:
+        """Write down that a stored case is about to be shown; returns as `prediction` does."""
+        await self._written(CaseViewed(case=case_id, part=part, by=by))
+
+    async def _written(self, entry: SiteEntry) -> None:
         # Not wait_for, which would cancel an entry that is late: it is to be written all the same.
         written = asyncio.wrap_future(self._submit(entry))
         seconds = LATE_ANSWER_WAITS_SECONDS if self._is_late else ANSWER_WAITS_SECONDS
@@ -204,8 +222,8 @@ class AuditWriter:
 
     def _write(self, batch: list[tuple[SiteEntry, Future[bool]]]) -> None:
         entries = [entry for entry, _ in batch]
-        gap, releases = self._gap, self._releases
-        gaps = [Unaudited(predictions=gap)] if gap else []
+        gap, releases = self._gap.copy(), self._releases
+        gaps = [Unaudited(predictions=gap["predictions"], views=gap["views"])] if gap else []
         try:
             lines = self._audit.append(*gaps, *releases, *entries, remember=False)
         except Exception as error:  # the thread must outlive any one failure
@@ -224,11 +242,11 @@ class AuditWriter:
             done.set_result(written)
 
     def _lose(self, entries: list[SiteEntry]) -> None:
-        """Count predictions; keep the few others until the log works again."""
-        lost = sum(isinstance(entry, PredictionMade) for entry in entries)
+        """Count predictions and views; keep the few others until the log works again."""
+        lost = Counter(COUNTED[entry.kind] for entry in entries if entry.kind in COUNTED)
         self._gap += lost
-        self.unaudited += lost
-        others = [entry for entry in entries if not isinstance(entry, PredictionMade)]
+        self._lost += lost
+        others = [entry for entry in entries if entry.kind not in COUNTED]
         self._releases = [*self._releases, *others][-100:]
 
     def _raise_alarm(self, error: Exception) -> None:
@@ -236,9 +254,9 @@ class AuditWriter:
         code = error.code if isinstance(error, StoreError) else "audit-unavailable"
         said = str(error) if known else f"Unexpected trouble ({type(error).__name__})."
         since = self._alarm.since if self._alarm is not None else datetime.now(UTC)
-        message = f"The audit log cannot be kept; predictions are given all the same. {said}"
+        message = f"The audit log cannot be kept; answers and cases are shown all the same. {said}"
         self._alarm = Alarm(code, message, since)
-        log.error("event=audit-trouble code=%s total=%d", code, self.unaudited)
+        log.error("event=audit-trouble code=%s total=%d", code, self._lost.total())
 
 
 def _entry(decision: ReleaseDecision) -> ReleaseDecided:

@@ -1,6 +1,7 @@
 """What an audit log may say: a closed set of entries, none of which has room for anything else.
 
-Nothing here is about a patient, an image or an answer. Digests are SHA-256, in hex.
+Nothing here is about a patient, an image or an answer; a case is named by the random id that its
+site's store gave it, at that site alone. Digests are SHA-256, in hex.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ Epsilon = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Content: TypeAlias = Literal[
     "update", "receipt", "evaluation", "forecast", "refusal", "description", "status"
 ]
+
+CasePart: TypeAlias = Literal["case", "picture", "history"]
 
 
 class _Entry(BaseModel):
@@ -138,11 +141,27 @@ class PredictionMade(_Entry):
     by: Annotated[Identifier | None, Field(exclude_if=lambda value: value is None)] = None
 
 
+class CaseViewed(_Entry):
+    """At a site: a stored case, its picture or its history was shown. Written before it is.
+
+    ``case`` is the store's id; ``by`` is the account or the key that asked.
+    """
+
+    kind: Literal["case-viewed"] = "case-viewed"
+    case: Identifier
+    part: CasePart
+    by: Identifier
+
+
 class Unaudited(_Entry):
-    """At a site: so many predictions before this line could not be written down."""
+    """At a site: so many predictions and views before this line could not be written down.
+
+    ``views`` is left out where it is 0, as in lines from before views were written down.
+    """
 
     kind: Literal["unaudited"] = "unaudited"
-    predictions: Annotated[int, Field(ge=1)]
+    predictions: Count
+    views: Annotated[Count, Field(exclude_if=lambda value: value == 0)] = 0
 
 
 class PlanSent(_Entry):
@@ -307,6 +326,7 @@ SiteEntry: TypeAlias = (
     | ReleaseInstalled
     | ReleaseDecided
     | PredictionMade
+    | CaseViewed
     | Unaudited
     | AccountChanged
 )

@@ -33,6 +33,7 @@ from deploy.commands import (
     site_pause,
     site_personalise,
     site_release,
+    site_views,
     site_withdraw,
     trigger,
     up,
@@ -85,6 +86,7 @@ site.command("backup")(site_backup.backup)
 site.command("restore")(site_backup.restore)
 site.command("budget")(site_budget.budget)
 site.command("outbox")(site_outbox.outbox)
+site.command("views")(site_views.views)
 site.command("pause")(site_pause.pause)
 site.command("resume")(site_pause.resume)
 site.command("personalise")(site_personalise.personalise)

@@ -31,6 +31,7 @@ from deploy.commands.site_access import KeysDocument, NewKeyDocument, UsersDocum
 from deploy.commands.site_budget import BudgetDocument
 from deploy.commands.site_outbox import OutboxDocument
 from deploy.commands.site_pause import PauseDocument
+from deploy.commands.site_views import ViewsDocument
 from deploy.commands.trigger import TriggerResult, Triggers
 from deploy.commands.user import AccountsDocument, TokenDocument
 from deploy.console import ErrorDocument
@@ -52,6 +53,7 @@ DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("site-restore", Restored),
     ("site-budget", BudgetDocument),
     ("site-outbox", OutboxDocument),
+    ("site-views", ViewsDocument),
     ("site-pause", PauseDocument),
     ("site-resume", PauseDocument),
     ("site-personalise", Personalised),

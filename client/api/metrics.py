@@ -132,6 +132,11 @@ class StateCollector(Collector):
             "Answers given that could not be written into the audit log.",
             value=self._audit.unaudited,
         )
+        yield CounterMetricFamily(
+            "wardround_site_views_unaudited",
+            "Views of stored cases that could not be written into the audit log.",
+            value=self._audit.unaudited_views,
+        )
 
     def _certificate_metrics(self) -> Iterable[Metric]:
         ends = GaugeMetricFamily(

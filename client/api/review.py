@@ -98,6 +98,7 @@ async def review_case(
     """Show opinions, the model's answers on the picture, flags and look-alikes."""
     recipe = services.recipe()
     found = await services.predictor.in_worker(services.review.detail, case_id, caller.name, recipe)
+    await services.audit.viewed(case_id, "case", by=caller.name)
     return ReviewDocument.of(found, classes=recipe.classes, request_id=request_id_of(request))
 
 
@@ -111,11 +112,13 @@ async def review_case(
 async def case_image(
     case_id: CaseId,
     services: ServicesDependency,
+    caller: CallerDependency,
     side: Annotated[int, Query(ge=32, le=2048, description="Pixels of the longer side.")] = 1024,
 ) -> Response:
     """Return the stored picture as PNG, made smaller where it is larger than ``side``."""
     with services.admission():
         png = await services.predictor.in_worker(services.review.image, case_id, side=side)
+    await services.audit.viewed(case_id, "picture", by=caller.name)
     return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
@@ -181,4 +184,5 @@ async def case_history(
     """
     reader = None if caller.may(Role.auditor) else caller.name
     found = await services.predictor.in_worker(services.review.history, case_id, reader=reader)
+    await services.audit.viewed(case_id, "history", by=caller.name)
     return HistoryDocument.of(found, case_id=case_id, request_id=request_id_of(request))

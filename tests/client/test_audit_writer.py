@@ -21,6 +21,8 @@ from common.anchor import Anchor
 from common.audit import AuditLog
 from common.audit_chain import verify
 from common.audit_entries import (
+    CasePart,
+    CaseViewed,
     Entry,
     PredictionMade,
     ReleaseDecided,
@@ -130,6 +132,26 @@ def test_without_the_log_answers_go_on_and_the_gap_is_told(
     assert [e.kind for e in found] == ["prediction", "unaudited", "prediction"]
     assert found[1] == Unaudited(predictions=3)
     assert writer.unaudited == 3
+
+
+def test_views_of_cases_that_could_not_be_written_are_told_apart(
+    writer: AuditWriter, log: TroubledLog, first: LocalRelease
+) -> None:
+    async def look(part: CasePart) -> None:
+        await writer.viewed("0" * 32, part, by="anna")
+
+    asyncio.run(look("case"))
+    log.trouble = True
+    asyncio.run(look("picture"))
+    asyncio.run(look("history"))
+    predict(writer, first, "x")
+    assert (writer.unaudited, writer.unaudited_views) == (1, 2)
+    log.trouble = False
+    wait_for(lambda: not writer.alarms())
+    assert entries(log) == [
+        CaseViewed(case="0" * 32, part="case", by="anna"),
+        Unaudited(predictions=1, views=2),
+    ]
 
 
 def test_a_slow_log_does_not_hold_up_an_answer_but_gets_it(

@@ -22,7 +22,15 @@ from sqlalchemy import Engine, MetaData, text
 from common.anchor import Anchor, Head
 from common.audit import AuditLog
 from common.audit_chain import find_faults, verify
-from common.audit_entries import ENTRY, Entry, Left, PlanDeclined, PredictionMade, Unaudited
+from common.audit_entries import (
+    ENTRY,
+    CaseViewed,
+    Entry,
+    Left,
+    PlanDeclined,
+    PredictionMade,
+    Unaudited,
+)
 from common.audit_lines import GENESIS, AuditLine, audit_table
 from common.database import open_database
 from common.errors import StoreError
@@ -243,6 +251,8 @@ def test_without_a_database_there_is_a_clear_error(tmp_path: Path) -> None:
         ' "patient": "jane-doe"}',
         '{"kind": "plan-refused", "code": "Traceback: /data/jane.png"}',
         '{"kind": "note", "text": "%s"}',
+        '{"kind": "case-viewed", "case": "Jane Doe", "part": "case", "by": "anna"}',
+        '{"kind": "case-viewed", "case": "0", "part": "nevus", "by": "anna"}',
         '{"kind": "patient-withdrawn", "cases": 2, "patient": "%s"}',
     ],
 )
@@ -257,7 +267,10 @@ ENTRIES = st.lists(
     st.one_of(
         st.builds(prediction, st.integers(0, 99)),
         st.builds(left, st.integers(0, 99)),
-        st.builds(lambda n: Unaudited(predictions=n), st.integers(1, 99)),
+        st.builds(
+            lambda n, m: Unaudited(predictions=n, views=m), st.integers(0, 99), st.integers(0, 9)
+        ),
+        st.builds(lambda n: CaseViewed(case=f"{n:032x}", part="case", by="a"), st.integers(0)),
     ),
     min_size=1,
     max_size=8,

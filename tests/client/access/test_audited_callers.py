@@ -8,7 +8,7 @@ import pytest
 
 from client.access.roles import Role
 from common.audit_chain import verify
-from common.audit_entries import PatientWithdrawn, PredictionMade
+from common.audit_entries import ENTRY, CaseViewed, PatientWithdrawn, PredictionMade
 from common.audit_lines import AuditLine
 from tests.client.access.conftest import GuardedSite
 from tests.client.serving import RECIPE, picture
@@ -60,11 +60,37 @@ def test_a_withdrawal_names_who_asked(guarded: GuardedSite) -> None:
     assert PatientWithdrawn(cases=1, by="clinician-key") in entries
 
 
+def test_each_look_at_a_case_names_who_looked(guarded: GuardedSite) -> None:
+    files = {"image": ("x.png", picture())}
+    stored = guarded.call("POST", "/cases", Role.clinician, files=files).json()["case_id"]
+    for path in ("", "/image", "/history"):
+        answer = guarded.call("GET", f"/review/{stored}{path}", Role.clinician)
+        assert answer.status_code == 200, answer.text
+    guarded.call("GET", f"/review/{stored}/history", Role.auditor)
+    seen = [entry for line in lines(guarded) if isinstance(entry := line.entry(), CaseViewed)]
+    assert {entry.case for entry in seen} == {stored}
+    assert [(entry.part, entry.by) for entry in seen] == [
+        *(("case", "clinician-key"), ("picture", "clinician-key"), ("history", "clinician-key")),
+        ("history", "auditor-key"),
+    ]
+    assert verify(guarded.site.services.access.audit) == ()
+
+
+def test_what_was_not_shown_is_not_in_the_log(guarded: GuardedSite) -> None:
+    files = {"image": ("x.png", picture())}
+    stored = guarded.call("POST", "/cases", Role.clinician, files=files).json()["case_id"]
+    assert guarded.call("GET", f"/review/{stored}/image", Role.it).status_code == 403
+    for path in ("", "/image", "/history"):
+        answer = guarded.call("GET", f"/review/{'0' * 32}{path}", Role.clinician)
+        assert answer.status_code == 404
+    assert not any(line.kind == "case-viewed" for line in lines(guarded))
+
+
 def test_lines_from_before_callers_were_named_read_and_write_as_they_were() -> None:
     digest = "a" * 64
     for body in (
         f'{{"kind":"prediction","request_id":"r1","version":1,"model_digest":"{digest}"}}',
         '{"kind":"patient-withdrawn","cases":1}',
+        '{"kind":"unaudited","predictions":3}',
     ):
-        kind = PredictionMade if "prediction" in body else PatientWithdrawn
-        assert kind.model_validate_json(body).model_dump_json() == body
+        assert ENTRY.validate_json(body).model_dump_json() == body
