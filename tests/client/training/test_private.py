@@ -147,10 +147,11 @@ def test_noise_has_the_promised_deviation_and_is_added_once(
     monkeypatch.setattr("client.training.job.physical_rows", lambda *a, **k: 2)
     draws = [(moved(images, step=step) - quiet) for _ in range(12)]
     noise = np.concatenate(draws) / (1.7 * CLIP / 4.0)
-    assert noise.std() == pytest.approx(1.0, abs=4 / np.sqrt(2 * noise.size))
-    assert abs(noise.mean()) < 4 / np.sqrt(noise.size)
-    assert stats.kstest(noise, "norm").pvalue > 1e-4
-    assert abs(np.corrcoef(draws[0], draws[1])[0, 1]) < 4 / np.sqrt(draws[0].size)
+    # Nothing is seeded: bounds that a right noise breaks once in 1e8 runs, a wrong one always.
+    assert noise.std() == pytest.approx(1.0, abs=6 / np.sqrt(2 * noise.size))
+    assert abs(noise.mean()) < 6 / np.sqrt(noise.size)
+    assert stats.kstest(noise, "norm").pvalue > 1e-9
+    assert abs(np.corrcoef(draws[0], draws[1])[0, 1]) < 6 / np.sqrt(draws[0].size)
 
 
 def test_seeding_the_process_does_not_repeat_the_noise() -> None:
@@ -304,10 +305,10 @@ def test_random_deviates_are_normal_and_unseeded() -> None:
     for count in (0, 1, 2, 3, 65_537):
         assert random.normal(count).shape == (count,)
     sample = random.normal(200_001).numpy()
-    assert stats.kstest(sample, "norm").pvalue > 1e-4
-    assert abs(np.corrcoef(sample[:100_000], sample[100_000:200_000])[0, 1]) < 0.015
+    assert stats.kstest(sample, "norm").pvalue > 1e-9
+    assert abs(np.corrcoef(sample[:100_000], sample[100_000:200_000])[0, 1]) < 0.02
     assert not np.array_equal(PrivateRandom().uniform(8), PrivateRandom().uniform(8))
     uniform = random.uniform(100_000)
     assert uniform.min() >= 0
     assert uniform.max() < 1
-    assert stats.kstest(uniform, "uniform").pvalue > 1e-4
+    assert stats.kstest(uniform, "uniform").pvalue > 1e-9
