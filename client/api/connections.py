@@ -3,9 +3,10 @@
 uvicorn waits for ever for the headers of a request, and reads them however long they are ("slow
 loris", CWE-400). Here a connection has `HEADER_SECONDS` for its headers and `REQUEST_SECONDS` for
 all of a request and its answer; headers have `HEADER_BYTES`. At most `HALF_OPEN_AT_ONCE`
-connections may have an unfinished request that no route has let in yet: one more, and the oldest is
-closed. Somebody who means it sends the whole of a request within milliseconds; who holds hundreds
-open only shuts out himself. Uploads that were let in are bounded by `client.api.uploads`.
+connections may have no request, or an unfinished one that no route has let in yet: one more, and
+the oldest is closed. Somebody who means it sends the whole of a request within milliseconds; who
+holds hundreds open only shuts out himself. Uploads that were let in are bounded by
+`client.api.uploads`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ log = logging.getLogger(__name__)
 HEADER_SECONDS = 10.0
 REQUEST_SECONDS = 300.0
 HEADER_BYTES = 64 * 1024
-HALF_OPEN_AT_ONCE = 192
+HALF_OPEN_AT_ONCE = 448
+"""Those that wait between two requests count, too: callers that keep theirs open, as radiology
+systems and browsers do, should not be closed while they send the next one."""
 
 
 class BoundedProtocol(HttpToolsProtocol):

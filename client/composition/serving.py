@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from client.api.connections import bounded_protocol
 from client.settings import SiteSettings
 
-CONNECTIONS_AT_ONCE = 256
+CONNECTIONS_AT_ONCE = 512
 SHUTDOWN_SECONDS = 10
 
 

@@ -14,11 +14,13 @@ import pytest
 
 from client.access.roles import Role
 from client.api import body_limit, uploads
-from client.api.connections import HEADER_BYTES, BoundedProtocol
+from client.api.connections import HALF_OPEN_AT_ONCE, HEADER_BYTES, BoundedProtocol
+from client.composition import serving
 from client.main import make_app
 from tests.client.serving import FakeReleases, listening, picture, release, site_settings
 
 HALF_OPEN = 300
+CALLERS = 220
 DRIPPING = 40
 BOUND_SECONDS = 2.0
 
@@ -28,6 +30,9 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, 
     """A real server with accounts and short bounds, and two programs' keys."""
     monkeypatch.setenv("WARDROUND_SITE_ACCESS", "accounts")
     monkeypatch.setattr(BoundedProtocol, "header_seconds", BOUND_SECONDS)
+    # Smaller than in the open, where a process of a test could not hold both ends of as many.
+    monkeypatch.setattr(BoundedProtocol, "most_half_open", HALF_OPEN_AT_ONCE // 2)
+    monkeypatch.setattr(serving, "CONNECTIONS_AT_ONCE", serving.CONNECTIONS_AT_ONCE // 2)
     monkeypatch.setattr(uploads, "GRACE_SECONDS", BOUND_SECONDS)
     monkeypatch.setattr(body_limit, "SECONDS", BOUND_SECONDS)
     settings = site_settings(tmp_path)
@@ -59,6 +64,23 @@ def upload_head(key: str, length: int = 50_000) -> bytes:
         f"Authorization: Bearer {key}\r\nContent-Length: {length}\r\n"
         "Content-Type: multipart/form-data; boundary=edge\r\n\r\n--edge\r\n"
     ).encode()
+
+
+def test_two_hundred_callers_keep_their_connections(
+    url: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each asks again on the connection that it has: none was closed to make room."""
+    monkeypatch.setattr(BoundedProtocol, "most_half_open", HALF_OPEN_AT_ONCE)
+    ask = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    callers = [connect(url[0], ask) for _ in range(CALLERS)]
+    for step in ("answer", "ask", "answer"):  # in between, all of them wait
+        for caller in callers:
+            if step == "ask":
+                caller.sendall(ask)
+            else:  # 429 is an answer, too
+                assert caller.recv(4096).startswith(b"HTTP/1.1 ")
+    for caller in callers:
+        caller.close()
 
 
 def test_half_open_connections_stop_nobody_and_are_closed(
