@@ -20,7 +20,13 @@ from client.privacy.forecast import forecast_plan, round_budget, round_request
 from client.privacy.ledger import PrivacyLedger
 from client.privacy.ledger_lines import LedgerLine
 from client.privacy.self_test import ensure_gradients
-from client.round_task import RoundTask, keep_layers, prepare_task, round_receipt
+from client.round_task import (
+    RoundTask,
+    forget_withdrawn,
+    keep_layers,
+    prepare_task,
+    round_receipt,
+)
 from client.settings import SiteSettings
 from client.site_recipes import own_recipe
 from client.site_records import SiteRecords
@@ -112,15 +118,19 @@ class RoundHandler:
             if again is not None:
                 return again
             task = prepare_task(self._settings, plan, policy, base, records.ledger, correction)
-            evaluation = _evaluate(task) if accepted.scores else None
-            update = self._train(task) if plan.purpose == "train" else None
-            seconds = time.perf_counter() - started
-            receipt = round_receipt(task, update, site=self._settings.name, seconds=seconds)
-        reply = SiteReply(
-            site=self._settings.name, receipt=receipt, update=update, evaluation=evaluation
-        )
-        keep_reply(self._settings, plan, reply)
-        return reply
+            try:
+                reply = self._work(task, scores=accepted.scores, started=started)
+                keep_reply(self._settings, plan, reply)
+            finally:
+                forget_withdrawn(self._settings, task)
+            return reply
+
+    def _work(self, task: RoundTask, *, scores: bool, started: float) -> SiteReply:
+        evaluation = _evaluate(task) if scores else None
+        update = self._train(task) if task.plan.purpose == "train" else None
+        name, seconds = self._settings.name, time.perf_counter() - started
+        receipt = round_receipt(task, update, site=name, seconds=seconds)
+        return SiteReply(site=name, receipt=receipt, update=update, evaluation=evaluation)
 
     def _train(self, task: RoundTask) -> ModelUpdate:
         if not task.training.patients:

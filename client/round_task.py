@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from client.cases.store import CaseStore
+from client.kept_reply import forget_reply
 from client.local_layers import LocalLayerStore
 from client.policy import SitePolicy
 from client.privacy.accounting import public_patients
@@ -18,7 +20,8 @@ from client.training import TrainingJob
 from client.training.dataset import PatientImages, patient_images
 from client.training.device import choose_device, limit_threads
 from client.training.features import compute_features, features_key, split_head
-from client.training.pixel_cache import CachedPixels, PixelCache
+from client.training.pixel_cache import CachedPixels, PixelCache, forget_prepared
+from client.update_feedback import forget_feedback
 from common.compression import Packed
 from common.correction import norm_bound, read_correction
 from common.errors import ModelError
@@ -28,6 +31,8 @@ from common.plan import RoundPlan
 from common.records import Receipt
 from common.update import ModelUpdate, Tensors
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RoundTask:
@@ -35,7 +40,7 @@ class RoundTask:
 
     ``base`` is the model that came. ``start`` is what ``model`` holds: the same, but where the plan
     trains, the layers that stay at the site (named by ``staying``) are the site's own.
-    ``cases`` are the ids of the training cases as they were before its layers were read.
+    ``cases`` are the ids of the cases, of both sides, before anything that knows them was read.
     """
 
     plan: RoundPlan
@@ -80,8 +85,8 @@ def prepare_task(
     recipe = plan.recipe
     model = build_model(recipe, pretrained=False)
     staying = local_names(model, recipe.federation.local_layers)
-    # Before the layers are read: whoever withdraws from here on is missed when they are kept.
-    cases = _training_cases(settings, recipe.name) if staying else frozenset()
+    # Before layers and images are read: whoever withdraws from here on is found to be gone.
+    cases = _cases(settings, recipe.name)
     start = _start(settings, plan, base, staying)
     load_tensors(model, start)
     moving = [name for name in set_trainable(model, plan.trainable) if name not in staying]
@@ -132,16 +137,36 @@ def keep_layers(settings: SiteSettings, task: RoundTask, trained: Tensors) -> Te
     """
     own = {n: a.astype(np.float32) for n, a in trained.items() if n in task.staying}
     if own:
-        layers = LocalLayerStore(settings)
-        layers.keep(task.plan, own)
-        if not task.cases <= _training_cases(settings, task.plan.recipe.name):
-            layers.forget()  # a withdrawal meanwhile found no layers that it could have removed
+        LocalLayerStore(settings).keep(task.plan, own)
     return {name: array for name, array in trained.items() if name not in own}
 
 
-def _training_cases(settings: SiteSettings, task: str) -> frozenset[str]:
+def forget_withdrawn(settings: SiteSettings, task: RoundTask) -> None:
+    """Remove what this round wrote, if one of its cases was withdrawn while it ran.
+
+    The withdrawal removed what it found, which was not yet what the round has written since: its
+    reply, what compression left over, layers that stay, prepared pixels and features. What the
+    reply says of the patient is bounded by the ledger's line; the withdrawal's report names the
+    round.
+    """
+    recipe = task.plan.recipe.name
+    gone = task.cases - _cases(settings, recipe)
+    if not gone:
+        return
     with closing(CaseStore.open(settings)) as store:
-        return frozenset(case.id for case in store.training_cases(task))
+        if not any(store.get(case).status == "withdrawn" for case in gone):
+            return  # a label that is disputed now, or was corrected
+    forget_reply(settings)
+    forget_feedback(settings)
+    LocalLayerStore(settings).forget()
+    forget_prepared(settings.cache, recipe)
+    logger.info("withdrawn-during-round campaign=%s", task.plan.campaign)
+
+
+def _cases(settings: SiteSettings, task: str) -> frozenset[str]:
+    with closing(CaseStore.open(settings)) as store:
+        found = (*store.training_cases(task), *store.holdout_cases(task))
+    return frozenset(case.id for case in found)
 
 
 def _start(

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from client import round_handler
 from client.cases.store import CaseStore
 from client.privacy.accounting import Spend, epsilon
 from client.privacy.ledger import PrivacyLedger
 from client.round_handler import RoundHandler
 from client.settings import SiteSettings
+from client.training.pixel_cache import PixelCache
 from client.withdrawal import withdraw_case, withdraw_patient
 from common.errors import CaseRefused, NotFound
+from common.recipe import FederationSpec
 from common.update import Tensors
 from tests.client.pictures import picture
 from tests.client.rounds import TOY, base_tensors, make_plan, make_site, signed
@@ -120,3 +124,47 @@ def test_rounds_without_privacy_have_no_epsilon(tmp_path: Path, base: Tensors) -
     plan = make_plan(epsilon=None, base=base)
     assert RoundHandler(site).handle(signed(plan), base).receipt is not None
     assert withdraw_patient(site, "train-0").campaigns[0].epsilon is None
+
+
+@pytest.mark.parametrize(
+    ("patient", "trainable", "fails"),
+    [("train-3", "all", False), ("holdout-1", "head", False), ("train-3", "head", True)],
+)
+def test_what_a_round_writes_after_a_withdrawal_goes_with_it(
+    tmp_path: Path,
+    base: Tensors,
+    monkeypatch: pytest.MonkeyPatch,
+    patient: str,
+    trainable: str,
+    fails: bool,
+) -> None:
+    """The patient objects while the round works; the round ends, or fails, afterwards."""
+    site = make_site(tmp_path / "site", patients=8, holdout=4)
+    recipe = TOY.model_copy(update={"federation": FederationSpec(compression="int8")})
+    plan = make_plan(base=base, recipe=recipe).model_copy(update={"trainable": trainable})
+    difference = round_handler.difference
+
+    def late(*given: Any, **named: Any) -> object:
+        withdraw_patient(site, patient)
+        PixelCache(site.cache, "toy", recipe.image).load(cases, images.__getitem__)
+        if fails:
+            raise OSError
+        return difference(*given, **named)
+
+    with closing(CaseStore.open(site)) as store:
+        cases = [*store.training_cases("toy"), *store.holdout_cases("toy")]
+        images = {case: store.image_bytes(case) for case in cases}
+    monkeypatch.setattr(round_handler, "difference", late)
+    reply = RoundHandler(site, self_test=lambda *_, **__: None).handle(signed(plan), base)
+    assert (reply.update is None) == fails
+    assert not (site.data / "newest-reply.safetensors").exists()
+    assert not (site.data / "update-feedback.safetensors").exists()
+    assert prepared(site) == []
+
+
+def test_a_round_without_a_withdrawal_keeps_what_it_wrote(
+    site: SiteSettings, base: Tensors
+) -> None:
+    train(site, base, campaign="spring")
+    assert (site.data / "newest-reply.safetensors").exists()
+    assert prepared(site)
