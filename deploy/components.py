@@ -31,6 +31,7 @@ from client.settings import SiteSettings
 from common.folders import write_private
 from deploy.flower_run import ENVIRONMENT
 from deploy.gateway.configuration import nginx
+from deploy.ports import reached_at
 from deploy.processes import GUARD, ProcessSpec
 from server.settings import CoordinatorSettings
 
@@ -118,7 +119,7 @@ def coordinator_service(settings: CoordinatorSettings, logs: Path) -> ProcessSpe
         command=[sys.executable, "-m", "server.main", "--folder", str(settings.folder)],
         environment=environment(settings.data / "flower-service"),
         log=logs / "coordinator.log",
-        ready=_answers(f"https://127.0.0.1:{settings.port}/health/live", settings.keys / "ca.crt"),
+        ready=_answers(f"{coordinator_page(settings)}/health/live", settings.keys / "ca.crt"),
     )
 
 
@@ -146,7 +147,7 @@ def gateway(settings: CoordinatorSettings, logs: Path) -> ProcessSpec:
         command=command,
         environment=environment(settings.data / "gateway"),
         log=logs / "gateway.log",
-        ready=lambda: _listens("127.0.0.1", settings.gateway_port),
+        ready=lambda: _listens(reached_at(settings.gateway_host, settings.gateway_port)),
     )
 
 
@@ -205,7 +206,12 @@ def site_dicom(settings: SiteSettings, logs: Path) -> ProcessSpec:
 def site_url(settings: SiteSettings) -> str:
     """Return the base URL of a site's inference service on this machine."""
     scheme = "http" if settings.tls_certificate is None else "https"
-    return f"{scheme}://127.0.0.1:{settings.port}"
+    return f"{scheme}://{reached_at(settings.host, settings.port)}"
+
+
+def coordinator_page(settings: CoordinatorSettings) -> str:
+    """Return the base URL of the coordinator's service on this machine."""
+    return f"https://{reached_at(settings.host, settings.port)}"
 
 
 def environment(flower_home: Path, further: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -226,21 +232,35 @@ def environment(flower_home: Path, further: Mapping[str, str] | None = None) -> 
     }
 
 
-def _listens(host: str, port: int) -> bool:
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host, port), PROBE_SECONDS):
+        with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS):
             return True
     except OSError:
         return False
 
 
-def _answers(url: str, authority: Path | None) -> Callable[[], bool]:
+def _answers(url: str, trusted: Path | None) -> Callable[[], bool]:
+    """Return a probe, which trusts a CA's or the server's own certificate, whatever its names.
+
+    A hospital's certificate comes from the hospital's CA and names the machine as browsers do,
+    not the address at which the machine reaches itself.
+    """
+
     def probe() -> bool:
-        context = ssl.create_default_context(cafile=authority) if authority is not None else False
         try:
+            context = _trusting(trusted) if trusted is not None else False
             with httpx.Client(verify=context, timeout=PROBE_SECONDS, trust_env=False) as client:
                 return client.get(url).status_code == httpx.codes.OK
-        except httpx.HTTPError:
+        except (httpx.HTTPError, OSError):
             return False
 
     return probe
+
+
+def _trusting(certificate: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=certificate)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = False
+    return context

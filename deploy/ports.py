@@ -26,6 +26,16 @@ _locks: dict[int, int] = {}
 """Open, locked files by port: this process' claims."""
 
 
+def reached_at(host: str, port: int) -> str:
+    """Return ``host:port`` by which this machine reaches a server that binds to ``host``.
+
+    Loopback where it binds to every address; an IPv6 address stands in brackets.
+    """
+    everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
+    found = everywhere.get(host, host)
+    return f"[{found}]:{port}" if ":" in found else f"{found}:{port}"
+
+
 def is_free(port: int) -> bool:
     """Tell whether a server could listen on ``127.0.0.1:port`` now."""
     return _obstacle("127.0.0.1", port) is None

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from client.backup.making import BackupMade
     from client.backup.restoring import Restored
 
-PG_DUMP = "pg_dump --format=custom --file=site.dump YOUR_DATABASE"
-
 
 def backup(
     to: Annotated[Path, typer.Option("--to", help="Where the backups lie: another disk.")],
@@ -47,7 +45,11 @@ def restore(
     site: Annotated[Path, typer.Option("--site", help="A new folder for the site.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a site of a backup. It is paused until `wardround site resume --after-restore`."""
+    """Make a site of a backup. It is paused until `wardround site resume --after-restore`.
+
+    Rows of PostgreSQL go into the database that WARDROUND_SITE_DATABASE_URL names, or else
+    site.toml; it must be empty.
+    """
     from client.backup.restoring import restore_backup
 
     made = restore_backup(source, site, keys=keys)
@@ -58,8 +60,6 @@ def _show_made(made: BackupMade, console: Console) -> None:
     _say(console, f"{made.folder}: {number(made.images, 'image')}, {made.bytes / 1e6:,.1f} MB.")
     if made.missing:
         _say(console, f"{number(made.missing, 'image')} could not be read, or are damaged.")
-    if made.database == "postgresql":
-        _say(console, f"The rows are in PostgreSQL, and not in it: `{PG_DUMP}`, just before this.")
     if made.removed:
         _say(console, f"Removed: {', '.join(made.removed)}.")
     _say(console, "The keys are not in it: keep a sealed copy of keys/ elsewhere.")
@@ -68,8 +68,6 @@ def _show_made(made: BackupMade, console: Console) -> None:
 def _show_restored(made: Restored, console: Console) -> None:
     when = f"{made.backup_of:%Y-%m-%d %H:%M} UTC"
     _say(console, f"{made.folder} is {made.site} as it was on {when}. Training is paused.")
-    if made.database == "postgresql":
-        _say(console, "Restore the rows with pg_restore before anything is started.")
     _say(console, "Before `wardround site resume --after-restore`:")
     _say(console, f"1. Withdraw again every patient who withdrew after {when}.")
     _say(

@@ -34,6 +34,7 @@ def coordinator_up(
 
     Sites that `wardround provision` adds meanwhile are let in within ten seconds.
     """
+    from deploy.components import coordinator_page
     from deploy.services import CoordinatorProcesses, enrol_quietly, running
     from server.settings import CoordinatorSettings
 
@@ -44,7 +45,7 @@ def coordinator_up(
     with interruptible(), starting as status, running(processes):
         status.stop()
         console = Console()
-        console.print(f"The coordinator runs; its page is https://127.0.0.1:{settings.port}.")
+        console.print(f"The coordinator runs; its page is {coordinator_page(settings)}.")
         if gateway:
             console.print(f"Hospitals come in at port {settings.gateway_port} (gateway).")
         console.print(f"Logs: {processes.logs}. Ctrl-C stops it.", soft_wrap=True)

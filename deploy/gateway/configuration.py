@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from common.errors import ConfigurationError, ProcessError
 from common.folders import write_public
 from deploy.pki import book
+from deploy.ports import reached_at
 from server.settings import CoordinatorSettings
 
 FLEET_ROUTES: dict[str, str] = {
@@ -78,7 +79,7 @@ def render(settings: CoordinatorSettings) -> Path:
         "RATE": str(REQUESTS_PER_SECOND),
         "BURST": str(BURST),
         "LISTEN": f"{host}:{settings.gateway_port}",
-        "SERVICE": str(settings.port),
+        "SERVICE": reached_at(settings.host, settings.port),
         "FLEET": "\n".join(routes),
     }
     template = (resources.files("deploy.gateway") / "nginx.conf").read_text("utf-8")
