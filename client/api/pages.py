@@ -20,7 +20,7 @@ from client.pages.frame import links_for, may_open
 from client.pages.release_notes import release_notes
 from client.site_recipes import own_recipe
 from common.errors import RecipeError
-from common.recipe import Recipe
+from common.recipe import Recipe, load_recipe, shipped_recipes
 
 FOLDER = Path(__file__).parent.parent / "pages"
 
@@ -166,14 +166,15 @@ def _words(services: Services) -> Recipe | None:
     """Return the served recipe with the words for its classes that this site itself has for them.
 
     A release brings words along, but what a class is called at the bedside is not the
-    coordinator's to change.
+    coordinator's to change: without words of the site's, or of what is installed, it has its code.
     """
+    task = services.settings.task
     try:
-        own = own_recipe(services.settings, services.settings.task)
+        own = own_recipe(services.settings, task)
     except RecipeError:
-        own = None
+        own = load_recipe(task) if task in shipped_recipes() else None
     engine = services.holder.current
     if engine is None:
         return own
     names = () if own is None else tuple(p for p in own.display if p[0] in engine.recipe.classes)
-    return engine.recipe.model_copy(update={"display": names or engine.recipe.display})
+    return engine.recipe.model_copy(update={"display": names})

@@ -77,6 +77,9 @@ def test_classes_are_named_by_the_sites_own_words(site: ServedSite) -> None:
     text = site.call("GET", "/").text
     assert "Maligne &lt;b&gt;Melanom" in text
     assert "<b>Melanom" not in text
+    wordless = RECIPE.model_copy(update={"display": ()})
+    (settings.recipes / "dermoscopy.toml").write_text(wordless.toml())
+    assert "Melanoma" not in site.call("GET", "/").text, "the release's words, not the site's"
     (settings.recipes / "dermoscopy.toml").write_text("no recipe at all")
     assert "Melanoma (mel)" in site.call("GET", "/").text
 
