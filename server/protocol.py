@@ -15,6 +15,8 @@ As TOML::
 
     [limits]
     macro_auroc_floor = 0.8
+
+A limit that the file leaves out is the recipe's: none is lost by being forgotten.
 """
 
 from __future__ import annotations
@@ -64,8 +66,8 @@ def default_protocol(recipe: Recipe) -> GateProtocol:
     )
 
 
-def load_protocol(path: Path) -> GateProtocol:
-    """Read a protocol's TOML file.
+def load_protocol(path: Path, recipe: Recipe) -> GateProtocol:
+    """Read a protocol's TOML file; what it does not limit, the recipe does.
 
     Raises
     ------
@@ -85,9 +87,11 @@ def load_protocol(path: Path) -> GateProtocol:
         raise _malformed(path, "it is larger than 64 KiB")
     try:
         document = tomllib.loads(text)
-        if set(document) != {"protocol", "limits"} or not isinstance(document["protocol"], dict):
+        tables = set(document) == {"protocol", "limits"}
+        if not tables or not all(isinstance(part, dict) for part in document.values()):
             raise _malformed(path, "it needs the tables [protocol] and [limits], and no others")
-        return GateProtocol.model_validate({**document["protocol"], "limits": document["limits"]})
+        limits = {**recipe.release.model_dump(), **document["limits"]}
+        return GateProtocol.model_validate({**document["protocol"], "limits": limits})
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise _malformed(path, faults) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -14,6 +14,17 @@ class DecisionSpec(Part):
 
     positive_classes: tuple[str, ...]
     threshold: Fraction = 0.5
+
+
+WaivableCheck: TypeAlias = Literal[
+    "champion-interval",
+    "sensitivity-floor",
+    "calibration-error",
+    "worst-site",
+    "worst-subgroup",
+    "distance-to-base",
+]
+"""Checks that may pass without a figure, where a protocol says that they are not required."""
 
 
 class ReleaseGateSpec(Part):
@@ -47,4 +58,4 @@ class ReleaseGateSpec(Part):
     judged_cases: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     epsilon_ceiling: PositiveFloat | None = None
     largest_change: PositiveFloat | None = None
-    not_required: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")], ...] = ()
+    not_required: tuple[WaivableCheck, ...] = ()

@@ -37,6 +37,6 @@ def chosen_campaign(chosen: CampaignFile) -> tuple[Recipe, dict[str, Any]]:
     from server.protocol import load_protocol
 
     recipe = load_recipe(chosen.recipe).with_changes(**chosen.model_dump(include=OF_THE_RECIPE))
-    protocol = None if chosen.protocol is None else load_protocol(chosen.protocol)
+    protocol = None if chosen.protocol is None else load_protocol(chosen.protocol, recipe)
     fields = chosen.model_dump(exclude={"recipe", "protocol", *OF_THE_RECIPE})
     return recipe, fields | {"protocol": protocol}

@@ -21,6 +21,7 @@ from tests.fakes import toy_recipe
 from tests.server.registry.test_registry import DIGEST, SETTINGS
 from tests.server.test_release_gate import GOOD, failed
 
+RECIPE = toy_recipe()
 FILE = """
 [protocol]
 name = "yearly"
@@ -41,12 +42,22 @@ def write(folder: Path, content: str) -> Path:
 
 
 def test_a_file_is_read_and_its_digest_tells_every_change(tmp_path: Path) -> None:
-    found = load_protocol(write(tmp_path, FILE))
+    found = load_protocol(write(tmp_path, FILE), RECIPE)
     assert found.limits.macro_auroc_floor == 0.7
     assert found.limits.not_required == ("worst-subgroup",)
-    assert load_protocol(write(tmp_path, FILE)).digest == found.digest
+    assert load_protocol(write(tmp_path, FILE), RECIPE).digest == found.digest
     for old, new in (("0.7", "0.71"), ("Head", "Chief"), ("alone", "and head"), ('"2"', '"3"')):
-        assert load_protocol(write(tmp_path, FILE.replace(old, new))).digest != found.digest
+        assert load_protocol(write(tmp_path, FILE.replace(old, new)), RECIPE).digest != found.digest
+
+
+def test_a_limit_that_the_file_forgets_is_the_recipes(tmp_path: Path) -> None:
+    limits = ReleaseGateSpec(
+        wanted_sensitivity=0.9, worst_site_auroc_floor=0.6, macro_auroc_floor=0.9
+    )
+    strict = RECIPE.model_copy(update={"release": limits})
+    found = load_protocol(write(tmp_path, FILE), strict).limits
+    assert (found.wanted_sensitivity, found.worst_site_auroc_floor) == (0.9, 0.6)
+    assert (found.macro_auroc_floor, found.minimum_sites) == (0.7, 2)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +67,9 @@ def test_a_file_is_read_and_its_digest_tells_every_change(tmp_path: Path) -> Non
         "[protocol]\n",
         "[limits]\n",
         "protocol = 3\n[limits]\n",
+        FILE[: FILE.index("[limits]")].replace("[protocol]", "limits = 3\n[protocol]"),
+        FILE.replace("worst-subgroup", "worst-subgruop"),
+        FILE.replace("worst-subgroup", "accuracy-floor"),
         FILE + "macro_auroc_floor = 0.6\n",
         FILE + "unknown = 1\n",
         FILE.replace("0.7", "1.7"),
@@ -66,10 +80,10 @@ def test_a_file_is_read_and_its_digest_tells_every_change(tmp_path: Path) -> Non
 )
 def test_a_faulty_file_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        load_protocol(write(tmp_path, content))
+        load_protocol(write(tmp_path, content), RECIPE)
     assert caught.value.code == "protocol-malformed"
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        load_protocol(tmp_path / "none.toml")
+        load_protocol(tmp_path / "none.toml", RECIPE)
 
 
 @pytest.fixture
