@@ -94,7 +94,7 @@ def demo(
 
     Every process is real: Flower's SuperLink with TLS and node authentication, a SuperNode and an
     inference service a hospital, the coordinator's service. Nothing is left running. On phantoms
-    it takes about 2.5 minutes on two idle cores.
+    it takes about four minutes on two idle cores.
     """
     from client.intake.source import CsvColumns
     from deploy.demo.checks import check_folder, check_network, make_folder
