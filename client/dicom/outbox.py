@@ -112,10 +112,18 @@ class ReportOutbox:
         token = self._fernet.encrypt(sealed.model_dump_json().encode())
         write_private(self._path(pending.id), token)
 
+    def holds(self, identifier: str) -> bool:
+        """Tell whether a report is kept and not delivered yet."""
+        return self._path(identifier).exists()
+
     def pending(self) -> list[str]:
         """Return the ids of all that is not delivered, oldest file first."""
-        files = [p for p in self._folder.glob(f"*{_SUFFIX}") if not p.name.startswith(".")]
-        return [p.stem for p in sorted(files, key=lambda p: p.stat().st_mtime)]
+        aged: list[tuple[float, str]] = []
+        for path in self._folder.glob(f"*{_SUFFIX}"):
+            if not path.name.startswith("."):
+                with suppress(FileNotFoundError):  # delivered since the folder was read
+                    aged.append((path.stat().st_mtime, path.stem))
+        return [identifier for _, identifier in sorted(aged)]
 
     def read(self, identifier: str) -> Pending | None:
         """Return what is kept; None, and a log line, if it cannot be read any more."""

@@ -116,7 +116,7 @@ class DicomStation:
         log.info("event=dicom-stored case=%s flags=%s", case.id, ",".join(picture.flags) or "-")
         if self._settings.dicom.stow_url is not None:
             identifier = self.outbox.id_of(picture.instance)
-            if identifier not in self.outbox.pending():
+            if not self.outbox.holds(identifier):
                 self.outbox.keep(Pending(identifier, case.id, time.time(), picture.context))
         if self.delivery is not None:
             self.delivery.wake()
