@@ -37,13 +37,28 @@ PDU_BYTES = 256 * 1024
 
 
 class BoundedEntity(AE):
-    """An AE to which a connection is an association once it is established."""
+    """An AE to which a connection is an association once it got a place."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._asking = threading.Lock()
+        self._placed: set[Association] = set()
+        super().__init__(*args, **kwargs)
 
     @property
     def active_associations(self) -> list[Association]:
-        """Return those that count against `maximum_associations`, and the one that asks."""
+        """Return those that count against `maximum_associations`, and the one that asks.
+
+        The one that asks gets its place here, if one is free. `is_established` is set only once
+        the answer was sent: of all that ask until then, each would see the place free.
+        """
         asking = threading.current_thread()
-        return [a for a in super().active_associations if a.is_established or a is asking]
+        with self._asking:
+            running = super().active_associations
+            self._placed = {a for a in running if a in self._placed and not _is_over(a)}
+            counted = [a for a in running if a in self._placed or a is asking]
+            if len(counted) <= self.maximum_associations:
+                self._placed.update(counted)
+            return counted
 
 
 class BoundedServer(ThreadedAssociationServer):
@@ -171,6 +186,11 @@ def _shakes_hands(connection: ssl.SSLSocket) -> bool:
     finally:
         timer.cancel()
     return True
+
+
+def _is_over(association: Association) -> bool:
+    """Tell whether its place is free: its thread may wait for the peer to hang up."""
+    return association.is_rejected or association.is_released or association.is_aborted
 
 
 def _has_ended(association: threading.Thread) -> bool:

@@ -8,10 +8,14 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pynetdicom import AE
+from pynetdicom.acse import ACSE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made from a table
 
 from client.dicom import listening
 from client.dicom.receiver import StorageReceiver
@@ -88,6 +92,35 @@ def test_the_oldest_of_too_many_connections_goes(monkeypatch: pytest.MonkeyPatch
         strangers = [stack.enter_context(connect(port)) for _ in range(8)]
         assert all(hung_up(stranger) for stranger in strangers[:4])
         assert sent(port, dataset()).Status == 0
+
+
+def test_of_two_that_ask_at_once_one_gets_the_only_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entity = AE(ae_title="PACS")
+    entity.add_requested_context(Verification)
+    with listening_port() as port, monkeypatch.context() as patched, ThreadPoolExecutor(2) as pool:
+        both_decided = threading.Barrier(2)
+        for name in ("send_accept", "send_reject"):
+            patched.setattr(ACSE, name, _once(both_decided, getattr(ACSE, name)))
+        asked = [
+            pool.submit(entity.associate, "127.0.0.1", port, ae_title="WARDROUND") for _ in range(2)
+        ]
+        answers = [one.result() for one in asked]
+        assert sorted(answer.is_established for answer in answers) == [False, True]
+        patched.undo()
+        assert "Status" not in sent(port, dataset())
+        for answer in answers:
+            answer.release()
+        assert sent(port, dataset()).Status == 0  # the place is free again
+
+
+def _once(passed: threading.Barrier, answer: Callable[..., None]) -> Callable[..., None]:
+    def waits(acse: ACSE, *args: int) -> None:
+        passed.wait(10)
+        answer(acse, *args)
+
+    return waits
 
 
 def test_a_connection_whose_association_has_not_begun_is_still_counted() -> None:
