@@ -25,7 +25,8 @@ from common.folders import sync_folder, write_private
 
 log = logging.getLogger(__name__)
 
-_SUFFIX = ".report"
+SUFFIX = ".report"
+"""Of a report's file; what else is in the folder is no report."""
 _DRAFT_SECONDS = 3600.0
 
 
@@ -80,7 +81,7 @@ class ReportOutbox:
 
     def __init__(self, folder: Path, pseudonyms: Pseudonyms) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for draft in folder.glob(f".*{_SUFFIX}.*"):  # of a writer that was killed
+        for draft in folder.glob(f".*{SUFFIX}.*"):  # of a writer that was killed
             with suppress(FileNotFoundError):  # renamed by one that lives
                 if draft.stat().st_mtime < time.time() - _DRAFT_SECONDS:
                     draft.unlink()
@@ -119,7 +120,7 @@ class ReportOutbox:
     def pending(self) -> list[str]:
         """Return the ids of all that is not delivered, oldest file first."""
         aged: list[tuple[float, str]] = []
-        for path in self._folder.glob(f"*{_SUFFIX}"):
+        for path in self._folder.glob(f"*{SUFFIX}"):
             if not path.name.startswith("."):
                 with suppress(FileNotFoundError):  # delivered since the folder was read
                     aged.append((path.stat().st_mtime, path.stem))
@@ -150,7 +151,7 @@ class ReportOutbox:
         sync_folder(self._folder)
 
     def _path(self, identifier: str) -> Path:
-        return self._folder / f"{identifier}{_SUFFIX}"
+        return self._folder / f"{identifier}{SUFFIX}"
 
 
 def _text(data: bytes | None) -> str | None:

@@ -18,6 +18,7 @@ from client.backup.making import last_backup
 from client.cases.store import CaseStore
 from client.cases.tables import PlanRow
 from client.certificates import WARN_DAYS, CertificateEnd, certificate_ends
+from client.dicom.outbox import SUFFIX
 from client.inference.engine import ModelHolder
 from client.pause import current_pause
 from client.policy import SitePolicy
@@ -261,7 +262,8 @@ def _reports(settings: SiteSettings) -> int | None:
     if settings.dicom.stow_url is None:
         return None
     try:
-        return sum(1 for path in folder.iterdir() if not path.name.startswith("."))
+        names = [path.name for path in folder.iterdir()]
+        return sum(name.endswith(SUFFIX) and not name.startswith(".") for name in names)
     except FileNotFoundError:
         return 0
     except OSError as error:
