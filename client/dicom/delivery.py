@@ -140,9 +140,11 @@ class Delivery:
             try:
                 delivered += self._advance(identifier)
                 self._waits.pop(identifier, None)
-            except WardroundError as error:
+            except Exception as error:  # one that cannot be written must not hold up the others
                 self._waits[identifier] = (time.monotonic() + wait, min(2 * wait, _LONGEST_WAIT))
-                log.warning("event=dicom-report-waits id=%s code=%s", identifier, error.code)
+                # Only our own errors' codes: the text of any other may quote a patient.
+                code = error.code if isinstance(error, WardroundError) else type(error).__name__
+                log.warning("event=dicom-report-waits id=%s code=%s", identifier, code)
         return delivered
 
     def _run(self) -> None:

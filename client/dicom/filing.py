@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
+from highdicom import PatientSexValues
 from pydicom import Dataset
+from pydicom.valuerep import DA, TM
 
 from client.dicom.picture import MANUFACTURER, DicomContext
 
@@ -16,17 +19,41 @@ PATIENT_AND_STUDY = (
     *("PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
     *("ReferringPhysicianName", "StudyDescription"),
 )
+_READ_BY: dict[str, Callable[[str], object]] = {
+    "PatientBirthDate": DA,
+    "StudyDate": DA,
+    "StudyTime": TM,
+    "PatientSex": PatientSexValues,
+}
 _OF_THE_IMAGE = ("SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
 
 
 def evidence(context: DicomContext) -> Dataset:
-    """Return the image as far as what is derived from it must name it."""
+    """Return the image as far as what is derived from it must name it.
+
+    A birth date such as 19500000, a sex beyond M, F and O, a malformed date or time of the study
+    and several names at once stay empty, as they may (type 2: PS3.3, C.7.1.1 and C.7.2.1):
+    highdicom writes none of them, and what files an object is its UIDs and the PatientID.
+    """
     image = Dataset()
     image.SpecificCharacterSet = "ISO_IR 192"  # values are decoded text by now
     for name in (*PATIENT_AND_STUDY, *_OF_THE_IMAGE):
-        setattr(image, name, context.values.get(name) or None)
+        value = context.values.get(name, "")
+        setattr(image, name, value if value and _can_be_written(name, value) else None)
     image.Rows, image.Columns = (int(context.values[name]) for name in ("Rows", "Columns"))
     return image
+
+
+def _can_be_written(name: str, value: str) -> bool:
+    if name == "PatientName":
+        return "\\" not in value
+    reads = _READ_BY.get(name)
+    try:
+        if reads is not None:
+            reads(value)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def derived_uid(*parts: str) -> str:

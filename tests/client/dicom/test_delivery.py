@@ -163,6 +163,22 @@ def test_a_report_does_not_wait_for_its_heat_map(site: Site) -> None:
     assert (predict.calls, explain.calls) == (1, 3)
 
 
+def test_a_report_that_cannot_be_written_holds_up_no_other(
+    site: Site, context: DicomContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = DicomContext(context.values | {"Rows": "PlantedDoe"})
+    site.outbox.keep(Pending("a" * 32, site.case_id, time.time(), broken))
+    site.outbox.keep(Pending("b" * 32, site.case_id, time.time(), context))
+    pacs, predict = Pacs(), Asked([ANSWER])
+    delivery = site.delivery(None, pacs, predict)
+    delivery._waits = {}
+    assert delivery.work() == 1
+    assert (kinds(pacs), site.outbox.pending()) == (["SR"], ["a" * 32])
+    assert (delivery.work(), predict.calls) == (0, 2)  # the model is not asked again at once
+    assert "code=ValueError" in caplog.text
+    assert not [word for word in PLANTED if word in caplog.text]
+
+
 def test_where_there_is_no_heat_map_the_report_stands_alone(site: Site) -> None:
     pacs = Pacs()
     site.delivery(Asked([None]), pacs).work()
@@ -224,6 +240,13 @@ def test_where_burned_in_text_is_not_ruled_out_the_capture_does_not_either(
     values = {name: v for name, v in context.values.items() if name != "BurnedInAnnotation"}
     data = write_capture(EXPLAINED, DicomContext(values), site="x")
     assert "BurnedInAnnotation" not in dcmread(io.BytesIO(data))
+
+
+def test_a_capture_leaves_empty_what_cannot_be_written(context: DicomContext) -> None:
+    values = context.values | {"PatientBirthDate": "19500000", "PatientSex": "U"}
+    capture = dcmread(io.BytesIO(write_capture(EXPLAINED, DicomContext(values), site="x")))
+    assert (capture.PatientBirthDate, capture.PatientSex) == ("", "")
+    assert (capture.PatientName, capture.PatientID) == (NAME, NUMBER)
 
 
 def test_a_heat_map_never_becomes_a_case(context: DicomContext) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
 from client.dicom.answer import Answer, Note
 from client.dicom.decoding import decode_dicom
+from client.dicom.picture import DicomContext
 from client.dicom.report import write_report
-from tests.client.dicom.files import NAME, dataset, file_bytes, planted
+from tests.client.dicom.files import NAME, NUMBER, dataset, file_bytes, planted
 from tests.client.dicom.test_fhir import ANSWER
 
 
@@ -19,9 +21,14 @@ def items(node: Dataset) -> list[Dataset]:
     return [node, *inside]
 
 
-def report(answer: Answer) -> list[Dataset]:
+def context_of(**fields: str) -> DicomContext:
     made = planted(dataset(BurnedInAnnotation="NO", PatientName=NAME))
     context = decode_dicom(file_bytes(made), modalities=None).context
+    return DicomContext(context.values | fields)
+
+
+def report(answer: Answer, **fields: str) -> list[Dataset]:
+    context = context_of(**fields)
     return items(dcmread(io.BytesIO(write_report(answer, context, site="st-elsewhere"))))
 
 
@@ -69,3 +76,29 @@ def test_without_doubts_the_report_has_no_word_of_them() -> None:
     found = report(ANSWER)
     for code in ("UNCERTAINTY", "REFERRAL", "IMAGE-WARNING"):
         assert not named(found, code)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PatientBirthDate", "19500000"),
+        ("PatientBirthDate", "1950"),
+        ("PatientBirthDate", "1950-01-02"),
+        ("PatientBirthDate", "19700102\\19700103"),
+        ("PatientSex", "U"),
+        ("PatientSex", "f"),
+        ("StudyDate", "20260230"),
+        ("StudyTime", "12:30:00"),
+        ("StudyTime", "2561"),
+        ("PatientName", "Doe^Jane\\Roe^Jane"),
+    ],
+)
+def test_what_cannot_be_written_of_a_patient_or_study_is_empty_and_the_rest_is_there(
+    name: str, value: str
+) -> None:
+    root = report(ANSWER, **{name: value})[0]
+    assert not root[name].value
+    told = {"PatientID": NUMBER, "PatientName": NAME, "PatientBirthDate": "19700102"}
+    told |= {"PatientSex": "F", "StudyDate": "20200101"}
+    told.pop(name, None)
+    assert {other: str(root[other].value) for other in told} == told
