@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmwrite
 from pydicom.sr.codedict import codes
 
 from client.dicom.answer import ExplainedAnswer
-from client.dicom.filing import MANUFACTURER, PATIENT_AND_STUDY, derived_uid, evidence
+from client.dicom.filing import MANUFACTURER, PATIENT_AND_STUDY, derived_uid, evidence, in_silence
 from client.dicom.picture import DicomContext
 from common.imaging import decode
 
@@ -22,6 +22,7 @@ _MARGIN = 6
 _METHODS = {"grad-cam": "Grad-CAM"}
 
 
+@in_silence()
 def write_capture(answer: ExplainedAnswer, context: DicomContext, *, site: str) -> bytes:
     """Write a heat map on one image, as a Part 10 file with a preamble.
 

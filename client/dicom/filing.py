@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from highdicom import PatientSexValues
 from pydicom import Dataset
@@ -11,7 +14,14 @@ from pydicom.valuerep import DA, TM
 
 from client.dicom.picture import MANUFACTURER, DicomContext
 
-__all__ = ["MANUFACTURER", "PATIENT_AND_STUDY", "SCHEME", "derived_uid", "evidence"]
+__all__ = [
+    "MANUFACTURER",
+    "PATIENT_AND_STUDY",
+    "SCHEME",
+    "derived_uid",
+    "evidence",
+    "in_silence",
+]
 
 SCHEME = "99WARDROUND"
 PATIENT_AND_STUDY = (
@@ -26,6 +36,19 @@ _READ_BY: dict[str, Callable[[str], object]] = {
     "PatientSex": PatientSexValues,
 }
 _OF_THE_IMAGE = ("SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
+
+
+@contextmanager
+def in_silence() -> Iterator[None]:
+    """Keep highdicom and pydicom quiet: their warnings quote values, a patient's name among them.
+
+    Around whatever writes such values; as a decorator, too.
+    """
+    for name in ("highdicom", "pydicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def evidence(context: DicomContext) -> Dataset:

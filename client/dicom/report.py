@@ -22,12 +22,13 @@ from pydicom import Dataset, dcmwrite
 from pydicom.sr.codedict import codes
 
 from client.dicom.answer import Answer
-from client.dicom.filing import MANUFACTURER, SCHEME, derived_uid, evidence
+from client.dicom.filing import MANUFACTURER, SCHEME, derived_uid, evidence, in_silence
 from client.dicom.picture import DicomContext
 
 _SERIES_NUMBER = 9001
 
 
+@in_silence()
 def write_report(answer: Answer, context: DicomContext, *, site: str) -> bytes:
     """Write a report of one answer on one image, as a Part 10 file with a preamble.
 

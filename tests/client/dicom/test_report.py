@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -102,3 +103,24 @@ def test_what_cannot_be_written_of_a_patient_or_study_is_empty_and_the_rest_is_t
     told |= {"PatientSex": "F", "StudyDate": "20200101"}
     told.pop(name, None)
     assert {other: str(root[other].value) for other in told} == told
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PatientName", "PlantedDoe"),  # highdicom wants a caret in a name
+        ("StudyTime", "235960"),
+        ("IssuerOfPatientID", "planted" * 20),
+        ("Modality", "PlantedDoe"),
+    ],
+)
+def test_warnings_of_the_libraries_reach_no_log(
+    name: str, value: str, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    for library in ("pydicom", "highdicom"):
+        caplog.set_level(logging.WARNING, logger=library)
+    context = context_of(**{name: value})
+    recwarn.clear()
+    caplog.clear()
+    write_report(ANSWER, context, site="st-elsewhere")
+    assert ([str(one.message) for one in recwarn], caplog.text) == ([], "")
