@@ -28,6 +28,7 @@ from client.backup.contents import (
     read_manifest,
     sha256_of,
 )
+from client.backup.images import copy_images
 from client.backup.seal import write_seal
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.tables import CaseRow
@@ -71,7 +72,8 @@ def make_backup(settings: SiteSettings, target: Path, *, keep: int = 0) -> Backu
     target : Path
         Where its backups lie, on another disk if it is to be of use.
     keep : int
-        How many of this site's backups stay there, the newest first; 0 keeps all.
+        How many of this site's backups stay there, the newest first; 0 keeps all, as does a
+        backup that lacks an image.
 
     Raises
     ------
@@ -98,7 +100,8 @@ def make_backup(settings: SiteSettings, target: Path, *, keep: int = 0) -> Backu
         write_private(draft / MANIFEST, made.model_dump_json(indent=1).encode())
         write_seal(draft, pseudonyms)
         os.sync()
-    gone = _remove_old(earlier, keep)
+    # While an image cannot be had, an old backup may hold the last good copy of it.
+    gone = () if missing else _remove_old(earlier, keep)
     done = BackupMade(
         site=settings.name,
         folder=str(folder),
@@ -159,47 +162,19 @@ def _copy_images(
     url = sqlite_url(draft / DATABASE) if kind == "sqlite" else settings.database
     engine = open_database(url)
     (draft / IMAGES).mkdir(mode=0o700)
-    copied = missing = 0
     try:
         with engine.connect() as connection:
-            for digest in _digests(connection):
-                if _copy_image(digest, settings.images, draft / IMAGES, known):
-                    copied += 1
-                else:
-                    missing += 1
+            made = copy_images(_digests(connection), settings.images, draft / IMAGES, known)
     finally:
         engine.dispose()
     for beside in ("-wal", "-shm"):  # SQLite's own, empty by now
         (draft / f"{DATABASE}{beside}").unlink(missing_ok=True)
-    return copied, missing
+    return made
 
 
 def _digests(connection: Connection) -> Iterator[str]:
     query = select(CaseRow.digest).where(CaseRow.status != "withdrawn").distinct()
     yield from connection.scalars(query)
-
-
-def _copy_image(digest: str, images: Path, copies: Path, known: Path | None) -> bool:
-    """Link or copy one image; False where it cannot be read, or is not what its name says."""
-    copy = copies / digest[:2] / digest
-    copy.parent.mkdir(exist_ok=True, mode=0o700)
-    before = None if known is None else known / digest[:2] / digest
-    if before is not None and before.is_file() and sha256_of(before) == digest:
-        try:
-            os.link(before, copy)
-        except OSError:
-            pass  # another disk, or one without links
-        else:
-            return True
-    try:
-        shutil.copyfile(images / digest[:2] / digest, copy)
-    except FileNotFoundError:
-        return False
-    copy.chmod(0o600)
-    if sha256_of(copy) != digest:
-        copy.unlink()
-        return False
-    return True
 
 
 def _other_files(settings: SiteSettings) -> Iterator[str]:
