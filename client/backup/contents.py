@@ -7,7 +7,8 @@
     cases.db                the database, copied at one moment (SQLite only)
     images/ab/abcdef…       each under its own SHA-256; withdrawn ones are left out
     site.toml  policy.toml  paused.json  recipes/  trust/
-    data/                   where the ledger and the audit log ended, the site's own head, profiles
+    data/                   where the ledger and the audit log ended, the site's own head, profiles,
+                            what was decided about releases, what was fetched from the PACS
 
 The site's secrets (``keys/``) are never in it: whoever has the pseudonym key and the rows can ask
 whether a patient is among them. They change seldom, and are kept apart, sealed. Models and

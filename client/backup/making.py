@@ -38,9 +38,10 @@ from common.errors import InputRefused, StoreError
 from common.folders import new_folder, write_private
 
 RECORD = "last-backup.json"
-_FILES = (SETTINGS, "policy.toml", "paused.json")
+_FILES = (SETTINGS, "policy.toml", "paused.json", "data/releases/decisions.json")
 _FOLDERS = ("recipes", "trust", "data/profiles")
-_HEADS = ("data/ledger-head.json", "data/audit-head.json")
+_BEFORE_ROWS = ("data/ledger-head.json", "data/audit-head.json", "data/dicom/pulled.json")
+"""What speaks of rows, and is copied before them: all that it speaks of is in their copy then."""
 _DRAFT = re.compile(r"-\d{8}T\d{6}Z\.[a-z0-9_]{8}")
 _DRAFT_SECONDS = 24 * 3600.0
 
@@ -88,8 +89,7 @@ def make_backup(settings: SiteSettings, target: Path, *, keep: int = 0) -> Backu
     earlier = backups_in(target, settings.name)
     folder = target / f"{settings.name}-{made_at:%Y%m%dT%H%M%SZ}"
     with _as_store_error(), new_folder(folder) as draft:
-        # Before the database: the lines at which the heads point are in the copy then.
-        _copy_files(settings.folder, draft, _HEADS)
+        _copy_files(settings.folder, draft, _BEFORE_ROWS)
         kind = _copy_database(settings, draft / DATABASE)
         _copy_files(settings.folder, draft, tuple(_other_files(settings)))
         known = earlier[-1] / IMAGES if earlier else None
