@@ -10,15 +10,24 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import tomllib
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import tomli_w
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 from sqlalchemy import delete
 
 from client.access.tables import KeptAnswerRow, SiteSessionRow
-from client.backup.contents import DATABASE, IMAGES, Manifest, read_manifest, sha256_of
+from client.backup.contents import (
+    DATABASE,
+    IMAGES,
+    SETTINGS,
+    Manifest,
+    read_manifest,
+    sha256_of,
+)
 from client.backup.seal import check_seal
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.store import CaseStore
@@ -62,7 +71,8 @@ def restore_backup(backup: Path, folder: Path, *, keys: Path) -> Restored:
         If the backup is not whole: ``backup-unreadable``, ``backup-damaged``.
     ConfigurationError
         If ``folder`` is filled, or, with code ``backup-seal``, the keys are not those of the
-        backup or somebody changed it.
+        backup or somebody changed it, or, with code ``database-elsewhere``, the environment
+        names another database.
     PrivacyRefused
         With code ``ledger-damaged``.
     """
@@ -121,6 +131,7 @@ def _fill(draft: Path, backup: Path, manifest: Manifest, keys: Path) -> int | No
         target = draft / name
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copyfile(backup / file.path, target)
+    settings = _settings(draft, manifest)
     shutil.copytree(keys, draft / "keys")
     shutil.copytree(backup / IMAGES, draft / "data" / "images", copy_function=shutil.copyfile)
     for path in draft.rglob("*"):
@@ -131,11 +142,32 @@ def _fill(draft: Path, backup: Path, manifest: Manifest, keys: Path) -> int | No
     write_private(switch_of(draft / "policy.toml"), paused.model_dump_json().encode())
     if manifest.database != "sqlite":
         return None
-    settings = SiteSettings.read(draft)
     CaseStore.open(settings).close()  # refuses keys that are not this store's
     _end_sessions(settings)
     with PrivacyLedger.open(settings) as ledger:
         return ledger.verify_chain()
+
+
+def _settings(draft: Path, manifest: Manifest) -> SiteSettings:
+    """Return the restored site's settings: with SQLite the database is its own, in its folder.
+
+    A ``database_url`` would be the living site's, which no restore may touch, nor the restored
+    site work on.
+    """
+    if manifest.database == "sqlite":
+        fields = tomllib.loads((draft / SETTINGS).read_text("utf-8"))
+        if fields.pop("database_url", None) is not None:
+            write_private(draft / SETTINGS, tomli_w.dumps(fields).encode())
+    settings = SiteSettings.read(draft)
+    if manifest.database == "sqlite" and settings.database_url is not None:
+        raise ConfigurationError(
+            "WARDROUND_SITE_DATABASE_URL names another database than the restored one.",
+            meaning="The restored site would work on that, perhaps the living site's. Nothing was "
+            "restored.",
+            action="Unset it, here and where the restored site's services start.",
+            code="database-elsewhere",
+        )
+    return settings
 
 
 def _end_sessions(settings: SiteSettings) -> None:

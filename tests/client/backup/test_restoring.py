@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 
+from client.access.people import People
+from client.access.roles import Role
 from client.backup import making
 from client.backup.making import make_backup
 from client.backup.restoring import restore_backup
@@ -17,6 +20,8 @@ from client.releases.desk import ReleaseDesk
 from client.releases.policy import ReleasePolicy
 from client.releases.watcher import ReleaseWatcher
 from client.settings import SiteSettings
+from common.database import open_database
+from common.errors import ConfigurationError
 from tests.client.rounds import make_site
 from tests.client.serving import LONG, FakeReleases, release
 
@@ -90,3 +95,58 @@ def test_a_restored_site_knows_what_it_fetched_but_nothing_that_it_has_no_row_of
     again = restored(site, tmp_path)
     with PullCursor(again.data / "dicom" / "pulled.json", keep_days=7).open() as cursor:
         assert (cursor.knows("before"), cursor.knows("after")) == (True, False)
+
+
+def signed_in(site: SiteSettings) -> str:
+    """Sign somebody in and return the session's secret."""
+    engine = open_database(site.database)
+    people = People(engine)
+    people.add("anna", [Role.it], password="correct horse battery")
+    secret = people.open_session("anna", life=timedelta(hours=12))
+    engine.dispose()
+    return secret
+
+
+def is_signed_in(site: SiteSettings, secret: str) -> bool:
+    engine = open_database(site.database)
+    found = People(engine).caller(secret, idle=timedelta(hours=12))
+    engine.dispose()
+    return found is not None
+
+
+def test_a_drill_leaves_the_living_sites_database_alone(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    site = make_site(tmp_path / "site", patients=2, holdout=0, database_url=url)
+    secret = signed_in(site)
+    again = restored(site, tmp_path)
+    assert is_signed_in(site, secret), "the living site's people go on"
+    assert again.database == f"sqlite:///{tmp_path / 'again' / 'data' / 'cases.db'}"
+    assert not is_signed_in(again, secret)
+    assert (again.name, again.device) == (site.name, site.device)
+
+
+def test_a_lost_disk_is_not_needed_to_restore_the_database_that_was_on_it(tmp_path: Path) -> None:
+    (tmp_path / "lost").mkdir()
+    url = f"sqlite:///{tmp_path / 'lost' / 'elsewhere.db'}"
+    site = make_site(tmp_path / "site", patients=2, holdout=0, database_url=url)
+    signed_in(site)
+    made = make_backup(site, tmp_path / "disk")
+    (tmp_path / "lost" / "elsewhere.db").unlink()
+    restore_backup(Path(made.folder), tmp_path / "again", keys=site.keys)
+    engine = open_database(SiteSettings.read(tmp_path / "again").database)
+    assert [person.name for person in People(engine).all()] == ["anna"]
+    engine.dispose()
+    assert not (tmp_path / "lost" / "elsewhere.db").exists()
+
+
+def test_a_database_that_the_environment_names_is_refused(
+    site: SiteSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living = tmp_path / "living.db"
+    made = make_backup(site, tmp_path / "disk")
+    monkeypatch.setenv("WARDROUND_SITE_DATABASE_URL", f"sqlite:///{living}")
+    with pytest.raises(ConfigurationError) as caught:
+        restore_backup(Path(made.folder), tmp_path / "again", keys=site.keys)
+    assert caught.value.code == "database-elsewhere"
+    assert not living.exists()
+    assert not (tmp_path / "again").exists()
