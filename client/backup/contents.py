@@ -4,7 +4,8 @@
 
     backup.json             the manifest
     backup.seal             an HMAC of it (`client.backup.seal`)
-    cases.db                the database, copied at one moment (SQLite only)
+    cases.db                the database, copied at one moment (SQLite)
+    cases.dump              its rows, as pg_dump wrote them (PostgreSQL; custom format)
     images/ab/abcdef…       each under its own SHA-256; withdrawn ones are left out
     site.toml  policy.toml  paused.json  recipes/  trust/
     data/                   where the ledger and the audit log ended, the site's own head, profiles,
@@ -28,8 +29,11 @@ from common.plan import Hex64, Identifier
 
 MANIFEST = "backup.json"
 DATABASE = "cases.db"
+DUMP = "cases.dump"
 IMAGES = "images"
 SETTINGS = "site.toml"
+NAMED_IMAGES = "SELECT DISTINCT digest FROM cases WHERE status <> 'withdrawn'"
+"""Images that the rows speak of, by SHA-256; plain SQL, for a copy is read without migrating it."""
 _CHUNK = 1024 * 1024
 
 
@@ -57,7 +61,7 @@ class Manifest(BaseModel):
     made_at : datetime
         UTC; the database is as it was then or a moment later.
     database : {"sqlite", "postgresql"}
-        With PostgreSQL the rows are not in it, they are ``pg_dump``'s to copy.
+        Which kind the rows were in, and go back into.
     images, missing : int
         How many images the rows speak of and are here; how many could not be read.
     """

@@ -8,18 +8,14 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
-from sqlalchemy import Connection, select
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from client.backup.contents import (
-    DATABASE,
     IMAGES,
     MANIFEST,
     SETTINGS,
@@ -29,11 +25,10 @@ from client.backup.contents import (
     sha256_of,
 )
 from client.backup.images import copy_images
+from client.backup.rows import copy_rows
 from client.backup.seal import write_seal
 from client.cases.pseudonyms import Pseudonyms
-from client.cases.tables import CaseRow
 from client.settings import SiteSettings
-from common.database import open_database, sqlite_url
 from common.errors import InputRefused, StoreError
 from common.folders import new_folder, write_private
 
@@ -79,7 +74,8 @@ def make_backup(settings: SiteSettings, target: Path, *, keep: int = 0) -> Backu
     Raises
     ------
     StoreError
-        If the database or the disk failed: then nothing new is in ``target``.
+        If the database or the disk failed, or ``pg_dump`` is not there: then nothing new is in
+        ``target``.
     ConfigurationError
         If the site's pseudonym key, which seals it, cannot be read.
     """
@@ -90,11 +86,12 @@ def make_backup(settings: SiteSettings, target: Path, *, keep: int = 0) -> Backu
     folder = target / f"{settings.name}-{made_at:%Y%m%dT%H%M%SZ}"
     with _as_store_error(), new_folder(folder) as draft:
         _copy_files(settings.folder, draft, _BEFORE_ROWS)
-        kind = _copy_database(settings, draft / DATABASE)
+        rows = copy_rows(settings, draft)
         _copy_files(settings.folder, draft, tuple(_other_files(settings)))
         known = earlier[-1] / IMAGES if earlier else None
-        images, missing = _copy_images(settings, draft, kind, known)
-        made = _manifest(settings, draft, made_at, kind, (images, missing))
+        (draft / IMAGES).mkdir(mode=0o700)
+        images, missing = copy_images(rows.images, settings.images, draft / IMAGES, known)
+        made = _manifest(settings, draft, made_at, rows.kind, (images, missing))
         for path in draft.rglob("*"):
             path.chmod(0o700 if path.is_dir() else 0o600)
         write_private(draft / MANIFEST, made.model_dump_json(indent=1).encode())
@@ -109,7 +106,7 @@ def make_backup(settings: SiteSettings, target: Path, *, keep: int = 0) -> Backu
         images=images,
         missing=missing,
         bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-        database=kind,
+        database=rows.kind,
         removed=gone,
     )
     write_private(settings.data / RECORD, done.model_dump_json().encode())
@@ -134,47 +131,6 @@ def backups_in(target: Path, site: str) -> list[Path]:
         except InputRefused:
             continue
     return found
-
-
-def _copy_database(settings: SiteSettings, copy: Path) -> str:
-    url = make_url(settings.database)
-    if url.get_backend_name() != "sqlite" or not url.database:
-        return "postgresql"
-    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    with (
-        closing(sqlite3.connect(f"file:{url.database}?mode=ro", uri=True, timeout=30)) as source,
-        closing(sqlite3.connect(copy)) as target,
-    ):
-        source.backup(target)  # one step: as the database is at this moment
-        target.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
-        if target.execute("PRAGMA integrity_check").fetchone() != ("ok",):
-            raise StoreError(
-                "The database's copy is not whole, so the database is damaged.",
-                action="Check the disk; keep the earlier backups.",
-                code="database-damaged",
-            )
-    return "sqlite"
-
-
-def _copy_images(
-    settings: SiteSettings, draft: Path, kind: str, known: Path | None
-) -> tuple[int, int]:
-    url = sqlite_url(draft / DATABASE) if kind == "sqlite" else settings.database
-    engine = open_database(url)
-    (draft / IMAGES).mkdir(mode=0o700)
-    try:
-        with engine.connect() as connection:
-            made = copy_images(_digests(connection), settings.images, draft / IMAGES, known)
-    finally:
-        engine.dispose()
-    for beside in ("-wal", "-shm"):  # SQLite's own, empty by now
-        (draft / f"{DATABASE}{beside}").unlink(missing_ok=True)
-    return made
-
-
-def _digests(connection: Connection) -> Iterator[str]:
-    query = select(CaseRow.digest).where(CaseRow.status != "withdrawn").distinct()
-    yield from connection.scalars(query)
 
 
 def _other_files(settings: SiteSettings) -> Iterator[str]:

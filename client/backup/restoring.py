@@ -9,34 +9,29 @@ restored site answers no plan before hospital IT has dealt with all of it and sa
 from __future__ import annotations
 
 import shutil
-import sqlite3
-import tomllib
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-import tomli_w
 from pydantic import AwareDatetime, BaseModel, ConfigDict
-from sqlalchemy import delete
 
-from client.access.tables import KeptAnswerRow, SiteSessionRow
 from client.backup.contents import (
     DATABASE,
+    DUMP,
     IMAGES,
-    SETTINGS,
     Manifest,
     read_manifest,
     sha256_of,
 )
+from client.backup.new_database import fill_database, own_settings
+from client.backup.rows import is_whole
 from client.backup.seal import check_seal
 from client.cases.pseudonyms import Pseudonyms
-from client.cases.store import CaseStore
 from client.pause import RESTORED_BY, Pause, switch_of
-from client.privacy.ledger import PrivacyLedger
-from client.settings import SiteSettings
-from common.database import open_database
 from common.errors import ConfigurationError, InputRefused
 from common.folders import new_folder, write_private
+
+_OF_THE_BACKUP = (DUMP,)
+"""Files that no site has."""
 
 
 class Restored(BaseModel):
@@ -50,7 +45,7 @@ class Restored(BaseModel):
     database: str
     images: int
     missing: int
-    ledger_lines: int | None
+    ledger_lines: int
 
 
 def restore_backup(backup: Path, folder: Path, *, keys: Path) -> Restored:
@@ -71,10 +66,12 @@ def restore_backup(backup: Path, folder: Path, *, keys: Path) -> Restored:
         If the backup is not whole: ``backup-unreadable``, ``backup-damaged``.
     ConfigurationError
         If ``folder`` is filled, or, with code ``backup-seal``, the keys are not those of the
-        backup or somebody changed it, or, with code ``database-elsewhere``, the environment
-        names another database.
+        backup or somebody changed it, or, with code ``database-elsewhere`` or
+        ``database-filled``, the database is not one for it alone.
     PrivacyRefused
         With code ``ledger-damaged``.
+    StoreError
+        If the rows cannot be loaded into PostgreSQL.
     """
     manifest = read_manifest(backup)
     if not (keys / "pseudonyms").is_file():
@@ -101,6 +98,9 @@ def restore_backup(backup: Path, folder: Path, *, keys: Path) -> Restored:
 
 def check_backup(backup: Path, manifest: Manifest) -> None:
     """Hold every file against the manifest, and every image against its name; `InputRefused`."""
+    rows = DATABASE if manifest.database == "sqlite" else DUMP
+    if rows not in {file.path for file in manifest.files}:
+        raise _damaged(rows)  # of PostgreSQL, backups once had none
     for file in manifest.files:
         path = backup / file.path
         if not path.is_file() or sha256_of(path) != file.sha256:
@@ -111,27 +111,19 @@ def check_backup(backup: Path, manifest: Manifest) -> None:
             raise _damaged("an image")
     if len(found) != manifest.images:
         raise _damaged("the folder of images")
-    if manifest.database == "sqlite":
-        _check_database(backup / DATABASE)
-
-
-def _check_database(path: Path) -> None:
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
-            whole = database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    except sqlite3.Error:
-        whole = False
-    if not whole:
+    if manifest.database == "sqlite" and not is_whole(backup / DATABASE):
         raise _damaged(DATABASE)
 
 
-def _fill(draft: Path, backup: Path, manifest: Manifest, keys: Path) -> int | None:
+def _fill(draft: Path, backup: Path, manifest: Manifest, keys: Path) -> int:
     for file in manifest.files:
+        if file.path in _OF_THE_BACKUP:
+            continue
         name = f"data/{DATABASE}" if file.path == DATABASE else file.path
         target = draft / name
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copyfile(backup / file.path, target)
-    settings = _settings(draft, manifest)
+    settings = own_settings(draft, manifest)
     shutil.copytree(keys, draft / "keys")
     shutil.copytree(backup / IMAGES, draft / "data" / "images", copy_function=shutil.copyfile)
     for path in draft.rglob("*"):
@@ -140,45 +132,7 @@ def _fill(draft: Path, backup: Path, manifest: Manifest, keys: Path) -> int | No
     reason = f"Restored from the backup of {manifest.made_at:%Y-%m-%d %H:%M} UTC."
     paused = Pause(since=datetime.now(UTC), by=RESTORED_BY, reason=reason)
     write_private(switch_of(draft / "policy.toml"), paused.model_dump_json().encode())
-    if manifest.database != "sqlite":
-        return None
-    CaseStore.open(settings).close()  # refuses keys that are not this store's
-    _end_sessions(settings)
-    with PrivacyLedger.open(settings) as ledger:
-        return ledger.verify_chain()
-
-
-def _settings(draft: Path, manifest: Manifest) -> SiteSettings:
-    """Return the restored site's settings: with SQLite the database is its own, in its folder.
-
-    A ``database_url`` would be the living site's, which no restore may touch, nor the restored
-    site work on.
-    """
-    if manifest.database == "sqlite":
-        fields = tomllib.loads((draft / SETTINGS).read_text("utf-8"))
-        if fields.pop("database_url", None) is not None:
-            write_private(draft / SETTINGS, tomli_w.dumps(fields).encode())
-    settings = SiteSettings.read(draft)
-    if manifest.database == "sqlite" and settings.database_url is not None:
-        raise ConfigurationError(
-            "WARDROUND_SITE_DATABASE_URL names another database than the restored one.",
-            meaning="The restored site would work on that, perhaps the living site's. Nothing was "
-            "restored.",
-            action="Unset it, here and where the restored site's services start.",
-            code="database-elsewhere",
-        )
-    return settings
-
-
-def _end_sessions(settings: SiteSettings) -> None:
-    """End the sessions of then, and forget the answers kept for who asks again."""
-    engine = open_database(settings.database)
-    try:
-        with engine.begin() as connection:
-            connection.execute(delete(SiteSessionRow))
-            connection.execute(delete(KeptAnswerRow))
-    finally:
-        engine.dispose()
+    return fill_database(settings, backup, manifest)
 
 
 def _damaged(what: str) -> InputRefused:

@@ -303,16 +303,3 @@ def test_who_restores_is_told_what_the_backup_does_not_know(
     assert result.exit_code == 0
     for words in ("Training is paused", "Withdraw again", "lower epsilon_life", "users and keys"):
         assert words in result.stdout
-
-
-def test_with_postgresql_the_rows_are_pg_dumps_to_copy(
-    tmp_path: Path, postgres_database_url: str
-) -> None:
-    site = make_site(tmp_path / "site", patients=2, holdout=1, database_url=postgres_database_url)
-    made = make_backup(site, tmp_path / "disk")
-    assert (made.database, made.images, made.missing) == ("postgresql", 3, 0)
-    assert not (Path(made.folder) / "cases.db").exists()
-    again = restore_backup(Path(made.folder), tmp_path / "again", keys=site.keys)
-    assert again.ledger_lines is None
-    images = [path for path in (tmp_path / "again/data/images").rglob("*") if path.is_file()]
-    assert len(images) == 3

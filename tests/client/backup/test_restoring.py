@@ -13,6 +13,7 @@ from client.access.roles import Role
 from client.backup import making
 from client.backup.making import make_backup
 from client.backup.restoring import restore_backup
+from client.backup.rows import CopiedRows
 from client.dicom.cursor import PullCursor
 from client.inference.engine import InferenceEngine, ModelHolder
 from client.releases.decision_file import DecisionFile
@@ -78,20 +79,20 @@ def test_what_the_hospital_refused_or_left_does_not_answer_at_a_restored_site(
 def test_a_restored_site_knows_what_it_fetched_but_nothing_that_it_has_no_row_of(
     site: SiteSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = making._copy_database
+    copy = making.copy_rows
 
     def fetched(name: str) -> None:
         with PullCursor(site.data / "dicom" / "pulled.json", keep_days=7).open() as cursor:
             cursor.note(name, "stored")
 
-    def copy_while_fetching(settings: SiteSettings, target: Path) -> str:
-        kind = copy(settings, target)
+    def copy_while_fetching(settings: SiteSettings, draft: Path) -> CopiedRows:
+        rows = copy(settings, draft)
         fetched("after")  # its case is not in the copy: it is to be fetched again
-        return kind
+        return rows
 
     (site.data / "dicom").mkdir()
     fetched("before")
-    monkeypatch.setattr(making, "_copy_database", copy_while_fetching)
+    monkeypatch.setattr(making, "copy_rows", copy_while_fetching)
     again = restored(site, tmp_path)
     with PullCursor(again.data / "dicom" / "pulled.json", keep_days=7).open() as cursor:
         assert (cursor.knows("before"), cursor.knows("after")) == (True, False)
