@@ -5,7 +5,8 @@
     backup.json             the manifest
     backup.seal             an HMAC of it (`client.backup.seal`)
     cases.db                the database, copied at one moment (SQLite)
-    cases.dump              its rows, as pg_dump wrote them (PostgreSQL; custom format)
+    cases.dump  images.txt  its rows, as pg_dump wrote them (PostgreSQL; custom format), and the
+                            SHA-256 of each image that they name
     images/ab/abcdef…       each under its own SHA-256; withdrawn ones are left out
     site.toml  policy.toml  paused.json  recipes/  trust/
     data/                   where the ledger and the audit log ended, the site's own head, profiles,
@@ -30,6 +31,7 @@ from common.plan import Hex64, Identifier
 MANIFEST = "backup.json"
 DATABASE = "cases.db"
 DUMP = "cases.dump"
+IMAGE_LIST = "images.txt"
 IMAGES = "images"
 SETTINGS = "site.toml"
 NAMED_IMAGES = "SELECT DISTINCT digest FROM cases WHERE status <> 'withdrawn'"

@@ -17,20 +17,21 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from client.backup.contents import (
     DATABASE,
     DUMP,
+    IMAGE_LIST,
     IMAGES,
     Manifest,
     read_manifest,
     sha256_of,
 )
 from client.backup.new_database import fill_database, own_settings
-from client.backup.rows import is_whole
+from client.backup.rows import is_whole, named_images
 from client.backup.seal import check_seal
 from client.cases.pseudonyms import Pseudonyms
 from client.pause import RESTORED_BY, Pause, switch_of
 from common.errors import ConfigurationError, InputRefused
 from common.folders import new_folder, write_private
 
-_OF_THE_BACKUP = (DUMP,)
+_OF_THE_BACKUP = (DUMP, IMAGE_LIST)
 """Files that no site has."""
 
 
@@ -97,22 +98,32 @@ def restore_backup(backup: Path, folder: Path, *, keys: Path) -> Restored:
 
 
 def check_backup(backup: Path, manifest: Manifest) -> None:
-    """Hold every file against the manifest, and every image against its name; `InputRefused`."""
-    rows = DATABASE if manifest.database == "sqlite" else DUMP
-    if rows not in {file.path for file in manifest.files}:
-        raise _damaged(rows)  # of PostgreSQL, backups once had none
+    """Hold every file against the manifest, and every image against the rows; `InputRefused`."""
+    names = {file.path for file in manifest.files}
+    for name in (DATABASE,) if manifest.database == "sqlite" else (DUMP, IMAGE_LIST):
+        if name not in names:
+            raise _damaged(name)  # of PostgreSQL, backups once had none
     for file in manifest.files:
         path = backup / file.path
         if not path.is_file() or sha256_of(path) != file.sha256:
             raise _damaged(file.path)
+    if manifest.database == "sqlite" and not is_whole(backup / DATABASE):
+        raise _damaged(DATABASE)
+    _check_images(backup, manifest)
+
+
+def _check_images(backup: Path, manifest: Manifest) -> None:
+    """Refuse all but the very images that were copied: of those that rows name, so many."""
+    named = named_images(backup, manifest)
     found = [path for path in (backup / IMAGES).rglob("*") if path.is_file()]
     for path in found:
+        place = path.relative_to(backup / IMAGES)
+        if path.name not in named or place != Path(path.name[:2], path.name):
+            raise _damaged("the folder of images")
         if sha256_of(path) != path.name:
             raise _damaged("an image")
     if len(found) != manifest.images:
         raise _damaged("the folder of images")
-    if manifest.database == "sqlite" and not is_whole(backup / DATABASE):
-        raise _damaged(DATABASE)
 
 
 def _fill(draft: Path, backup: Path, manifest: Manifest, keys: Path) -> int:

@@ -11,10 +11,11 @@ from typing import Literal
 
 from sqlalchemy.engine import make_url
 
-from client.backup.contents import DATABASE, DUMP, NAMED_IMAGES
+from client.backup.contents import DATABASE, DUMP, IMAGE_LIST, NAMED_IMAGES, Manifest
 from client.backup.postgres import dump_rows
 from client.settings import SiteSettings
 from common.errors import StoreError
+from common.folders import write_private
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,19 @@ def copy_rows(settings: SiteSettings, draft: Path) -> CopiedRows:
     """
     url = make_url(settings.database)
     if url.get_backend_name() != "sqlite" or not url.database:
-        return CopiedRows("postgresql", dump_rows(settings.database, draft / DUMP))
+        images = dump_rows(settings.database, draft / DUMP)
+        # A dump's rows cannot be read without a server.
+        write_private(draft / IMAGE_LIST, "\n".join(sorted(images)).encode())
+        return CopiedRows("postgresql", images)
     _copy_sqlite(Path(url.database), draft / DATABASE)
-    return CopiedRows("sqlite", images_in(draft / DATABASE))
+    return CopiedRows("sqlite", _images_in(draft / DATABASE))
 
 
-def images_in(copy: Path) -> tuple[str, ...]:
-    """Return the SHA-256 of the images that a copied SQLite database names, withdrawn ones not."""
-    with closing(sqlite3.connect(f"{_uri(copy)}?mode=ro&immutable=1", uri=True)) as database:
-        return tuple(str(row[0]) for row in database.execute(NAMED_IMAGES))
+def named_images(backup: Path, manifest: Manifest) -> frozenset[str]:
+    """Return the SHA-256 of each image that a backup's rows name; the rows are checked before."""
+    if manifest.database == "sqlite":
+        return frozenset(_images_in(backup / DATABASE))
+    return frozenset((backup / IMAGE_LIST).read_text("ascii").split())
 
 
 def is_whole(copy: Path) -> bool:
@@ -55,6 +60,11 @@ def is_whole(copy: Path) -> bool:
             return bool(database.execute("PRAGMA integrity_check").fetchone() == ("ok",))
     except sqlite3.Error:
         return False
+
+
+def _images_in(copy: Path) -> tuple[str, ...]:
+    with closing(sqlite3.connect(f"{_uri(copy)}?mode=ro&immutable=1", uri=True)) as database:
+        return tuple(str(row[0]) for row in database.execute(NAMED_IMAGES))
 
 
 def _copy_sqlite(database: Path, copy: Path) -> None:

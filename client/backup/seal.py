@@ -3,8 +3,8 @@
 The digests in a manifest show that a disk forgot something, not that somebody changed it: whoever
 can write where the backups lie could change a file and its digest, and a site restored from
 that would trust their plan keys, or let everybody in. So the manifest is sealed, and with it every
-file and, by the database's rows, every image. An older backup is still a whole one: it cannot be
-told from the newest, but it says when it was made.
+file and, by the rows that name them and their number, the images. An older backup is still a whole
+one: it cannot be told from the newest, but it says when it was made.
 """
 
 from __future__ import annotations

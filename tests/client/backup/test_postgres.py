@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
 from client.audit import open_site_audit
-from client.backup.contents import DUMP
+from client.backup.contents import DUMP, IMAGE_LIST
 from client.backup.making import last_backup, make_backup
 from client.backup.restoring import restore_backup
 from client.cases.store import CaseStore
@@ -29,7 +29,7 @@ from common.audit_entries import TrainingPaused
 from common.database import open_database
 from common.errors import ConfigurationError, InputRefused, StoreError
 from deploy.commands import site_backup
-from tests.client.backup.test_restoring import is_signed_in, signed_in
+from tests.client.backup.test_restoring import is_signed_in, signed_in, swap_an_image
 from tests.client.pictures import picture
 from tests.client.rounds import make_site
 from tests.databases import PostgresCluster
@@ -219,16 +219,14 @@ def test_rows_that_cannot_be_loaded_leave_nothing(
     restore_backup(folder, tmp_path / "again", keys=site.keys)
 
 
-def test_a_dump_that_was_changed_is_refused(
-    site: SiteSettings,
-    tmp_path: Path,
-    empty_database: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("victim", [DUMP, IMAGE_LIST, "image"])
+def test_a_changed_backup_is_refused(site: SiteSettings, tmp_path: Path, victim: str) -> None:
     folder = Path(make_backup(site, tmp_path / "disk").folder)
-    data = (folder / DUMP).read_bytes()
-    (folder / DUMP).write_bytes(data[:-1] + b"x")
-    monkeypatch.setenv(ENVIRONMENT, empty_database)
+    if victim == "image":
+        swap_an_image(folder / "images", "another image")
+    else:
+        data = (folder / victim).read_bytes()
+        (folder / victim).write_bytes(data[:-1] + b"x")
     with pytest.raises(InputRefused) as caught:
         restore_backup(folder, tmp_path / "again", keys=site.keys)
     assert caught.value.code == "backup-damaged"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from client.releases.policy import ReleasePolicy
 from client.releases.watcher import ReleaseWatcher
 from client.settings import SiteSettings
 from common.database import open_database
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, InputRefused
 from tests.client.rounds import make_site
 from tests.client.serving import LONG, FakeReleases, release
 
@@ -151,3 +153,29 @@ def test_a_database_that_the_environment_names_is_refused(
     assert caught.value.code == "database-elsewhere"
     assert not living.exists()
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("swap", ["another image", "one twice"])
+def test_a_backup_with_other_images_than_its_rows_name_is_refused(
+    site: SiteSettings, tmp_path: Path, swap: str
+) -> None:
+    folder = Path(make_backup(site, tmp_path / "disk").folder)
+    swap_an_image(folder / "images", swap)
+    with pytest.raises(InputRefused) as caught:
+        restore_backup(folder, tmp_path / "again", keys=site.keys)
+    assert caught.value.code == "backup-damaged"
+    assert not (tmp_path / "again").exists()
+
+
+def swap_an_image(images: Path, swap: str) -> None:
+    """Put another file in the place of an image: as many as before, each under its own SHA-256."""
+    victim, kept = sorted(path for path in images.rglob("*") if path.is_file())[:2]
+    victim.unlink()
+    if swap == "one twice":
+        (images / "again").mkdir()
+        shutil.copyfile(kept, images / "again" / kept.name)
+    else:
+        data = b"of somebody else"
+        name = hashlib.sha256(data).hexdigest()
+        (images / name[:2]).mkdir(exist_ok=True)
+        (images / name[:2] / name).write_bytes(data)
