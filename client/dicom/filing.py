@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from highdicom import PatientSexValues
 from pydicom import Dataset
+from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
 from client.dicom.picture import MANUFACTURER, DicomContext
@@ -55,8 +56,9 @@ def evidence(context: DicomContext) -> Dataset:
     """Return the image as far as what is derived from it must name it.
 
     A birth date such as 19500000, a sex beyond M, F and O, a malformed date or time of the study
-    and several names at once stay empty, as they may (type 2: PS3.3, C.7.1.1 and C.7.2.1):
-    highdicom writes none of them, and what files an object is its UIDs and the PatientID.
+    and several names at once stay empty, as they may (type 2: PS3.3, C.7.1.1 and C.7.2.1), and so
+    does a malformed UID of the image's series: highdicom writes none of them, and what files an
+    object is the study's UID and the PatientID.
     """
     image = Dataset()
     image.SpecificCharacterSet = "ISO_IR 192"  # values are decoded text by now
@@ -70,6 +72,8 @@ def evidence(context: DicomContext) -> Dataset:
 def _can_be_written(name: str, value: str) -> bool:
     if name == "PatientName":
         return "\\" not in value
+    if name == "SeriesInstanceUID":
+        return bool(UID(value).is_valid)
     reads = _READ_BY.get(name)
     try:
         if reads is not None:

@@ -92,13 +92,18 @@ def test_without_doubts_the_report_has_no_word_of_them() -> None:
         ("StudyTime", "12:30:00"),
         ("StudyTime", "2561"),
         ("PatientName", "Doe^Jane\\Roe^Jane"),
+        ("SeriesInstanceUID", "1.2.3\\1.2.4"),
     ],
 )
 def test_what_cannot_be_written_of_a_patient_or_study_is_empty_and_the_rest_is_there(
     name: str, value: str
 ) -> None:
     root = report(ANSWER, **{name: value})[0]
-    assert not root[name].value
+    place = root
+    if name == "SeriesInstanceUID":
+        evidence = root.CurrentRequestedProcedureEvidenceSequence[0]
+        place = evidence.ReferencedSeriesSequence[0]
+    assert not place[name].value
     told = {"PatientID": NUMBER, "PatientName": NAME, "PatientBirthDate": "19700102"}
     told |= {"PatientSex": "F", "StudyDate": "20200101"}
     told.pop(name, None)
