@@ -7,9 +7,11 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Engine, delete, select
 
+from client.access.bookkeeping import Bookkeeping
 from client.access.caller import Caller
 from client.access.names import WRITE_LOCK, check_new, digest_of, roles_of, written
 from client.access.roles import Role
@@ -52,6 +54,7 @@ class Keys:
     def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._transactions = Transactions(engine, WRITE_LOCK)
         self._clock = clock
+        self._bookkeeping = Bookkeeping()
 
     def add(self, name: str, roles: Iterable[Role], *, life: timedelta | None = LIFE) -> str:
         """Make a key and return its secret, which nobody can read again.
@@ -107,7 +110,7 @@ class Keys:
     def caller(self, secret: str) -> Caller | None:
         """Return whose secret this is; None of nobody's, or of one that has ended.
 
-        The first use of a day is noted.
+        The first use of a day is noted, where the database can be written.
         """
         digest, now = digest_of(secret), self._clock()
         today = now.date()
@@ -116,7 +119,7 @@ class Keys:
         if row is None or not hmac.compare_digest(row.digest, digest) or _has_ended(row, now):
             return None
         if row.last_used != today:
-            self._note(row.name, today)
+            self._bookkeeping.note(partial(self._note, row.name, today), now=now)
         return Caller(row.name, roles_of(row.roles), person=False)
 
     def alive(self) -> set[str]:

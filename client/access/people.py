@@ -10,10 +10,12 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
+from client.access.bookkeeping import Bookkeeping
 from client.access.caller import Caller
 from client.access.names import (
     NAME,
@@ -59,6 +61,8 @@ class People:
     def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._transactions = Transactions(engine, WRITE_LOCK)
         self._clock = clock
+        self._bookkeeping = Bookkeeping()
+        self._unwritten: dict[str, datetime] = {}
 
     def add(self, name: str, roles: Iterable[Role], *, password: str) -> None:
         """Make an account.
@@ -156,18 +160,23 @@ class People:
         return secret
 
     def caller(self, secret: str, *, idle: timedelta) -> Caller | None:
-        """Return whose session this is; None where it has ended."""
+        """Return whose session this is; None where it has ended.
+
+        That it was used is noted; in memory, while the database can be read and not written.
+        """
         digest, now = digest_of(secret), self._clock()
         with self._transactions.reading() as session:
             row = session.get(SiteSessionRow, digest)
-            if row is None or row.expires_at <= now or row.seen_at + idle <= now:
+            if row is None or row.expires_at <= now:
+                return None
+            seen = max(row.seen_at, self._unwritten.get(digest, row.seen_at))
+            if seen + idle <= now:
                 return None
             owner = session.get(SiteAccountRow, row.account)
-            seen = row.seen_at
         if owner is None:
             return None
         if now - seen >= SEEN_EVERY:
-            self._touch(digest, now)
+            self._note_use(digest, now)
         return Caller(owner.name, roles_of(owner.roles))
 
     def alive(self) -> set[str]:
@@ -182,6 +191,12 @@ class People:
             session.execute(
                 delete(SiteSessionRow).where(SiteSessionRow.digest == digest_of(secret))
             )
+
+    def _note_use(self, digest: str, now: datetime) -> None:
+        if self._bookkeeping.note(partial(self._touch, digest, now), now=now):
+            self._unwritten.pop(digest, None)
+        else:
+            self._unwritten[digest] = now
 
     def _touch(self, digest: str, now: datetime) -> None:
         with self._transactions.writing() as session:

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from client.access.roles import Role
 from client.cases.store import CaseStore
@@ -16,6 +18,24 @@ from tests.client.serving import FakeReleases, ServedSite, release, served_site,
 
 PASSWORD = "correct horse battery"
 OWN = {"origin": "http://127.0.0.1", "sec-fetch-site": "same-origin"}
+
+
+class TakesNothing:
+    """Makes a database one that can be read and takes nothing while ``full``: a full disk."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.full = True
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "checkout", self._checkout)
+        else:
+            event.listen(engine, "begin", self._begin)
+
+    def _checkout(self, connection: DBAPIConnection, *_: object) -> None:
+        connection.cursor().execute(f"PRAGMA query_only={'ON' if self.full else 'OFF'}")
+
+    def _begin(self, connection: Connection) -> None:
+        if self.full:
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
 
 
 @pytest.fixture(autouse=True)
