@@ -6,8 +6,9 @@ The rules (draft-ietf-httpapi-idempotency-key-header-07, 2):
 2. The same key with another request is 422, ``idempotency-key-reused``.
 3. The same key while the first request is being done is 409, ``idempotency-in-progress``.
 4. What was answered well is kept for 24 hours. An error is not: the request may be sent again.
-5. A key whose request was cut off by the death of the service is free again: what is asked for
-   under a key can be done twice without harm (a case is its pixels).
+5. A key whose request was cut off by the death of the service, or whose end could not be written
+   down, is free again: what is asked for under a key can be done twice without harm (a case is
+   its pixels).
 
 A key, and a request, may hold anything, a patient's number too: of both an HMAC is kept.
 """
@@ -16,25 +17,27 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import anyio.to_thread
 from fastapi import Header
-from pydantic import BaseModel
 from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
+from client.access.answering import Answering, Doing, InProgress, KeptAnswer, Replayed
 from client.access.tables import KeptAnswerRow
 from client.cases.transactions import Transactions
-from common.errors import CaseRefused, InputRefused
+from common.errors import InputRefused, StoreError
 from common.moments import utc_now
 
-Document = TypeVar("Document", bound=BaseModel)
+__all__ = ["Idempotency", "IdempotencyKey", "InProgress", "Replayed", "form_parts"]
+
+log = logging.getLogger(__name__)
 
 KEPT_FOR = timedelta(hours=24)
 WRITE_LOCK = 0x4B455054
@@ -48,42 +51,6 @@ IdempotencyKey = Annotated[
         description="Any text that is new for each new request; sent again, it is not done again.",
     ),
 ]
-
-
-@dataclass(frozen=True)
-class KeptAnswer:
-    """An answer as it was given."""
-
-    status: int
-    media_type: str
-    body: bytes
-
-
-class Replayed(Exception):
-    """Not an error: the request was answered before, and this is the answer."""
-
-    def __init__(self, answer: KeptAnswer) -> None:
-        super().__init__("answered before")
-        self.answer = answer
-
-
-class InProgress(CaseRefused):
-    """The same key's first request is not answered yet."""
-
-    default_code = "idempotency-in-progress"
-
-
-class Answering:
-    """The answer that is being made; `keep` says what it is."""
-
-    def __init__(self) -> None:
-        self.kept: KeptAnswer | None = None
-
-    def keep(self, document: Document, *, status: int) -> Document:
-        """Keep a document as the answer, and return it."""
-        body = document.model_dump_json().encode()
-        self.kept = KeptAnswer(status, "application/json", body)
-        return document
 
 
 class Idempotency:
@@ -106,6 +73,7 @@ class Idempotency:
         self._secret = secret
         self._clock = clock
         self._process = uuid.uuid4().hex
+        self._doing = Doing()
 
     @asynccontextmanager
     async def once(
@@ -135,14 +103,15 @@ class Idempotency:
             return
         name = self._hashed(b"key", [caller.encode(), route.encode(), _bytes(key)])
         fingerprint = self._hashed(b"request", parts)
-        known = await anyio.to_thread.run_sync(self._begin, name, fingerprint)
-        if known is not None:
-            raise Replayed(known)
-        try:
-            yield answering
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._end, name, answering.kept)
+        with self._doing.claim(name) as mine:
+            known = await anyio.to_thread.run_sync(self._begin, name, fingerprint, mine)
+            if known is not None:
+                raise Replayed(known)
+            try:
+                yield answering
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._end, name, answering.kept)
 
     def forget_old(self) -> None:
         """Remove what is kept for longer than `KEPT_FOR`, whether anybody asks or not."""
@@ -161,31 +130,38 @@ class Idempotency:
         old = self._clock() - KEPT_FOR
         session.execute(delete(KeptAnswerRow).where(KeptAnswerRow.begun_at <= old))
 
-    def _begin(self, name: str, fingerprint: str) -> KeptAnswer | None:
+    def _begin(self, name: str, fingerprint: str, mine: bool) -> KeptAnswer | None:
         now = self._clock()
         with self._transactions.writing() as session:
             self._forget_old(session)
             row = session.get(KeptAnswerRow, name)
-            if row is None:
-                row = KeptAnswerRow(key=name, fingerprint=fingerprint)
-                session.add(row)
-            elif row.fingerprint != fingerprint:
+            if row is not None and row.fingerprint != fingerprint:
                 raise InputRefused(
                     "This Idempotency-Key was sent with another request.",
                     action="Use a new key for each new request.",
                     code="idempotency-key-reused",
                 )
-            elif row.status is not None:
+            if row is not None and row.status is not None:
                 return KeptAnswer(row.status, row.media_type or "", row.body or b"")
-            elif row.process == self._process:
+            if not mine:
                 raise InProgress(
                     "The request with this Idempotency-Key is being done.",
                     action="Wait for its answer, or send it again in a moment.",
                 )
+            if row is None:
+                row = KeptAnswerRow(key=name, fingerprint=fingerprint)
+                session.add(row)
             row.process, row.begun_at = self._process, now
         return None
 
     def _end(self, name: str, kept: KeptAnswer | None) -> None:
+        """Keep the answer, or free the key; what was done stays done where that fails."""
+        try:
+            self._written_down(name, kept)
+        except StoreError as error:
+            log.error("event=answer-not-kept code=%s", error.code)
+
+    def _written_down(self, name: str, kept: KeptAnswer | None) -> None:
         with self._transactions.writing() as session:
             row = session.get(KeptAnswerRow, name)
             if row is None:

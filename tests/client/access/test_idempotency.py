@@ -20,7 +20,7 @@ from client.cases.store import MIGRATIONS
 from common.database import migrate, open_database
 from common.errors import InputRefused
 from common.moments import utc_now
-from tests.client.access.conftest import GuardedSite
+from tests.client.access.conftest import GuardedSite, TakesNothing
 from tests.client.serving import picture
 
 SECRET = bytes(32)
@@ -97,12 +97,39 @@ def test_the_same_key_at_once_is_refused_and_a_dead_process_frees_it(engine: Eng
         assert begun.wait(10)
         with pytest.raises(InProgress):
             ask(kept, 2)
+        with pytest.raises(InputRefused) as refused:
+            ask(kept, 2, part=b"other")
+        assert refused.value.code == "idempotency-key-reused"
         go_on.set()
         first.result(10)
     assert ask(kept, 3) == 1
     with engine.begin() as connection:  # as kill -9 in the middle leaves it
         connection.execute(text("UPDATE kept_answers SET status = NULL, process = 'dead'"))
     assert ask(kept, 4) is None
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_an_end_that_cannot_be_written_takes_no_answer_and_frees_the_key(
+    engine: Engine, well: bool
+) -> None:
+    kept, disk = Idempotency(engine, SECRET), TakesNothing(engine)
+    disk.full = False
+
+    async def run() -> None:
+        async with kept.once(caller="anna", route="r", key="k", parts=[b""]) as answering:
+            disk.full = True
+            if not well:
+                raise ZeroDivisionError
+            answering.keep(Answer(number=1), status=200)
+
+    if well:
+        anyio.run(run)  # what was done is done: it must not be called a failure
+    else:
+        with pytest.raises(ZeroDivisionError):
+            anyio.run(run)
+    disk.full = False
+    assert ask(kept, 2) is None, "by the same process, and not after a day"
+    assert ask(kept, 3) == 2
 
 
 def test_what_is_kept_goes_in_time_and_with_its_case(engine: Engine) -> None:
