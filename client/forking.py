@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import random
 import signal
@@ -47,3 +48,25 @@ def die_with(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+class Sign:
+    """One yes that a forked child gives its parent: a byte that both see, also after a kill."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, 1)
+
+    def give(self) -> None:
+        """Say yes; in a process that nobody forked, nobody sees it."""
+        self._shared[0] = 1
+
+    def take_back(self) -> None:
+        """Begin anew, before the next fork."""
+        self._shared[0] = 0
+
+    def __bool__(self) -> bool:
+        return self._shared[0] == 1
+
+
+ANSWERS = Sign()
+"""Given by the site's service once a release answers (`client.standby.parent` looks at it)."""

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from client.composition.basis import Basis
+from client.forking import ANSWERS
 from client.inference.graphs import GraphStore
 from client.inference.quickening import Quickener
 from client.personalisation.head import PersonalHeads
 from client.personalisation.serving import load_personalised, outdated
 from client.releases.putting_together import ReleaseParts, make_release_parts
 from client.releases.watcher import Releases
+from common.release import ReleaseManifest
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ def make_models(basis: Basis, releases: Releases | None) -> Models:
     heads = PersonalHeads(settings)
     load = partial(load_personalised, heads=heads, device=asking.device)
     quickener = Quickener(load, GraphStore(settings.graphs))
+
+    def on_served(manifest: ReleaseManifest) -> None:
+        ANSWERS.give()  # to the parent of this process, where it has one
+        basis.audit.release(manifest)
+
     quick = asking.on_cpu and settings.inference.runtime == "auto"
     parts = make_release_parts(
         *(settings, basis.store, basis.holder),
@@ -42,7 +49,7 @@ def make_models(basis: Basis, releases: Releases | None) -> Models:
         load=quickener.load if quick else load,
         outdated=partial(outdated, heads=heads),
         busy=lambda: asking.admission.admitted > 0,
-        on_served=basis.audit.release,
+        on_served=on_served,
         on_decision=basis.audit.decision,
     )
     return Models(parts, quickener)

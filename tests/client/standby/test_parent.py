@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from client.standby.parent import FIRST_PAUSE, LONG_LIFE, LONGEST_PAUSE, Pause
+from client.standby.parent import FAILED_STARTS, FIRST_PAUSE, LONG_LIFE, LONGEST_PAUSE, Lives
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no parent elsewhere")
 
@@ -120,9 +120,44 @@ def test_where_a_fork_is_not_safe_there_is_no_parent(tmp_path: Path) -> None:
         assert wait_for_life(lives, 0)[0] == process.pid
 
 
+def test_a_service_that_dies_at_each_start_is_left_to_whoever_started_the_parent(
+    tmp_path: Path,
+) -> None:
+    lives = tmp_path / "lives"
+    with parent(lives, life="os.kill(os.getpid(), signal.SIGKILL)") as process:
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+    assert len(list(lives.iterdir())) == FAILED_STARTS
+
+
+def test_a_service_that_answered_is_followed_however_often_and_soon_it_is_killed(
+    tmp_path: Path,
+) -> None:
+    lives, often = tmp_path / "lives", FAILED_STARTS + 2
+    life = (
+        "from client.forking import ANSWERS\n"
+        f"if number % {FAILED_STARTS}: ANSWERS.give()\n"  # one in a row that did not counts little
+        f"if number == {often}: time.sleep(600)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with parent(lives, life=life) as process:
+        wait_for_life(lives, often)
+        assert process.poll() is None
+
+
 def test_the_pause_grows_while_children_live_but_shortly() -> None:
-    pause = Pause()
+    lives = Lives()
     for _ in range(20):
-        pause = pause.after(1.0)
-    assert pause.seconds == LONGEST_PAUSE
-    assert pause.after(LONG_LIFE).seconds == FIRST_PAUSE
+        lives = lives.after(1.0, answered=True)
+    assert lives.pause == LONGEST_PAUSE
+    assert lives.after(LONG_LIFE, answered=True).pause == FIRST_PAUSE
+
+
+def test_only_short_lives_without_an_answer_count_and_only_in_a_row() -> None:
+    lives = Lives()
+    for life, answered, cannot in (
+        *((1.0, False, False), (1.0, False, False), (1.0, True, False)),
+        *((1.0, False, False), (1.0, False, False), (LONG_LIFE, False, False)),
+        *((1.0, False, False), (1.0, False, False), (1.0, False, True)),
+    ):
+        lives = lives.after(life, answered=answered)
+        assert lives.cannot_start == cannot
