@@ -143,6 +143,7 @@ async def give_opinion(
         found = await services.predictor.in_worker(
             services.review.give, case_id, reader, body.submission(), recipe
         )
+        await services.audit.viewed(case_id, "case", by=caller.name)
         request_id = request_id_of(request)
         document = ReviewDocument.of(found, classes=recipe.classes, request_id=request_id)
         return answering.keep(document, status=200)
@@ -161,6 +162,7 @@ async def dismiss_flag(
     found = await services.predictor.in_worker(
         services.review.dismiss, case_id, code, reader, recipe
     )
+    await services.audit.viewed(case_id, "case", by=caller.name)
     return ReviewDocument.of(found, classes=recipe.classes, request_id=request_id_of(request))
 
 

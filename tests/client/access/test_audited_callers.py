@@ -7,9 +7,11 @@ import base64
 import pytest
 
 from client.access.roles import Role
+from client.review.tables import CaseFlagRow
 from common.audit_chain import verify
 from common.audit_entries import ENTRY, CaseViewed, PatientWithdrawn, PredictionMade
 from common.audit_lines import AuditLine
+from common.moments import utc_now
 from tests.client.access.conftest import GuardedSite
 from tests.client.serving import RECIPE, picture
 
@@ -74,6 +76,22 @@ def test_each_look_at_a_case_names_who_looked(guarded: GuardedSite) -> None:
         ("history", "auditor-key"),
     ]
     assert verify(guarded.site.services.access.audit) == ()
+
+
+def test_nobody_reads_a_case_again_through_what_changes_nothing(guarded: GuardedSite) -> None:
+    files = {"image": ("x.png", picture())}
+    stored = guarded.call("POST", "/cases", Role.clinician, files=files).json()["case_id"]
+    with guarded.site.services.store.transactions.writing() as session:
+        session.add(CaseFlagRow(case_id=stored, code="blurred", raised_at=utc_now()))
+    body = {"verdict": "correct", "label": "mel"}
+    for _ in range(2):
+        for path in ("opinion", "flags/blurred/dismiss"):
+            answer = guarded.call("POST", f"/review/{stored}/{path}", Role.clinician, json=body)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["opinions"], "the whole case is in the answer"
+    guarded.call("POST", f"/review/{stored}/flags/no-such/dismiss", Role.clinician)
+    seen = [entry for line in lines(guarded) if isinstance(entry := line.entry(), CaseViewed)]
+    assert seen == [CaseViewed(case=stored, part="case", by="clinician-key")] * 4
 
 
 def test_what_was_not_shown_is_not_in_the_log(guarded: GuardedSite) -> None:
