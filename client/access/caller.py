@@ -7,7 +7,8 @@ refused (`client.access.guard`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
@@ -34,12 +35,14 @@ class NotAllowed(WardroundError):
 class Caller:
     """A person or a program that the service knows; ``name`` is its account's or its key's.
 
-    ``person`` is False of a key: who is behind it nobody knows.
+    ``person`` is False of a key: who is behind it nobody knows. From ``ends_at`` on the key or the
+    session is refused; None is never.
     """
 
     name: str
     roles: frozenset[Role]
     person: bool = True
+    ends_at: datetime | None = field(default=None, compare=False)
 
     def may(self, *roles: Role) -> bool:
         """Tell whether the caller has one of these roles."""

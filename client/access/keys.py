@@ -120,7 +120,7 @@ class Keys:
             return None
         if row.last_used != today:
             self._bookkeeping.note(partial(self._note, row.name, today), now=now)
-        return Caller(row.name, roles_of(row.roles), person=False)
+        return Caller(row.name, roles_of(row.roles), person=False, ends_at=row.ends_at)
 
     def alive(self) -> set[str]:
         """Return the digests of all secrets that are not revoked and have not ended."""

@@ -177,7 +177,7 @@ class People:
             return None
         if now - seen >= SEEN_EVERY:
             self._note_use(digest, now)
-        return Caller(owner.name, roles_of(owner.roles))
+        return Caller(owner.name, roles_of(owner.roles), ends_at=row.expires_at)
 
     def alive(self) -> set[str]:
         """Return the digests of the secrets of sessions that are not too old."""

@@ -5,7 +5,8 @@ was let in during the last hours still is, with the roles that they had then, as
 database cannot be asked; it decides again as soon as it can. Nobody new is let in meanwhile.
 
 Who signed out, was removed or had a key revoked is forgotten within `SWEEP_SECONDS` while it
-answers; and a browser that was idle for too long is not let in again, as with the database.
+answers; and a browser that was idle for too long is not let in again, as with the database, nor
+is a key or a session whose time has come.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from datetime import datetime
 
 from client.access.caller import Caller
 from client.access.names import digest_of
 from common.errors import StoreError
+from common.moments import utc_now
 
 REMEMBERED_SECONDS = 8 * 3600.0
 MOST = 1000
@@ -32,12 +35,13 @@ SWEEP_SECONDS = 60.0
 
 @dataclass
 class _Entry:
-    """Who was let in, when the database last said so, and when they last asked."""
+    """Who was let in, when the database last said so, when they last asked, when it ends."""
 
     caller: Caller
     since: float
     used: float
     idle: float
+    ends: float
 
 
 class Remembered:
@@ -54,6 +58,8 @@ class Remembered:
         For how long somebody is remembered.
     clock : callable, optional
         Returns seconds; `time.monotonic`.
+    moment : callable, optional
+        Returns the moment, aware.
     """
 
     def __init__(
@@ -63,11 +69,13 @@ class Remembered:
         *,
         seconds: float = REMEMBERED_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        moment: Callable[[], datetime] = utc_now,
     ) -> None:
         self._threads = threads
         self._alive = alive
         self._seconds = seconds
         self._clock = clock
+        self._moment = moment
         self._lock = threading.Lock()
         self._known: OrderedDict[str, _Entry] = OrderedDict()
         self._trouble_until = 0.0
@@ -126,7 +134,7 @@ class Remembered:
         with self._lock:
             self._known.pop(digest, None)
             if found is not None:
-                self._known[digest] = _Entry(found, now, now, idle)
+                self._known[digest] = _Entry(found, now, now, idle, now + self._left(found))
                 while len(self._known) > MOST:
                     self._known.popitem(last=False)
             due = now - self._swept >= SWEEP_SECONDS
@@ -135,6 +143,11 @@ class Remembered:
         if due:
             self._sweep()
         return found
+
+    def _left(self, found: Caller) -> float:
+        if found.ends_at is None:
+            return math.inf
+        return (found.ends_at - self._moment()).total_seconds()
 
     def _sweep(self) -> None:
         with self._lock:
@@ -151,7 +164,9 @@ class Remembered:
         now = self._clock()
         with self._lock:
             known = self._known.get(digest)
-            if known is None or now - known.since >= self._seconds or now - known.used > known.idle:
+            if known is None or now >= min(known.since + self._seconds, known.ends):
+                return None
+            if now - known.used > known.idle:
                 return None
             known.used = now
             return known.caller

@@ -4,7 +4,8 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -14,7 +15,9 @@ from client.access.door import AccountsDoor
 from client.access.names import digest_of
 from client.access.remembered import SWEEP_SECONDS, Remembered
 from client.access.roles import Role
+from common.accounts.identity import Identity
 from common.errors import StoreError
+from common.moments import utc_now
 from tests.client.access.conftest import OWN, PASSWORD, GuardedSite
 
 ANNA = Caller("anna", frozenset({Role.clinician}))
@@ -117,6 +120,36 @@ def test_who_signed_out_or_was_idle_is_not_let_in_by_memory(threads: ThreadPoolE
     now[0] = 89 * 60.0
     with pytest.raises(StoreError):
         session("anna", away)
+
+
+def test_what_ends_meanwhile_ends_in_memory_too(threads: ThreadPoolExecutor) -> None:
+    begun = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    now = [0.0]
+    one = Remembered(threads, nothing_revoked, clock=lambda: now[0], moment=lambda: begun)
+    ends_soon = replace(ANNA, ends_at=begun + timedelta(hours=1))
+    ask(one, "key", lambda: ends_soon)
+    ask(one, "other", lambda: ANNA)
+    now[0] = 3599.0
+    assert ask(one, "key", away) == ANNA
+    now[0] = 3600.0
+    with pytest.raises(StoreError):
+        ask(one, "key", away)
+    assert ask(one, "other", away) == ANNA
+
+
+def test_keys_and_sessions_say_when_they_end(guarded: GuardedSite) -> None:
+    people, keys = guarded.site.services.access.people, guarded.site.services.access.keys
+    people.admit(Identity("https://login.example", "42", "Anna"), frozenset({Role.it}))
+    life, now = timedelta(hours=1), utc_now()
+    secret = people.open_session(people.all()[0].name, life=life)
+    found = people.caller(secret, idle=life), keys.caller(keys.add("pacs", [Role.it], life=life))
+    for caller in found:
+        assert caller is not None
+        assert caller.ends_at is not None
+        assert now + life <= caller.ends_at <= utc_now() + life
+    endless = keys.caller(keys.add("receiver", [Role.it], life=None))
+    assert endless is not None
+    assert endless.ends_at is None
 
 
 def test_signing_out_and_revoking_hold_while_the_database_is_away(
