@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 MAXIMUM_CASES = 2000
 BATCH = 2
 """Images a call: small, because a request may have to wait for it."""
+KEEP_SECONDS = 10.0
+"""How much of the work a kill may cost."""
 FORM = 1
 
 Between: TypeAlias = Callable[[], None]
@@ -111,10 +114,14 @@ def score_holdout(
     rows = files.find(key) if files is not None else {}
     rows = {case.id: rows[case.id] for case in cases if _fits(rows.get(case.id), case)}
     missing = [case for case in cases if case.id not in rows]
+    kept_at = time.monotonic()
     try:
         for start in range(0, len(missing), BATCH):
             between()
             rows |= _scored(engine, store, missing[start : start + BATCH])
+            if files is not None and time.monotonic() - kept_at >= KEEP_SECONDS:
+                files.keep(key, rows)  # a service that is killed again and again gets on
+                kept_at = time.monotonic()
     finally:
         if files is not None and missing:
             files.keep(key, rows)

@@ -5,6 +5,10 @@ confirm, review and predict, and while releases are published, so that swaps are
 each kill, and before the service is back: what was acknowledged is on disk, images are whole, what
 is to answer is a verified release. Then it must be back, ready, in under ten seconds; and in the
 end it must serve the newest release.
+
+For ten kills the site accepts what passes its self-test, so that swaps end within a life and are
+killed in the middle; for the next ten it compares releases on its holdout, which soon takes longer
+than any life, so that this is what is killed.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from client.settings import SiteSettings
 from common.audit_chain import verify
 from common.audit_entries import PredictionMade
 from common.errors import WardroundError
+from common.folders import write_private
 from common.imaging import decode
 from tests.releases import Coordinator, served
 from tests.soak.site_load import People, Told, picture
@@ -36,6 +41,7 @@ from tests.soak.site_process import SiteProcess, publish, site_folder, weights
 
 READY_LIMIT = 10.0
 LONGEST_LIFE = 6.0
+RULE_EVERY = 10
 WHOLE_EVERY = 5
 """Every fifth time its parent is killed as well, as when the machine loses its power."""
 
@@ -169,6 +175,8 @@ def run(
             for number in range(1, kills + 1):
                 if time.monotonic() > ends:
                     break
+                if number % RULE_EVERY == 1:
+                    _decide_by(site, ("accept", "check")[number // RULE_EVERY % 2])
                 if number % 2 == 0:
                     digests[publish(coordinator, number)] = number
                 time.sleep(dice.uniform(0.0, LONGEST_LIFE))
@@ -186,6 +194,9 @@ def run(
                 for fault in outcome.faults[told_faults:]:
                     say(f"FAULT {fault}")
                 told_faults = len(outcome.faults)
+            with site.service_killed():  # a comparison that is under way goes by the rule before
+                _decide_by(site, "accept")
+            site.wait_ready()
             newest = max(digests)
             site.wait_for("the newest release", lambda found: found["model_version"] == newest)
             outcome.swaps_seen.add(newest)
@@ -195,12 +206,19 @@ def run(
             people.stop()
             site.kill()
         outcome.faults += [*witness.faults(everything=True), *witness.decisions(), *told.faults]
+    if len(outcome.swaps_seen) < outcome.kills // RULE_EVERY:
+        outcome.faults.append(f"only {len(outcome.swaps_seen)} releases were ever seen serving")
     outcome.cases, outcome.confirmed = len(told.stored), len(told.confirmed)
     outcome.predictions, outcome.versions = len(told.predicted), len(digests)
     outcome.unaudited = witness.unaudited
     wrong = {v for v in set(told.predicted.values()) if v not in _names(digests)}
     outcome.faults += [f"an answer by an unknown model {version}" for version, _ in wrong]
     return outcome
+
+
+def _decide_by(site: SiteProcess, rule: str) -> None:
+    """Let the site's policy take releases by a rule from now on; it is read for each of them."""
+    write_private(site.settings.policy, f'[releases]\non_release = "{rule}"\n'.encode())
 
 
 def _served(

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from client.cases.store import CaseStore
+from client.inference import holdout_scores
 from client.inference.engine import Images, InferenceEngine
-from client.inference.holdout_scores import score_holdout
+from client.inference.holdout_scores import BATCH, score_holdout
 from client.inference.outputs import Outputs
 from client.inference.score_files import ScoreFiles
 from client.settings import SiteSettings
@@ -80,6 +81,20 @@ def test_confirmed_holdout_cases_are_scored_as_they_would_be_answered(
         outputs = engine.outputs(pixels[None])
         np.testing.assert_allclose(scores.logits[row], outputs.logits[0], atol=1e-5)
         np.testing.assert_allclose(scores.features[row], outputs.features[0], atol=1e-5)
+
+
+def test_a_kill_costs_no_more_than_the_last_seconds_of_scoring(
+    store: CaseStore, engine: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdout_scores, "KEEP_SECONDS", 0.0)
+    files = ScoreFiles(tmp_path / "scores")
+    on_disk: list[int] = []
+
+    def look() -> None:
+        on_disk.append(sum(len(files.find(path.stem)) for path in tmp_path.rglob("*.npz")))
+
+    score_holdout(engine, store, between=look, files=files)
+    assert on_disk == list(range(0, CASES, BATCH))
 
 
 def test_what_was_scored_is_not_scored_again(
