@@ -2,7 +2,7 @@
 
 A name appears only after its bytes are whole and flushed (write to a temporary file, fsync,
 rename, fsync the folder), so a crash leaves at worst a nameless temporary file, or bytes that no
-row speaks of. Both are harmless and cleared when the store is opened.
+row speaks of. Both are cleared an hour later, when the store is opened (`client.cases.leftovers`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from common.errors import StoreError
 
 _TEMPORARY_PREFIX = ".writing-"
-_TEMPORARY_LIFE_SECONDS = 3600.0
+_UNNAMED_LIFE_SECONDS = 3600.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FLUSH_THREADS = 16
 
@@ -107,9 +107,23 @@ class ImageStore:
         with _as_store_error():
             self._path(digest).unlink(missing_ok=True)
 
+    def digests(self) -> list[str]:
+        """Return the digests of all images that lie here, in no order."""
+        names = (name for _, _, files in os.walk(self._root) for name in files)
+        return [name for name in names if _DIGEST.fullmatch(name)]
+
+    def is_stale(self, digest: str) -> bool:
+        """Tell whether the bytes were written more than an hour ago, and are still there."""
+        with _as_store_error():
+            try:
+                written = self._path(digest).stat().st_mtime
+            except FileNotFoundError:
+                return False
+        return written < time.time() - _UNNAMED_LIFE_SECONDS
+
     def clear_temporary(self) -> int:
         """Delete what writers that died left over; return how many. Live writers are spared."""
-        oldest = time.time() - _TEMPORARY_LIFE_SECONDS
+        oldest = time.time() - _UNNAMED_LIFE_SECONDS
         cleared = 0
         with _as_store_error():
             for path in self._root.glob(f"*/{_TEMPORARY_PREFIX}*"):

@@ -1,7 +1,7 @@
 """How cases come in: their bytes durably first, then their rows in one transaction.
 
-A crash between the two leaves bytes that no row speaks of, which is harmless; there is never a
-row without bytes.
+There is never a row without bytes. Bytes of a case that is refused are removed in the same
+transaction; those that a crash between the two leaves, when the store is opened (`leftovers`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from client.cases.admission import Admission, Admitted, find_stored
 from client.cases.case import Case, NewCase
 from client.cases.image_store import ImageStore
+from client.cases.leftovers import remove_unless_live
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.transactions import Transactions
 from client.review.flagging import Flagging
@@ -59,7 +60,7 @@ class CaseKeeper:
             stored = find_stored(session, cases)
         # Withdrawn images included, which would be deleted again at once.
         fresh = [c for c in cases if not _keys(c) & stored.keys()]
-        self._images.put_many(c.image.data for c in fresh)
+        written = set(self._images.put_many(c.image.data for c in fresh))
         with self._transactions.writing() as session:
             admission = Admission(
                 *(session, self._pseudonyms, self._holdout_fraction, cases),
@@ -69,6 +70,8 @@ class CaseKeeper:
             admitted = [admission.admit(case) for case in cases]
             self._keep_bytes(cases, admitted)
             admission.finish()
+            kept_digests = {one.row.digest for one in admitted if isinstance(one, Admitted)}
+            remove_unless_live(session, self._images, written - kept_digests)
             results = [one.case() if isinstance(one, Admitted) else one for one in admitted]
         kept = sum(isinstance(result, Case) for result in results)
         logger.info("cases-added kept=%d refused=%d", kept, len(results) - kept)

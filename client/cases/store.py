@@ -21,6 +21,7 @@ from client.cases.case import Case, CaseCounts, ClassCount, DuplicateCase, NewCa
 from client.cases.image_store import ImageStore
 from client.cases.keeping import CaseKeeper
 from client.cases.key_check import check_pseudonym_key
+from client.cases.leftovers import clear_leftovers
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.splits import Split
 from client.cases.status import check_label, confirm
@@ -114,6 +115,7 @@ class CaseStore:
         store = cls(engine, images, pseudonyms, settings.holdout_fraction, review=settings.review)
         images.clear_temporary()
         store._withdrawals.remove_images()
+        clear_leftovers(store.transactions, images)
         return store
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from datetime import UTC
 from pathlib import Path
@@ -22,6 +23,7 @@ from client.cases.accepted_image import accept_image
 from client.cases.admission import Admitted
 from client.cases.case import NewCase, age_band, normal_sex
 from client.cases.image_store import ImageStore
+from client.cases.leftovers import clear_leftovers
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.store import Case, CaseStore, DuplicateCase
 from client.cases.transactions import Transactions
@@ -47,6 +49,10 @@ def store(tmp_path: Path, database_url: str) -> CaseStore:
 def add(store: CaseStore, seed: int, **fields: object) -> Case:
     values: dict[str, object] = {"task": TASK, "patient_id": None, "label": "nv", "source": "test"}
     return store.add(picture(seed), **{**values, **fields})  # type: ignore[arg-type]
+
+
+def images_on_disk(folder: Path) -> set[str]:
+    return {p.name for p in (folder / "data" / "images").rglob("*") if p.is_file()}
 
 
 def refusal(store: CaseStore, seed: int, **fields: object) -> CaseRefused:
@@ -180,7 +186,79 @@ def test_a_patient_who_withdraws_is_gone_and_does_not_come_back(
         store.confirm(gone.id, "nv", classes=CLASSES)
     with pytest.raises(NotFound):
         store.withdraw_patient("nobody")
-    assert not list((tmp_path / "site" / "data" / "images").rglob(gone.digest))
+    assert images_on_disk(tmp_path / "site") == {kept.digest}
+
+
+def test_a_refused_case_leaves_no_image(store: CaseStore, tmp_path: Path) -> None:
+    kept = add(store, 1, patient_id="P", split="train")
+    waiting = add(store, 2, patient_id="Q", label=None)
+    assert refusal(store, 3, patient_id="P", split="holdout").code == "patient-split-conflict"
+    assert refusal(store, 4, patient_id="x" * 10_000).code == "patient-id"
+    bitmap, again = accept_image(picture(5, kind="BMP")), accept_image(picture(5))
+    both = [NewCase(image, TASK, "P", "nv", "test") for image in (bitmap, again)]
+    first, second = store.add_many(both)
+    assert isinstance(first, Case)
+    assert isinstance(second, DuplicateCase)
+    assert images_on_disk(tmp_path / "site") == {kept.digest, waiting.digest, first.digest}
+
+
+def test_bytes_that_another_task_names_outlive_a_refusal(store: CaseStore) -> None:
+    add(store, 9, patient_id="Q", split="train")
+    kept = add(store, 1, patient_id="P")
+    fault = refusal(store, 1, patient_id="Q", task="other", split="holdout")
+    assert fault.code == "patient-split-conflict"
+    assert store.image_bytes(kept) == picture(1)
+
+
+@pytest.mark.parametrize("ages_hours", [0.5, 2])
+def test_bytes_that_no_live_case_names_go_after_an_hour(
+    tmp_path: Path, database_url: str, ages_hours: float
+) -> None:
+    """What a kill -9 between bytes and row leaves, perhaps of a patient who withdrew."""
+    store = open_store(tmp_path / "site", database_url=database_url)
+    kept, _ = add(store, 1, patient_id="P"), add(store, 2, patient_id="Q")
+    store.withdraw_patient("Q")
+    left = ImageStore(tmp_path / "site/data/images").put(picture(3))
+    for digest in (kept.digest, left):
+        path = tmp_path / "site/data/images" / digest[:2] / digest
+        then = time.time() - ages_hours * 3600
+        os.utime(path, (then, then))
+    again = open_store(tmp_path / "site", database_url=database_url)
+    spared = {left} if ages_hours < 1 else set()
+    assert images_on_disk(tmp_path / "site") == {kept.digest} | spared
+    assert again.image_bytes(kept) == picture(1)
+
+
+def test_a_database_that_knows_too_little_costs_no_image(tmp_path: Path) -> None:
+    """An empty database by mistake, or one of last year, must not empty the folder of images."""
+    store = open_store(tmp_path / "site")
+    digests = {add(store, seed).digest for seed in range(3)}
+    for digest in digests:
+        os.utime(tmp_path / "site/data/images" / digest[:2] / digest, (1, 1))
+    other = f"sqlite:///{tmp_path}/other.sqlite"
+    add(open_store(tmp_path / "site", database_url=other), 9)
+    open_store(tmp_path / "site", database_url=other)
+    assert digests < images_on_disk(tmp_path / "site")
+
+
+def test_a_writer_whose_bytes_were_cleared_writes_them_again(
+    store: CaseStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It found them there (another's leftover, a day old), so wrote none; then they are cleared."""
+    add(store, 2)
+    images = ImageStore(tmp_path / "site/data/images")
+    left = images.put(picture(1))
+    os.utime(tmp_path / "site/data/images" / left[:2] / left, (1, 1))
+    put_many = ImageStore.put_many
+
+    def overtaken(self: ImageStore, contents: Iterable[bytes]) -> list[str]:
+        digests = put_many(self, contents)
+        monkeypatch.setattr(ImageStore, "put_many", put_many)
+        assert clear_leftovers(store.transactions, images) == 1
+        return digests
+
+    monkeypatch.setattr(ImageStore, "put_many", overtaken)
+    assert store.image_bytes(add(store, 1)) == picture(1)
 
 
 def test_one_withdrawn_case_leaves_the_others(store: CaseStore) -> None:
