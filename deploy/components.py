@@ -38,9 +38,13 @@ from server.settings import CoordinatorSettings
 BIN = Path(sys.executable).parent
 PROBE_SECONDS = 2.0
 
-INHERITED = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-"""Of the caller's environment. Proxies are left out, for they would catch loopback; so are
-``WARDROUND_*`` settings, which would give every site the same values. ``OTEL_*`` ask for traces
+INHERITED = (
+    *("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"),
+    *("PGPASSFILE", "PGPASSWORD", "PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"),
+)
+"""Of the caller's environment, with what libpq reads, so that services reach the database that
+commands reach. Proxies are left out, for they would catch loopback; so are ``WARDROUND_*``
+settings, which would give every site the same values. ``OTEL_*`` ask for traces
 (`common.tracing`)."""
 
 

@@ -49,13 +49,18 @@ class SiteChoices(Protocol):
 
 
 class ProvisionedSite(BaseModel):
-    """A site's kit; ``created`` is False where it was there before."""
+    """A site's kit; ``created`` is False where it was there before.
+
+    ``handed_over`` is true where the site is known and its kit is not here any more: its folder
+    does not exist, and nothing was made anew.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     folder: Path
     created: bool
+    handed_over: bool = False
 
 
 class Provisioned(BaseModel):
@@ -110,7 +115,8 @@ def provision(
     Raises
     ------
     ConfigurationError
-        If a name or host is malformed, or an existing coordinator has no certificate for a host.
+        If a name or host is malformed, an existing coordinator has no certificate for a host, or
+        a site was revoked (code ``site-revoked``).
     """
     names = _checked_names(sites)
     folder = folder.resolve()
@@ -173,7 +179,10 @@ def _coordinator(
         if missing:
             raise ConfigurationError(
                 f"The coordinator's certificate does not name {', '.join(missing)}.",
-                action="Provision a new folder with every --host, or leave --host out.",
+                action=(
+                    f"Run `wardround pki renew-server --folder {folder.parent} --host NAME` first, "
+                    "or leave --host out."
+                ),
             )
         return existing, False
     far = [host for host in hosts if not is_loopback(host)]
@@ -224,7 +233,12 @@ def _kit(
                 f"{folder} is the kit of {existing.name}, not of {name}.",
                 action="Move it away, or name the site as it is named there.",
             )
+        _know_node(coordinator, name, folder)
         return ProvisionedSite(name=name, folder=folder, created=False)
+    book.refuse_revoked(coordinator, name)
+    if (coordinator.pki / "nodes" / f"{name}.pub").is_file():
+        # At its hospital by now. Another node key would take the place of the one that it has.
+        return ProvisionedSite(name=name, folder=folder, created=False, handed_over=True)
     host = _certified_hosts(_certificate(coordinator, "server.crt"))[0]
     reached = "127.0.0.1" if host == "localhost" else host
     ports = (coordinator.port, coordinator.superlink_port)
@@ -232,7 +246,7 @@ def _kit(
         ports = (coordinator.gateway_port, coordinator.gateway_port)
     node = make_node_key(name)
     with book.opened(coordinator):
-        certificate = book.issue(coordinator, name, node_public_key=node.public)
+        certificate = book.issue(coordinator, name, node_public_key=None)
     create_site_folder(
         folder,
         name=name,
@@ -250,7 +264,16 @@ def _kit(
         node_key=node,
         site_certificate=(certificate.certificate, certificate.key),
     )
+    _know_node(coordinator, name, folder)
     return ProvisionedSite(name=name, folder=folder, created=True)
+
+
+def _know_node(coordinator: CoordinatorSettings, name: str, kit: Path) -> None:
+    """Write a site's node key into the book, once its kit stands: a crash before makes it anew."""
+    key = kit / "keys" / "node.pub"
+    with book.opened(coordinator):
+        if key.is_file():
+            book.keep_node(coordinator, name, key.read_bytes())
 
 
 def policy_text(task: str) -> str:

@@ -10,9 +10,10 @@ import typer
 from deploy.campaign_file import CampaignFile
 from deploy.commands.campaign_choice import chosen_campaign, coordinator_settings
 from deploy.commands.campaign_documents import emit_standing, emit_started
-from deploy.commands.campaign_flags import CampaignFlags, Folder, Identifier, Watch
+from deploy.commands.campaign_flags import CampaignFlags, Identifier, Watch
 from deploy.commands.flag_groups import spread_flags
-from deploy.commands.flags import AsJson
+from deploy.commands.flags import AsJson, Folder
+from deploy.commands.random_features import warn_of_random_features
 from deploy.commands.undeclared import warn_of_undeclared
 from deploy.console import progress
 
@@ -95,7 +96,9 @@ def _prepare(settings: CoordinatorSettings, chosen: CampaignFile) -> str:
     from deploy.campaigns import prepare_campaign
 
     recipe, fields = chosen_campaign(chosen)
-    return prepare_campaign(settings, recipe, **fields)
+    made = prepare_campaign(settings, recipe, **fields)
+    warn_of_random_features(settings, made, weights=chosen.weights)
+    return made
 
 
 def _watched(settings: CoordinatorSettings, campaign: str, *, quiet: bool) -> Campaign:

@@ -14,7 +14,6 @@ from common.recipe import AggregationName, AlgorithmName, LocalLayers, RoundsMod
 from deploy.campaign_file import CampaignFile, read_campaign
 from deploy.console import RECIPE_HELP
 
-Folder = Annotated[Path, typer.Option(help="The federation's or the coordinator's folder.")]
 File = Annotated[Path | None, typer.Option("--file", help="A campaign as TOML; flags go before.")]
 RecipeName = Annotated[
     str | None,

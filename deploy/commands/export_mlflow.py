@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ConfigDict
 
-from deploy.commands.flags import AsJson
-from deploy.commands.registry import Folder, opened_registry
+from deploy.commands.flags import AsJson, Folder
+from deploy.commands.registry import opened_registry
 from deploy.console import emit
 
 

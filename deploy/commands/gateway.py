@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from deploy.commands.flags import AsJson
+from deploy.commands.flags import AsJson, Folder
 from deploy.console import emit
 
 
@@ -25,7 +23,7 @@ class RenderedGateway(BaseModel):
 
 
 def gateway(
-    folder: Annotated[Path, typer.Option(help="The federation's folder.")],
+    folder: Folder,
     as_json: AsJson = False,
 ) -> None:
     """Write the gateway's nginx configuration, check it, and reload a gateway that runs."""

@@ -46,11 +46,10 @@ def up(
     """Start a coordinator and its sites, say where they are, and run until Ctrl-C."""
     from deploy.local import LocalFederation
 
-    task = load_recipe(recipe).name if recipe is not None else ""
-    with (
-        interruptible(),
-        LocalFederation(folder, sites=site or (), task=task, gateway=gateway) as federation,
-    ):
+    chosen = load_recipe(recipe) if recipe is not None else None
+    task = chosen.name if chosen is not None else ""
+    made = LocalFederation(folder, sites=site or (), task=task, recipe=chosen, gateway=gateway)
+    with interruptible(), made as federation:
         with progress_console.status("Starting the processes…"):
             federation.start()
             federation.wait_ready()

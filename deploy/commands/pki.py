@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import ConfigurationError
+from deploy.account import own_folder
 from deploy.commands.flags import AsJson
 from deploy.console import EXIT_EXPIRING, emit
 
@@ -22,7 +23,10 @@ commands = typer.Typer(
     no_args_is_help=True, help="Certificates and plan keys: status, renewal, revocation, rotation."
 )
 
-Folder = Annotated[Path, typer.Option(help="The federation's folder, as `provision` made it.")]
+Folder = Annotated[
+    Path,
+    typer.Option(callback=own_folder, help="The federation's folder, as `provision` made it."),
+]
 COLOURS = {"valid": "green", "expiring": "yellow", "expired": "red", "revoked": "red"}
 
 

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from deploy.campaign_file import CampaignFile
 from deploy.commands.campaign_choice import chosen_campaign, coordinator_settings
-from deploy.commands.campaign_flags import CampaignFlags, Folder
+from deploy.commands.campaign_flags import CampaignFlags
 from deploy.commands.flag_groups import spread_flags
-from deploy.commands.flags import AsJson
+from deploy.commands.flags import AsJson, Folder
 from deploy.commands.registry import draw_answers
 from deploy.console import emit, progress
 from server.site_answers import SiteAnswer

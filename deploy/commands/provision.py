@@ -33,7 +33,9 @@ def provision(
 ) -> None:
     """Make a coordinator folder and a start-up kit for each site.
 
-    Running it again with more sites adds them; what is there, keys above all, stays as it is.
+    Running it again with more sites adds them; what is there, keys above all, stays as it is. A
+    site whose kit was handed over and deleted here keeps its keys, too: `wardround pki renew`
+    gives it a new certificate.
     """
     from deploy import provision as provisioning
 
@@ -48,7 +50,7 @@ def provision(
             table.add_column(heading)
         table.add_row(str(done.coordinator), _made(done.coordinator_created), "the coordinator")
         for kit in done.sites:
-            table.add_row(str(kit.folder), _made(kit.created), f"site {kit.name}")
+            table.add_row(str(kit.folder), _made(kit.created, kit.handed_over), f"site {kit.name}")
         console.print(table)
         console.print(f"The certificate names {', '.join(done.hosts)}.")
         console.print(
@@ -65,5 +67,7 @@ def provision(
     emit(done, as_json=as_json, show=show)
 
 
-def _made(created: bool) -> str:
+def _made(created: bool, handed_over: bool = False) -> str:
+    if handed_over:
+        return "handed over before; nothing made"
     return "[green]made[/]" if created else "was there"

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.commands.flags import AsJson
+from deploy.commands.flags import AsJson, Folder
 from deploy.commands.registry_lists import campaigns_table, releases_table
 from deploy.console import emit
 
@@ -27,13 +27,6 @@ if TYPE_CHECKING:
     from server.registry.registry import Registry
     from server.settings import CoordinatorSettings
     from server.site_answers import SiteAnswer
-
-Folder = Annotated[
-    Path,
-    typer.Option(
-        help="The federation's or the coordinator's folder.", envvar="WARDROUND_COORDINATOR_FOLDER"
-    ),
-]
 
 
 def list_campaigns(
@@ -137,6 +130,8 @@ def _draw_campaign(document: CampaignDocument, console: Console) -> None:
         console.print(_deviations(last[-1]))
     for candidate in document.candidates:
         console.print(f"Candidate {candidate.id}: {candidate.state}.")
+        if candidate.champion_changed:
+            console.print(candidate.champion_changed, style="yellow", markup=False)
         console.print(_verdicts(candidate.checks))
 
 

@@ -13,8 +13,8 @@ import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from deploy.commands.flags import AsJson
-from deploy.commands.registry import Folder, coordinator_settings, opened_registry
+from deploy.commands.flags import AsJson, Folder
+from deploy.commands.registry import coordinator_settings, opened_registry
 from deploy.commands.user import caller
 from deploy.console import emit
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
 from common.errors import ConfigurationError
-from deploy.commands.flags import AsJson
+from deploy.commands.flags import AsJson, Folder
 from deploy.console import emit
 
 
@@ -41,13 +41,7 @@ def report(
         str | None,
         typer.Option(help="In place of a version: a campaign, for the report of its candidate."),
     ] = None,
-    folder: Annotated[
-        Path,
-        typer.Option(
-            help="The federation's or the coordinator's folder.",
-            envvar="WARDROUND_COORDINATOR_FOLDER",
-        ),
-    ] = Path(),
+    folder: Folder = Path(),
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.pdf.")] = (
         Path()
     ),

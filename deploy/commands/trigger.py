@@ -15,7 +15,7 @@ from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.recipe import load_recipe
-from deploy.commands.flags import AsJson
+from deploy.commands.flags import AsJson, Folder
 from deploy.console import RECIPE_HELP, emit
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from server.triggers.rules import Rule
     from server.triggers.store import Firing, Trigger, TriggerStore
 
-Folder = Annotated[
-    Path,
-    typer.Option(
-        help="The federation's or the coordinator's folder.", envvar="WARDROUND_COORDINATOR_FOLDER"
-    ),
-]
 Name = Annotated[str, typer.Argument(help="The trigger's name.")]
 
 commands = typer.Typer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands.flags import Site
+from common.errors import ConfigurationError
+from deploy.commands.flags import Folder, Site
 from deploy.console import progress_console
 from deploy.interruption import interruptible
 
@@ -21,7 +23,7 @@ ENROL_SECONDS = 10.0
 
 
 def coordinator_up(
-    folder: Annotated[Path, typer.Option(help="The federation's or the coordinator's folder.")],
+    folder: Folder,
     gateway: Annotated[
         bool,
         typer.Option(
@@ -38,6 +40,7 @@ def coordinator_up(
     from deploy.services import CoordinatorProcesses, enrol_quietly, running
     from server.settings import CoordinatorSettings
 
+    _refuse_other_database("WARDROUND_COORDINATOR_DATABASE_URL", file="coordinator.toml")
     nested = folder / "coordinator"
     settings = CoordinatorSettings.read(nested if nested.is_dir() else folder)
     processes = CoordinatorProcesses(settings, gateway=gateway)
@@ -71,6 +74,7 @@ def site_up(
     from deploy.components import site_url
     from deploy.services import SiteProcesses, running
 
+    _refuse_other_database("WARDROUND_SITE_DATABASE_URL", file="site.toml")
     settings = SiteSettings.read(site)
     processes = SiteProcesses(settings)
     starting = progress_console.status("Starting the site…")
@@ -85,6 +89,25 @@ def site_up(
         while True:
             watch.look()
             time.sleep(WATCH_SECONDS)
+
+
+def _refuse_other_database(variable: str, *, file: str) -> None:
+    """Refuse a database that is named in the environment, which single commands obey.
+
+    It does not reach the processes: those would quietly use another one.
+
+    Raises
+    ------
+    ConfigurationError
+        With code ``database-in-environment``.
+    """
+    if variable in os.environ:
+        raise ConfigurationError(
+            f"The environment sets {variable}.",
+            meaning="Single commands use that database; the processes started here would not.",
+            action=f"Write it into {file} as database_url, and unset it here.",
+            code="database-in-environment",
+        )
 
 
 class _Watch:

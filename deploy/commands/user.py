@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from deploy.commands.flags import AsJson
+from deploy.commands.flags import AsJson, Folder
 from deploy.commands.password import PasswordFile, read_password
-from deploy.commands.registry import Folder, opened_registry
+from deploy.commands.registry import opened_registry
 from deploy.commands.shown_once import emit_secret
 from deploy.console import emit
 from server.accounts.records import Account, Role

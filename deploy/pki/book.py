@@ -92,8 +92,32 @@ def issue(
     folder.mkdir(mode=0o700, exist_ok=True)
     write_public(folder / f"{certificate.serial_number:x}.crt", made.certificate)
     if node_public_key is not None:
-        write_public(settings.pki / "nodes" / f"{site}.pub", node_public_key)
+        keep_node(settings, site, node_public_key)
     return made
+
+
+def keep_node(settings: CoordinatorSettings, site: str, public_key: bytes) -> None:
+    """Write down a site's node key (OpenSSH), unless it has one: that one is never changed."""
+    path = settings.pki / "nodes" / f"{site}.pub"
+    if not path.is_file():
+        write_public(path, public_key)
+
+
+def refuse_revoked(settings: CoordinatorSettings, site: str) -> None:
+    """Refuse a site that is shut out.
+
+    Raises
+    ------
+    ConfigurationError
+        With code ``site-revoked``.
+    """
+    if site in revoked(settings):
+        raise ConfigurationError(
+            f"{site} was revoked.",
+            meaning="Its node key is shut out for good, so a new certificate would not help.",
+            action="Provision the hospital again under a new name.",
+            code="site-revoked",
+        )
 
 
 def issued(settings: CoordinatorSettings) -> dict[str, tuple[x509.Certificate, ...]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from pydantic import BaseModel, ConfigDict
 
-from common.errors import ConfigurationError, NotFound, ProcessError
+from common.errors import NotFound, ProcessError
 from common.folders import write_private, write_public
 from deploy import flower_run
 from deploy.certificates import Certificate, make_server_certificate
@@ -55,7 +55,7 @@ def renew_site(folder: Path, site: str) -> Renewed:
     settings = coordinator(folder)
     kit = folder / "sites" / site
     with book.opened(settings):
-        _refuse_revoked(settings, site)
+        book.refuse_revoked(settings, site)
         node = _node_key(settings, kit, site)
         made = book.issue(settings, site, node_public_key=node)
         book.write_revocation_list(settings)
@@ -95,6 +95,7 @@ def revoke_site(folder: Path, site: str) -> Revoked:
 def renew_server(folder: Path, hosts: Sequence[str] = ()) -> Renewed:
     """Issue a new server certificate for the hosts of the old one and ``hosts``.
 
+    Those that are given come first: new kits are sent to the first.
     The gateway takes it up at once; SuperLink and coordinator's service at their next start.
     """
     settings = coordinator(folder)
@@ -103,7 +104,7 @@ def renew_server(folder: Path, hosts: Sequence[str] = ()) -> Renewed:
         names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         known = [str(name.value) for name in names]
         made = make_server_certificate(
-            book.authority(settings), hosts=list(dict.fromkeys([*known, *hosts]))
+            book.authority(settings), hosts=list(dict.fromkeys([*hosts, *known]))
         )
         _write_pair(settings.keys, made)
         book.write_revocation_list(settings)
@@ -130,16 +131,6 @@ def _node_key(settings: CoordinatorSettings, kit: Path, site: str) -> bytes | No
         return (kit / "keys" / "node.pub").read_bytes()  # a kit from before certificates
     except OSError as error:
         raise _unknown(settings, site) from error
-
-
-def _refuse_revoked(settings: CoordinatorSettings, site: str) -> None:
-    if site in book.revoked(settings):
-        raise ConfigurationError(
-            f"{site} was revoked.",
-            meaning="Its node key is shut out for good, so a new certificate would not help.",
-            action="Provision the hospital again under a new name.",
-            code="site-revoked",
-        )
 
 
 def _remove_node(settings: CoordinatorSettings, site: str) -> bool:

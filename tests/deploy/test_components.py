@@ -26,7 +26,9 @@ def test_no_process_inherits_settings_or_proxies(
     monkeypatch.setenv("WARDROUND_SITE_PORT", "1")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
     monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
+    monkeypatch.setenv("PGPASSFILE", "/etc/wardround/pgpass")
     environment = components.environment(tmp_path / "home")
+    assert environment["PGPASSFILE"] == "/etc/wardround/pgpass"
     assert "WARDROUND_SITE_PORT" not in environment
     assert "HTTPS_PROXY" not in environment
     assert environment["FLWR_TELEMETRY_ENABLED"] == "0"

@@ -157,7 +157,7 @@ def test_the_server_certificate_is_renewed_for_the_same_names_and_more(folder: P
     after = certificate(path)
     assert after.serial_number != before.serial_number
     names = after.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["localhost", "c.example"]
+    assert names.get_values_for_type(x509.DNSName) == ["c.example", "localhost"]
     assert stat.S_IMODE((settings(folder).keys / "server.key").stat().st_mode) == 0o600
 
 

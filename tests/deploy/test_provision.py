@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from client.policy import SitePolicy
 from client.settings import SiteSettings
 from common.errors import ConfigurationError
 from common.signing import SigningKey, VerifyKey
+from deploy.pki.renewal import renew_server, revoke_site
 from deploy.provision import provision
 from server.settings import CoordinatorSettings
 
@@ -66,6 +68,58 @@ def test_a_second_run_adds_sites_and_changes_nothing(tmp_path: Path) -> None:
     after = digests(tmp_path)
     assert {name: after[name] for name in before} == before
     assert SiteSettings.read(tmp_path / "sites" / "south").task == "mammography"
+
+
+def test_a_site_whose_kit_was_handed_over_keeps_its_keys(tmp_path: Path) -> None:
+    provision(tmp_path, sites=["north"], task="dermoscopy", hosts=["c.example"])
+    shutil.rmtree(tmp_path / "sites" / "north")  # at the hospital now, and deleted here
+    before = digests(tmp_path / "coordinator" / "pki")
+    done = provision(tmp_path, sites=["north", "south"], task="dermoscopy", hosts=["c.example"])
+    states = [(kit.name, kit.created, kit.handed_over) for kit in done.sites]
+    assert states == [("north", False, True), ("south", True, False)]
+    assert not (tmp_path / "sites" / "north").exists()
+    after = digests(tmp_path / "coordinator" / "pki")
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_kit_that_a_crash_kept_from_appearing_is_made_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provision(tmp_path, sites=["north"], task="dermoscopy")
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crash:
+        crash.setattr("deploy.provision.create_site_folder", killed)
+        with pytest.raises(KeyboardInterrupt):
+            provision(tmp_path, sites=["south"], task="dermoscopy")
+    (south,) = provision(tmp_path, sites=["south"], task="dermoscopy").sites
+    assert south.created
+    assert (tmp_path / "coordinator" / "pki" / "nodes" / "south.pub").read_bytes() == (
+        south.folder / "keys" / "node.pub"
+    ).read_bytes()
+
+
+def test_a_revoked_site_is_not_provisioned_again(tmp_path: Path) -> None:
+    provision(tmp_path, sites=["north"], task="dermoscopy")
+    revoke_site(tmp_path, "north")
+    shutil.rmtree(tmp_path / "sites" / "north")
+    with pytest.raises(ConfigurationError) as caught:
+        provision(tmp_path, sites=["north"], task="dermoscopy")
+    assert caught.value.code == "site-revoked"
+    assert not (tmp_path / "sites" / "north").exists()
+
+
+def test_new_kits_go_to_the_name_that_the_coordinator_was_given_last(tmp_path: Path) -> None:
+    provision(tmp_path, sites=["north"], task="dermoscopy", hosts=["old.example"])
+    with pytest.raises(ConfigurationError, match=r"renew-server"):
+        provision(tmp_path, sites=["south"], task="dermoscopy", hosts=["new.example"])
+    renew_server(tmp_path, ["new.example"])
+    done = provision(tmp_path, sites=["south"], task="dermoscopy", hosts=["new.example"])
+    south = SiteSettings.read(done.sites[0].folder)
+    assert south.coordinator_url.startswith("https://new.example:")
+    assert "old.example" in done.hosts
 
 
 @pytest.mark.parametrize("names", [["North"], ["../evil"], ["a/b"], [""], ["same", "same"]])

@@ -58,6 +58,28 @@ def change(file: Path, key: str, port: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("WARDROUND_COORDINATOR_DATABASE_URL", ("coordinator", "up", "--folder", ".")),
+        ("WARDROUND_SITE_DATABASE_URL", ("site", "up", "--site", "sites/north")),
+    ],
+)
+def test_a_database_that_the_processes_would_not_use_is_refused(
+    name: str,
+    command: tuple[str, ...],
+    federation: Path,
+    started: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(federation)
+    monkeypatch.setenv(name, "postgresql://db.example/other")
+    assert run(monkeypatch, *command) == 2
+    assert name in capfd.readouterr().err
+    assert not started
+
+
+@pytest.mark.parametrize(
     ("key", "command", "file"),
     [
         ("superlink_port", ("coordinator", "up", "--folder", "."), "coordinator/coordinator.toml"),
