@@ -25,7 +25,10 @@ class Company:
     Parameters
     ----------
     load : callable
-        Makes one self-tested engine.
+        Makes one self-tested engine of the release that is to answer, as this site serves it.
+    load_member : callable
+        Makes one of an older release, as it was published: a head of the site's own is of one
+        release, and goes with a withdrawal, which looks at that one alone.
     find : callable
         Returns a kept version, None where it is not there.
     state : callable
@@ -38,11 +41,13 @@ class Company:
         self,
         load: Callable[[LocalRelease], InferenceEngine],
         *,
+        load_member: Callable[[LocalRelease], InferenceEngine],
         find: Callable[[int], LocalRelease | None],
         state: Callable[[], SiteReleases],
         size: int,
     ) -> None:
         self._load = load
+        self._load_member = load_member
         self._find = find
         self._state = state
         self._size = size
@@ -68,7 +73,7 @@ class Company:
         if not _alike(older.manifest, release.manifest):
             return None
         try:
-            return self._load(older)
+            return self._load_member(older)
         except (ReleaseError, ModelError) as error:
             log.warning("event=model-company-absent version=%d code=%s", older.version, error.code)
             return None

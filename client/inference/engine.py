@@ -257,6 +257,6 @@ class ModelHolder:
             )
         return self._engine
 
-    def swap(self, engine: InferenceEngine) -> None:
-        """Let another engine answer from the next request on."""
+    def swap(self, engine: InferenceEngine | None) -> None:
+        """Let another engine answer from the next request on; None lets nothing answer."""
         self._engine = engine

@@ -42,7 +42,10 @@ class Quickener:
 
     def load(self, release: LocalRelease) -> InferenceEngine:
         """Load a release; raises as the loader does, and never for want of a graph."""
-        engine = self._load(release)
+        return self.hasten(self._load(release))
+
+    def hasten(self, engine: InferenceEngine) -> InferenceEngine:
+        """Have an engine run on ONNX Runtime, now or once its graph is made; return the engine."""
         if self._graphs.find(engine.recipe) is not None:
             self._quicken(weakref.ref(engine))
         else:

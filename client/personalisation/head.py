@@ -85,9 +85,12 @@ class PersonalHeads:
         return head if header.model_digest == model_digest else None
 
     def keep_only(self, model_digest: str) -> None:
-        """Remove a head of another release."""
-        if self._path.exists() and self.find(model_digest) is None:
-            self.forget()
+        """Remove a head of another release; it does no harm where the disk will not let it go."""
+        try:
+            if self._path.exists() and self.find(model_digest) is None:
+                self.forget()
+        except OSError as error:
+            logger.warning("personal-head-stays error=%s", type(error).__name__)
 
     def forget(self) -> bool:
         """Remove it; tell whether there was one."""

@@ -19,12 +19,11 @@ def load_personalised(
 ) -> InferenceEngine:
     """Load a release, with the head that belongs to it; raises as `InferenceEngine.load`.
 
-    A head of another release is removed, and so is one with which the self-test fails: the plain
-    release then answers, and is never called unusable for the head's sake.
+    A head with which the self-test fails is removed: the plain release then answers, and is never
+    called unusable for the head's sake. A head of another release stays: that one may be what
+    answers, while this one is only judged.
     """
-    digest = release.manifest.model_digest
-    heads.keep_only(digest)
-    head = heads.find(digest)
+    head = heads.find(release.manifest.model_digest)
     if head is not None:
         try:
             return InferenceEngine.load(release, device=device, head=head)
@@ -33,6 +32,11 @@ def load_personalised(
                 raise
             log.error("event=personal-head-unusable code=%s", error.code)
             heads.forget()
+    return load_plain(release, device=device)
+
+
+def load_plain(release: LocalRelease, *, device: torch.device) -> InferenceEngine:
+    """Load a release as it was published; raises as `InferenceEngine.load`."""
     return InferenceEngine.load(release, device=device)
 
 

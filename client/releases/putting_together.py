@@ -56,6 +56,7 @@ def make_release_parts(
     *,
     releases: Releases | None,
     load: Loader,
+    load_member: Loader,
     outdated: Callable[[InferenceEngine], bool],
     busy: Callable[[], bool],
     on_served: Callable[[ReleaseManifest], None],
@@ -73,6 +74,8 @@ def make_release_parts(
         Where models come from; None is the site's release cache.
     load : callable
         Makes a self-tested engine of a release.
+    load_member
+        As `client.inference.company.Company`.
     outdated, on_served
         As `client.releases.served.ServedModel`.
     busy : callable
@@ -88,7 +91,11 @@ def make_release_parts(
     )
     kept = releases or ReleaseCache(settings)
     company = Company(
-        load, find=kept.find, state=lambda: desk.state, size=settings.inference.ensemble
+        load,
+        load_member=load_member,
+        find=kept.find,
+        state=lambda: desk.state,
+        size=settings.inference.ensemble,
     )
     watcher = ReleaseWatcher(
         kept,

@@ -99,14 +99,15 @@ class ServedModel:
         self._on_served = on_served
         self._swapping = threading.Lock()
         self._followed = desk.decisions.stamp()
+        self._left: InferenceEngine | None = None
         self.judging: int | None = None
         self.swaps = 0
 
     @property
     def to_load_again(self) -> bool:
-        """Whether the engine that answers is to be loaded again."""
+        """Whether the engine that answers is to be loaded again, and that was not in vain yet."""
         served = self._holder.current
-        return served is not None and self._outdated(served)
+        return served is not None and served is not self._left and self._outdated(served)
 
     @property
     def is_behind(self) -> bool:
@@ -141,9 +142,7 @@ class ServedModel:
         """
         served = self._holder.current
         version = release.version
-        if served is not None and served.version == version:
-            self._load_again(release)
-        elif (served is None or served.version < version) and self.desk.is_open(version):
+        if (served is None or served.version < version) and self.desk.is_open(version):
             self.judging = version
             try:
                 self._judge(release, served, between)
@@ -151,15 +150,21 @@ class ServedModel:
                 self.judging = None
 
     def follow(self) -> None:
-        """Serve what is to answer, where another process decided that; raises `NotServed`."""
+        """Serve what is to answer, as it is to, where another process decided that.
+
+        Raises
+        ------
+        NotServed
+            If it cannot be loaded. What answers goes on, unless it does with a head that is gone.
+        """
         with self._swapping:
             self._followed = self.desk.decisions.stamp()
             wanted, served = self.desk.state.serving, self._holder.current
-            if wanted is None or (served is not None and _is(served, wanted)):
-                return
-            release = self._find(wanted)
-            if release is not None:
-                self._put(self._loaded(release))
+            if wanted is not None and (served is None or not _is(served, wanted)):
+                release = self._find(wanted)
+                if release is not None:
+                    self._put(self._loaded(release))
+        self._load_again()
 
     def roll_back(self, *, by: str = POLICY, reason: str = "person") -> SiteReleases:
         """Have the release before answer again, at once; it does when this returns.
@@ -228,13 +233,37 @@ class ServedModel:
         if decision.figures is not None:
             self._prepare(engine, between)
 
-    def _load_again(self, release: LocalRelease) -> None:
-        if self.to_load_again:
-            engine = self._loaded(release)
-            with self._swapping:
-                served = self._holder.current
-                if served is not None and served.version == release.version:
-                    self._put(engine)
+    def _load_again(self) -> None:
+        """Have the site's own head on what answers, or none, whatever the newest release is."""
+        self._left, served = None, self._holder.current
+        if served is None or not self._outdated(served):
+            return
+        self._left = served  # what fails now is tried at the next poll, not every few seconds
+        try:
+            release = self._find(Answering.of(served.manifest))
+            engine = None if release is None else self._loaded(release)
+        except NotServed:
+            self._retire(served)
+            raise
+        if engine is None:
+            if self._retire(served):
+                self.serve_kept()
+            return
+        with self._swapping:
+            if self._holder.current is served:
+                self._put(engine)
+
+    def _retire(self, served: InferenceEngine) -> bool:
+        """Let an engine with a head that it must not have answer no more; tell if it had one.
+
+        The head may have been trained on a patient who withdrew: no answer is better than its.
+        """
+        with self._swapping:
+            if served.head_digest is None or self._holder.current is not served:
+                return False
+            self._holder.swap(None)
+        log.error("event=model-retired version=%d", served.version)
+        return True
 
     def _loaded(self, release: LocalRelease) -> InferenceEngine:
         try:

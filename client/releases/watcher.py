@@ -197,7 +197,7 @@ class ReleaseWatcher:
             left = due - time.monotonic()
             if left <= 0 or self._news.wait(min(left, _jittered(self._watch_seconds))):
                 return
-            if time.monotonic() < due and (self.releases.moved() or self._to_look_again()):
+            if time.monotonic() < due and (self._to_look_again() or self.releases.moved()):
                 return
 
     def _to_look_again(self) -> bool:
@@ -250,6 +250,8 @@ class ReleaseWatcher:
         def between() -> None:
             nonlocal look_at
             if self._stopping.is_set() or self.desk.decisions.stamp() != stamp:
+                raise Interrupted
+            if self.served.to_load_again:  # a withdrawal does not wait for a judgement
                 raise Interrupted
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + seconds

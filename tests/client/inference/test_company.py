@@ -49,7 +49,7 @@ def company(
     decided = SiteReleases(
         decisions=tuple(decision(r, verdicts[v]) for v, r in kept.items() if v in verdicts)
     )
-    return Company(load, find=kept.get, state=lambda: decided, size=size)
+    return Company(load, load_member=load, find=kept.get, state=lambda: decided, size=size)
 
 
 def test_accepted_releases_answer_together_and_disagree_openly(
@@ -98,7 +98,9 @@ def test_what_is_not_what_was_accepted_or_asks_another_question_stays_away(
     }
     decisions = tuple(decision(r) for r in (swapped[1], kept[2], kept[3], kept[4]))
     state = SiteReleases(decisions=decisions)
-    found = Company(load, find=swapped.get, state=lambda: state, size=4).load(kept[4])
+    found = Company(load, load_member=load, find=swapped.get, state=lambda: state, size=4).load(
+        kept[4]
+    )
     assert [m.version for m in found.members] == [2]
 
 

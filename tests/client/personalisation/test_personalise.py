@@ -80,12 +80,14 @@ def test_what_is_served_is_the_release_with_that_head(tmp_path: Path) -> None:
     assert not stop_personalising(site).removed
 
 
-def test_a_new_release_drops_it(tmp_path: Path) -> None:
+def test_another_release_has_no_part_in_it_and_leaves_it_until_it_answers(tmp_path: Path) -> None:
     site, released = made(tmp_path)
     personalise(site, release=released)
     heads = PersonalHeads(site)
-    engine = load_personalised(toy_release(tmp_path, 2), heads=heads, device=CPU)
-    assert engine.head_digest is None
+    newer = toy_release(tmp_path, 2)
+    assert load_personalised(newer, heads=heads, device=CPU).head_digest is None
+    assert heads.find(released.manifest.model_digest) is not None
+    heads.keep_only(newer.manifest.model_digest)
     assert heads.find(released.manifest.model_digest) is None
 
 

@@ -40,6 +40,7 @@ class Site:
         self.shadow: ShadowFigures | None = None
         self.during = lambda: None
         self.prepared: list[int] = []
+        self.outdated = False
         self.watcher = ReleaseWatcher(
             releases,
             self.holder,
@@ -49,6 +50,7 @@ class Site:
             desk=ReleaseDesk(DecisionFile(folder), policy=self.read),
             compare=self.compare,
             prepare=lambda engine, _: self.prepared.append(engine.version),
+            outdated=lambda _: self.outdated,
         )
 
     def again(self) -> Site:
@@ -60,6 +62,7 @@ class Site:
         return self.policy
 
     def load(self, local: LocalRelease) -> InferenceEngine:
+        self.outdated = False
         if local.version in self.refusals:
             raise self.refusals[local.version]
         return InferenceEngine.load(local, device=torch.device("cpu"))
@@ -173,6 +176,24 @@ def test_what_the_coordinator_publishes_meanwhile_is_looked_at_first(
     assert site.watcher.desk.state.newest(2) is None, "nothing was decided about it"
     site.watcher.poll()
     assert site.version == 3
+
+
+def test_a_head_that_goes_while_a_release_is_judged_does_not_wait_for_the_verdict(
+    site: Site, versions: dict[int, LocalRelease]
+) -> None:
+    def withdrawn() -> None:
+        site.outdated = True
+
+    site.during = withdrawn
+    before = site.holder.current
+    site.publish(versions[2])
+    assert (site.version, site.watcher.desk.state.newest(2)) == (1, None)
+    site.during = lambda: None
+    site.watcher.served.follow()
+    assert site.version == 1
+    assert site.holder.current is not before
+    site.watcher.poll()
+    assert site.version == 2
 
 
 def test_another_process_decides_and_the_service_follows(
