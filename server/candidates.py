@@ -77,6 +77,8 @@ def record_candidate(
         "candidate campaign=%s state=%s failed=%s",
         *(campaign.id, candidate.state, ",".join(failures(checks)) or "none"),
     )
+    if candidate.state == "waiting" and candidate.reason is not None:
+        logger.warning("champion-changed campaign=%s: %s", campaign.id, candidate.reason)
     return candidate
 
 

@@ -130,7 +130,9 @@ def approve(
     """Put a campaign with its candidate into the registry, and its weights into data/models."""
     phase = TrainablePhase(first_round=1, scope="head", names=("head.weight",))
     plan = CampaignSettings(rounds=3, epsilon=8.0, quorum=1, phases=(phase,))
-    campaign = registry.add_campaign(RECIPE, plan, initial_digest="0" * 64)
+    champion = registry.champion(TASK)
+    base = None if champion is None else champion.version
+    campaign = registry.add_campaign(RECIPE, plan, initial_digest="0" * 64, base_release=base)
     made = draft(seed)
     lineage = made.lineage.model_copy(update={"campaign": campaign.id})
     check = GateCheck(name="above-majority", passed=passed)

@@ -56,12 +56,21 @@ class RolloutDocument(BaseModel):
 def approve(
     candidate: Annotated[str, typer.Argument(help="The waiting candidate.")],
     site: Sites = None,
+    champion_changed: Annotated[
+        bool,
+        typer.Option(
+            "--champion-changed",
+            help="Approve it although the gate compared it with another release than the current.",
+        ),
+    ] = False,
     folder: Folder = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Approve a waiting candidate and publish it, for some sites first or for all."""
     with opened_registry(folder) as registry:
-        found = registry.rollouts.approve(candidate, by=caller(), sites=site or None)
+        found = registry.rollouts.approve(
+            candidate, by=caller(), sites=site or None, champion_changed=champion_changed
+        )
         _publish(registry, folder, found.draft.task, candidate, as_json=as_json)
 
 

@@ -157,15 +157,17 @@ class CandidateDocument(_Document):
     state: str
     model_digest: str
     checks: tuple[GateCheck, ...]
+    champion_changed: str | None = None
 
     @classmethod
-    def of(cls, candidate: Candidate) -> CandidateDocument:
-        """Summarise a candidate."""
+    def of(cls, candidate: Candidate, *, champion_changed: str | None = None) -> CandidateDocument:
+        """Summarise a candidate; ``champion_changed`` says what a waiting one was not held to."""
         return cls(
             id=candidate.id,
             state=candidate.state,
             model_digest=candidate.model_digest,
             checks=candidate.draft.gate,
+            champion_changed=champion_changed,
         )
 
 
@@ -187,7 +189,10 @@ class CampaignDocument(_Document):
             campaign=CampaignSummary.of(campaign),
             preflight=tuple(SiteAnswer.of(told) for told in registry.forecasts(identifier)),
             rounds=tuple(RoundDocument.of(r, told) for r in registry.rounds(identifier)),
-            candidates=tuple(CandidateDocument.of(candidate) for candidate in found),
+            candidates=tuple(
+                CandidateDocument.of(c, champion_changed=registry.rollouts.champion_change(c))
+                for c in found
+            ),
         )
 
 

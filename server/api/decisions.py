@@ -35,11 +35,17 @@ def approve(
     token: FormToken,
     ring: Ring,
     sites: Sites = [],  # noqa: B006 - FastAPI copies it
+    champion_changed: Annotated[bool, Form()] = False,
 ) -> Response:
     """Approve a waiting candidate, for every site or for the chosen ones first."""
     check_form(visitor, token)
     chosen = None if ring == "all" else sites
-    services.registry.rollouts.approve(identifier, by=visitor.account.name, sites=chosen)
+    services.registry.rollouts.approve(
+        identifier,
+        by=visitor.account.name,
+        sites=chosen,
+        champion_changed=champion_changed,
+    )
     return _published(services, "published", "/page/releases")
 
 

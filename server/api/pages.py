@@ -83,8 +83,10 @@ def release(version: int, request: Request, services: Services, visitor: Viewer)
 @router.get("/page/candidates/{identifier}")
 def candidate(identifier: str, request: Request, services: Services, visitor: Viewer) -> Response:
     """Show one candidate beside the champion, with every verdict of the gate."""
+    found = services.registry.candidate(identifier)
     context = {
-        "candidate": services.registry.candidate(identifier),
+        "candidate": found,
+        "change": services.registry.rollouts.champion_change(found),
         "sites": [site.name for site in services.registry.sites()],
         "ring": services.settings.canary_sites,
     }

@@ -269,7 +269,8 @@ class Candidate:
         The account that approved or refused it, ``policy`` where the campaign's settings did,
         ``gate`` where a check failed; None while it waits, and for candidates of older versions.
     reason : str or None
-        Why a person refused it, or rolled back to it.
+        Why a person refused it, or rolled back to it; how the champion had changed when it was
+        recorded or approved.
     """
 
     id: str

@@ -15,6 +15,7 @@ from common.release import ReleaseDraft, ReleaseManifest
 from server.audit import released
 from server.registry import rows
 from server.registry.campaign_moves import Fence
+from server.registry.champions import champion_change, champion_of, lock_releases
 from server.registry.changes import Changes
 from server.registry.records import Candidate, Release
 from server.registry.rollouts import Ring, Rollouts
@@ -55,7 +56,8 @@ class ReleaseRecords:
         """Record a candidate with the gate's verdicts, which stand in its draft.
 
         It is refused when a check failed (or there is none), else approved, for the first ring
-        that the coordinator's settings name, or left waiting for a person.
+        that the coordinator's settings name, or left waiting for a person: always, where the
+        champion is not the one any more that it was compared with. Its reason says so then.
         """
         passed = bool(draft.gate) and all(check.passed for check in draft.gate)
         row = CandidateRow(
@@ -64,14 +66,17 @@ class ReleaseRecords:
             model_digest=draft.model_digest,
             evaluation=None if evaluation is None else evaluation.model_dump_json(),
             draft=draft.model_dump_json(),
-            state="refused" if not passed else "approved" if approve else "waiting",
+            state="waiting" if passed else "refused",
             created_at=utc_now(),
         )
-        if row.state != "waiting":
-            row.decided_by, row.decided_at = "policy" if passed else "gate", row.created_at
-            row.sites = rows.ring_text(self._first_ring) if passed else None
         with self._sessions.writing() as session:
+            lock_releases(session, draft.task)
             self.fence.check(session, row.campaign)
+            row.reason = champion_change(session, row) if passed else None
+            if passed and approve and row.reason is None:
+                row.state, row.sites = "approved", rows.ring_text(self._first_ring)
+            if row.state != "waiting":
+                row.decided_by, row.decided_at = "policy" if passed else "gate", row.created_at
             session.add(row)
             session.flush()
             for site, counts in by_site.items():
@@ -198,9 +203,4 @@ class ReleaseRecords:
         A release in its first ring counts until there is one for every site; what was held or
         withdrawn is nothing to start from, or to be compared with.
         """
-        found = self.releases(task=task)
-        for state in ("everywhere", "canary"):
-            newest = next((release for release in found if release.state == state), None)
-            if newest is not None:
-                return newest
-        return None
+        return champion_of(self.releases(task=task))

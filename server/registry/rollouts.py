@@ -28,6 +28,7 @@ from common.errors import InputRefused, NotFound, RoundFailed
 from common.moments import utc_now
 from common.release import LatestRelease, LimitedRelease, ReleaseDraft, ReleaseManifest
 from server.registry import rows
+from server.registry.champions import champion_change, lock_releases
 from server.registry.records import Candidate, Release
 from server.registry.sessions import Sessions
 from server.registry.tables import CandidateRow, ReleaseRow, SiteRow
@@ -49,24 +50,40 @@ class Rollouts:
         self._sessions = sessions
         self._audit = audit
 
-    def approve(self, identifier: str, *, by: str, sites: Ring = None) -> Candidate:
+    def approve(
+        self, identifier: str, *, by: str, sites: Ring = None, champion_changed: bool = False
+    ) -> Candidate:
         """Approve a waiting candidate; it is published next, to ``sites`` first.
+
+        ``champion_changed`` says that the approver knows that the gate compared it with another
+        release than the current one.
 
         Raises
         ------
         NotFound
             If there is no such candidate.
         RoundFailed
-            With code ``candidate-decided``, if it does not wait: a failed gate is final.
+            With code ``candidate-decided``, if it does not wait: a failed gate is final; with
+            ``champion-changed``, where the champion has changed and ``champion_changed`` is not
+            said.
         InputRefused
             With code ``site-unknown``, or ``ring-empty``.
         """
         with self._sessions.writing() as session:
             row = _waiting(session, identifier)
             ring = _checked_ring(session, sites)
+            row.reason = _known_change(session, row, known=champion_changed)
             row.state, row.sites = "approved", rows.ring_text(ring)
             row.decided_by, row.decided_at = by, utc_now()
         return self._decided(rows.candidate(row), "approved")
+
+    def champion_change(self, candidate: Candidate) -> str | None:
+        """Say how the champion differs from the one that a waiting candidate was compared with."""
+        if candidate.state != "waiting":
+            return None
+        with self._sessions.reading() as session:
+            row = session.get(CandidateRow, candidate.id)
+            return None if row is None else champion_change(session, row)
 
     def refuse(self, identifier: str, *, by: str, reason: str) -> Candidate:
         """Refuse a waiting candidate, for good; raises as `approve`."""
@@ -224,6 +241,23 @@ def _waiting(session: Session, identifier: str) -> CandidateRow:
             code="candidate-decided",
         )
     return row
+
+
+def _known_change(session: Session, row: CandidateRow, *, known: bool) -> str | None:
+    """Return what is to be kept on record of a changed champion; refuse where it is not known."""
+    lock_releases(session, ReleaseDraft.model_validate_json(row.draft).task)
+    change = champion_change(session, row)
+    if change is None:
+        return None
+    if not known:
+        raise RoundFailed(
+            f"The champion has changed since candidate {row.id} was trained. {change}",
+            meaning="Nobody has compared it with what the sites would lose by it.",
+            action="Refuse it and train anew, or approve it knowingly: tick the box on its page, "
+            "or give `--champion-changed`.",
+            code="champion-changed",
+        )
+    return f"Approved although the champion had changed. {change}"
 
 
 def _release(session: Session, version: int) -> ReleaseRow:

@@ -9,6 +9,7 @@ from common.update import Tensors, tensors_digest
 from common.wire import pack_tensors
 from server.evaluation import BySite, pooled_metrics
 from server.model_store import ModelStore
+from server.registry.champions import CHAMPION_ROUND
 from server.registry.records import Campaign, RoundState
 from server.rounds.downlink import DownLink
 from server.rounds.exchange import NOT_CONNECTED, Exchange
@@ -18,9 +19,6 @@ from server.rounds.loop_state import LoopState, Scored
 from server.rounds.round_plans import round_plan
 
 logger = logging.getLogger(__name__)
-
-CHAMPION_ROUND = 0
-"""Number, in the registry, of the exchange that scores a champion of another architecture."""
 
 
 def evaluate_at_sites(

@@ -50,7 +50,9 @@ def test_a_release_by_commands_from_the_canary_to_the_rollback(
 ) -> None:
     first, second = (approve(coordinator, registry, seed, approved=False) for seed in (1, 2))
     assert run(coordinator, "approve", first.id)["everywhere"] == 1
-    signed = run(coordinator, "approve", second.id, "--site", "north")
+    with pytest.raises(RoundFailed, match="The champion has changed"):
+        run(coordinator, "approve", second.id, "--site", "north")
+    signed = run(coordinator, "approve", second.id, "--site", "north", "--champion-changed")
     assert (signed["everywhere"], signed["task"]) == (1, TASK)
     assert signed["limited"] == [{"version": 2, "sites": ["north"], "held": False}]
     held = run(coordinator, "hold", "2")

@@ -17,7 +17,8 @@ from server.api import sign_in as sign_in_routes
 from server.api.application import create_app
 from server.api.authentication import SESSION_COOKIE
 from server.api.services import CoordinatorServices
-from server.registry.records import SiteForecast
+from server.pages.views import site_views
+from server.registry.records import Contribution, SiteForecast
 from server.registry.registry import Registry
 from tests.releases import TASK, Coordinator, approve
 from tests.server.signed_in import BASE, account, bearer, sign_in, token_of
@@ -210,6 +211,23 @@ def test_another_web_site_cannot_decide(
     assert client.post(address, data={"token": token, "ring": "all"}).status_code == 303
 
 
+def test_a_candidate_against_another_champion_is_approved_knowingly_or_not_at_all(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    waiting = [approve(coordinator, registry, seed, approved=False) for seed in (1, 2)]
+    sign_in(client, "anna")
+    first, page = (f"/page/candidates/{one.id}" for one in waiting)
+    assert "champion_changed" not in client.get(first).text
+    assert post(client, first, f"{first}/approve", ring="all") == 303
+    shown = client.get(page).text
+    assert "compared it with none; the current release is release 1" in shown
+    assert 'name="champion_changed"' in shown
+    assert post(client, page, f"{page}/approve", ring="all") == 409
+    assert registry.candidate(waiting[1].id).state == "waiting"
+    assert post(client, page, f"{page}/approve", ring="all", champion_changed="true") == 303
+    assert "although the champion had changed" in client.get(page).text
+
+
 @pytest.mark.parametrize("name", ["vera", "otto"])
 def test_only_an_approver_decides(
     client: TestClient, registry: Registry, coordinator: Coordinator, name: str
@@ -226,6 +244,20 @@ def test_only_an_approver_decides(
         assert post(client, "/page/releases", address, **fields) == 403
     assert "Approve" not in client.get(f"/page/candidates/{waiting.id}").text
     assert registry.candidate(waiting.id).state == "waiting"
+
+
+def test_a_site_that_has_failed_since_is_not_shown_as_accepted(
+    services: CoordinatorServices, registry: Registry, coordinator: Coordinator
+) -> None:
+    campaign = running_campaign(coordinator, registry)
+    registry.start_round(campaign, 2, purpose="train", base_digest="1" * 64)
+    registry.record_contribution(
+        Contribution(campaign, 2, "north", 1, "failed", code="site-failed")
+    )
+    north, _ = site_views(services)
+    assert north.last is not None
+    assert (north.last.outcome, north.last.code) == ("failed", "site-failed")
+    assert north.epsilon is not None, "what it has spent is in its last receipt"
 
 
 def test_a_viewer_moves_no_campaign_and_an_operator_does(

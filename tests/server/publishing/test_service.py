@@ -37,7 +37,8 @@ def test_approved_candidates_are_published_once_and_recorded(
     coordinator: Coordinator, registry: Registry
 ) -> None:
     for seed in (1, 2):
-        approve(coordinator, registry, seed)
+        made = approve(coordinator, registry, seed, approved=False)
+        registry.rollouts.approve(made.id, by="anna", champion_changed=True)
     assert publish(coordinator, registry) == (1, 2)
     assert publish(coordinator, registry) == ()
     assert [r.manifest for r in registry.releases()] == list(
@@ -86,7 +87,8 @@ def test_one_bad_candidate_does_not_hold_up_the_next(
     coordinator: Coordinator, registry: Registry, fault: str, code: str
 ) -> None:
     bad = approve(coordinator, registry, 1)
-    approve(coordinator, registry, 2)
+    good = approve(coordinator, registry, 2, approved=False)
+    registry.rollouts.approve(good.id, by="anna", champion_changed=True)
     path = coordinator.settings.models / f"{bad.model_digest}.safetensors"
     if fault == "absent":
         path.unlink()

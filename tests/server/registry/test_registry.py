@@ -222,6 +222,7 @@ def test_an_approved_candidate_becomes_a_release_once(registry: Registry) -> Non
 
 def test_two_candidates_cannot_have_one_version(registry: Registry) -> None:
     first, second = candidate(registry), candidate(registry)
+    registry.rollouts.approve(second.id, by="anna", champion_changed=True)
     assert [c.id for c in registry.approved_candidates()] == [first.id, second.id]
     registry.record_release(manifest(first))
     with pytest.raises(StoreError):
