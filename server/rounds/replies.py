@@ -5,6 +5,7 @@ Everything that comes is written into the audit log here, whatever is to become 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,9 +18,12 @@ from common.wire import Content, content_of, records_to_reply
 from server.audit import note_refused, note_taken
 from server.outcome_reasons import TRAINING_LOST
 from server.registry.records import Contribution, Outcome
+from server.rounds.evaluation_checks import check_evaluation
 from server.rounds.link import Link
 from server.rounds.sent_requests import SentRequest
 from server.rounds.update_checks import Expected, check_reply
+
+logger = logging.getLogger(__name__)
 
 FLOWER_ERRORS = {
     1: "site-app-not-loaded",
@@ -84,7 +88,8 @@ def read_answer(link: Link, request: SentRequest, message: Message, take: Take) 
         )
         if reply.refusal is not None:
             note_refused(log, site, plan, reply.refusal.code, message.content)
-            return _refusal(request, reply, reply.refusal.code)
+            told = _told(link, request, reply, message)
+            return _refusal(request, reply.refusal.code, told)
         receipt = check_reply(reply, request.expected)
         came = content_of(message.content)
         norm = take(reply, receipt, request.expected, came)
@@ -113,14 +118,32 @@ def contribution_of(
     )
 
 
-def _refusal(request: SentRequest, reply: SiteReply, code: str) -> Answer:
+def _told(
+    link: Link, request: SentRequest, reply: SiteReply, message: Message
+) -> SiteEvaluation | None:
+    """Return the holdout counts of a refusal, unless a check of them fails.
+
+    A site that may not train any more can still say how the model does. One that cannot read
+    its own settings does not know its name, but still tells why.
+    """
+    if reply.evaluation is None or reply.site != request.site:
+        return None
+    plan = request.expected.plan
+    try:
+        check_evaluation(reply.evaluation, plan.recipe)
+    except UpdateRefused as error:
+        note_refused(link.registry.audit, request.site, plan, error.code, message.content)
+        logger.warning(
+            "evaluation-dropped campaign=%s round=%d site=%s code=%s",
+            *(plan.campaign, plan.round, request.site, error.code),
+        )
+        return None
+    return reply.evaluation
+
+
+def _refusal(request: SentRequest, code: str, told: SiteEvaluation | None) -> Answer:
     if request.stepped and code in STEP_REFUSALS:
         return Answer("failed", code, wants_model=True)
-    # A site that may not train any more can still say how the model does. One that cannot
-    # read its own settings does not know its name, but still tells why.
-    evaluation, classes = reply.evaluation, request.expected.plan.recipe.classes
-    same = evaluation is not None and evaluation.classes == classes
-    told = evaluation if same and reply.site == request.site else None
     # Each request has a nonce of its own, so this is about the round: its training was reserved,
     # and there is no reply to repeat.
     if code == "plan-replayed" and request.expected.plan.purpose == "train":

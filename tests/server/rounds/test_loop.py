@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
+from common.audit_entries import ReplyRefused
 from common.errors import RoundFailed, WardroundError
+from common.evaluation import merge
 from common.plan import RoundPlan, SignedPlan, verify_plan
 from common.records import Receipt, Refusal, SiteReply
 from common.signing import SigningKey
@@ -392,6 +394,30 @@ def test_a_site_that_may_not_train_can_still_evaluate(tmp_path: Path) -> None:
     (first, _) = coordinator.registry.rounds(campaign.id)
     assert first.metrics is not None
     assert first.metrics.count == 180
+
+
+def test_a_refusal_brings_no_counts_past_the_checks(tmp_path: Path) -> None:
+    """West may not train, and says that it has scored two million patients, all rightly."""
+
+    def boasting(reply: SiteReply, plan: RoundPlan) -> RecordDict:
+        assert reply.evaluation is not None
+        million = reply.evaluation
+        for _ in range(15):
+            million = merge([million, million])
+        return reply_to_records(
+            SiteReply(reply.site, Refusal(code="budget-spent"), evaluation=million)
+        )
+
+    coordinator = three(tmp_path, behave=boasting)
+    campaign = coordinator.create(rounds=1)
+    coordinator.run(campaign)
+    assert coordinator.contribution(campaign, "west").code == "budget-spent"
+    (first, _) = coordinator.registry.rounds(campaign.id)
+    assert first.metrics is not None
+    assert first.metrics.count == 120
+    lines = coordinator.registry.audit.lines(kinds=("reply-refused",))
+    noted = [e.code for e in (line.entry() for line in lines) if isinstance(e, ReplyRefused)]
+    assert noted[:2] == ["budget-spent", "reply-evaluation"]
 
 
 def test_early_stopping_keeps_the_best_model(tmp_path: Path) -> None:
