@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LOG_ODDS_LIMIT = 12.0
 BINS = 65_536
-MAXIMUM_RANGES = 100_000
 # 24 / 65536 = 0.0004 log-odds a bin: a barely trained network keeps its ranking, too. Only bins
 # that hold cases are reported, so a fine grid costs nothing.
 
@@ -24,19 +23,17 @@ class ScoreHistogram(BaseModel):
     Range ``i`` is the ``widths[i]`` bins from ``starts[i]`` on, and stands for ``counts[i]`` cases
     that are taken to lie evenly in it. Bin ``b`` begins at log-odds ``-12 + 24 b / BINS``; the
     outermost two hold all beyond. Ranges are in strictly increasing order of (start, width).
+
+    How many there are is not bounded here: a sum over sites may have as many as all of them
+    together. A reply's size bounds what a site can send, and
+    `server.rounds.evaluation_checks` what of it enters a sum.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    starts: Annotated[
-        tuple[Annotated[int, Field(ge=0, lt=BINS)], ...], Field(max_length=MAXIMUM_RANGES)
-    ] = ()
-    widths: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=BINS)], ...], Field(max_length=MAXIMUM_RANGES)
-    ] = ()
-    counts: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=10**9)], ...], Field(max_length=MAXIMUM_RANGES)
-    ] = ()
+    starts: tuple[Annotated[int, Field(ge=0, lt=BINS)], ...] = ()
+    widths: tuple[Annotated[int, Field(ge=1, le=BINS)], ...] = ()
+    counts: tuple[Annotated[int, Field(ge=1, le=10**9)], ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> ScoreHistogram:

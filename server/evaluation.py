@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from pydantic import ValidationError
 
 from common.evaluation import Metrics, SiteEvaluation, evaluate_predictions, merge, metrics
 from common.evaluation_counts import DecisionCounts
 from common.evaluation_figures import rates_at
 from server.evaluation_intervals import NORMAL_95, Estimate, proportion
 
+logger = logging.getLogger(__name__)
+
 BySite = Mapping[str, SiteEvaluation]
 
 
 def merged(evaluations: BySite) -> SiteEvaluation | None:
-    """Return the sum over sites; None when no site reported a case."""
-    told = [evaluation for evaluation in evaluations.values() if evaluation.cases]
-    return merge(told) if told else None
+    """Return the sum over sites; None when no site reported a case.
+
+    A site whose counts no sum can hold (a cell of more than a thousand million cases) is left
+    out, and the log names it: one report ends no campaign.
+    """
+    told = {site: one for site, one in evaluations.items() if one.cases}
+    if not told:
+        return None
+    try:
+        return merge(list(told.values()))
+    except ValidationError:
+        return _one_by_one(told)
+
+
+def _one_by_one(told: BySite) -> SiteEvaluation | None:
+    total: SiteEvaluation | None = None
+    for site, one in told.items():
+        try:
+            total = one if total is None else merge([total, one])
+        except ValidationError:
+            logger.warning("evaluation-left-out site=%s", site)
+    return total
 
 
 def pooled_metrics(evaluations: BySite, classes: tuple[str, ...]) -> Metrics:

@@ -17,6 +17,9 @@ MAXIMUM_CASES = 1_000_000
 MAXIMUM_RANGES = 200_000
 """Of all of a report's histograms together; 14 histograms of 10,000 cases need 140,000."""
 
+MAXIMUM_HISTOGRAM_RANGES = 100_000
+"""Of one histogram of a report; a sum over sites may have more."""
+
 
 def check_evaluation(evaluation: SiteEvaluation, recipe: Recipe) -> None:
     """Refuse a report that no honest site makes.
@@ -29,7 +32,9 @@ def check_evaluation(evaluation: SiteEvaluation, recipe: Recipe) -> None:
     _hold(evaluation.classes == recipe.classes, "has other classes")
     _hold(evaluation.cases <= MAXIMUM_CASES, "has more cases than a hospital")
     parts = [part.counts for part in evaluation.subgroups]
-    _hold(sum(_ranges(part) for part in (evaluation, *parts)) <= MAXIMUM_RANGES, "is too large")
+    ranges = [length for part in (evaluation, *parts) for length in _ranges(part)]
+    _hold(sum(ranges) <= MAXIMUM_RANGES, "is too large")
+    _hold(max(ranges) <= MAXIMUM_HISTOGRAM_RANGES, "has a histogram that is too large")
     calibration = evaluation.calibration
     if calibration is not None:
         # Of a sum the calibration may cover some sites; of one site it is all or nothing.
@@ -50,13 +55,13 @@ def _decision_fits(counts: Counts, recipe: Recipe) -> bool:
     return told == (positives, counts.cases - positives)
 
 
-def _ranges(counts: Counts) -> int:
+def _ranges(counts: Counts) -> list[int]:
     histograms = [*counts.positives, *counts.negatives]
     if counts.decision is not None:
         histograms += [counts.decision.positives, counts.decision.negatives]
     if counts.calibration is not None:
         histograms += [counts.calibration.right, counts.calibration.wrong]
-    return sum(len(histogram.counts) for histogram in histograms)
+    return [len(histogram.counts) for histogram in histograms]
 
 
 def _hold(kept: bool, what: str) -> None:
