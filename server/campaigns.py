@@ -50,9 +50,9 @@ def create_campaign(
 ) -> str:
     """Record a new campaign, and put the model that it starts from into the model store.
 
-    It starts from the current release of the recipe's task when ``from_release`` is set and the
-    architecture fits, else from ``weights``, from timm's published weights (where the recipe
-    says so), or at random.
+    It starts from ``weights`` where they are given, else from the current release of the recipe's
+    task when ``from_release`` is set and the architecture fits, else from timm's published
+    weights (where the recipe says so), or at random.
 
     Parameters
     ----------
@@ -120,7 +120,8 @@ def create_campaign(
     )
     model = build_model(recipe, weights=weights, seed=secrets.randbits(31))
     store = ModelStore(settings.models)
-    first = _first_model(store, registry.champion(recipe.name) if from_release else None, model)
+    follows = from_release and weights is None
+    first = _first_model(store, registry.champion(recipe.name) if follows else None, model)
     fresh_features = first.release is None and (recipe.model.pretrained or weights is not None)
     unfreeze_after = recipe.federation.unfreeze_after if fresh_features else 0.0
     chosen = chosen.model_copy(

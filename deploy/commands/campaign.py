@@ -11,9 +11,9 @@ from deploy.campaign_file import CampaignFile
 from deploy.commands.campaign_choice import chosen_campaign, coordinator_settings
 from deploy.commands.campaign_documents import emit_standing, emit_started
 from deploy.commands.campaign_flags import CampaignFlags, Identifier, Watch
+from deploy.commands.first_model import warn_of_first_model
 from deploy.commands.flag_groups import spread_flags
 from deploy.commands.flags import AsJson, Folder
-from deploy.commands.random_features import warn_of_random_features
 from deploy.commands.undeclared import warn_of_undeclared
 from deploy.console import progress
 
@@ -97,7 +97,7 @@ def _prepare(settings: CoordinatorSettings, chosen: CampaignFile) -> str:
 
     recipe, fields = chosen_campaign(chosen)
     made = prepare_campaign(settings, recipe, **fields)
-    warn_of_random_features(settings, made, weights=chosen.weights)
+    warn_of_first_model(settings, made, weights=chosen.weights)
     return made
 
 

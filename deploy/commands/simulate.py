@@ -173,7 +173,7 @@ def simulate(
 
 def show_report(report: SimulationReport, folder: Path, console: Console) -> None:
     """Print a simulation's result for a person."""
-    from simulations.report import figure
+    from simulations.report import figure, refused_in_words, rounds_in_words
 
     table = Table(title="All test patients")
     for heading in ("training", "images", "macro AUROC", "balanced accuracy", "accuracy"):
@@ -191,6 +191,8 @@ def show_report(report: SimulationReport, folder: Path, console: Console) -> Non
     console.print(table)
     if report.adversaries:
         console.print(f"Attacked by {escape(', '.join(report.adversaries))}.", style="red")
+    if report.refused_by_code:
+        console.print(escape(refused_in_words(report)), style="yellow", highlight=False)
     sites = Table(title="Each hospital, federated")
     for heading in ("hospital", "training patients", "test images", "epsilon", "macro AUROC"):
         sites.add_column(heading, justify="left" if heading == "hospital" else "right")
@@ -204,7 +206,7 @@ def show_report(report: SimulationReport, folder: Path, console: Console) -> Non
         )
     console.print(sites)
     console.print(
-        f"{report.rounds} rounds, {report.passes:.1f} passes, {report.campaign_seconds:.0f} s; "
+        f"{rounds_in_words(report)}, {report.passes:.1f} passes, {report.campaign_seconds:.0f} s; "
         f"{report.seconds:.0f} s in all. Report: {escape(str(folder / 'report.md'))}",
         highlight=False,
         soft_wrap=True,

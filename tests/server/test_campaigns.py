@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigurationError, ModelError
-from common.model import build_model, state_tensors
+from common.model import build_model, state_tensors, write_safetensors
 from common.recipe import AggregationSpec, Recipe
 from common.release import ModelFile, model_target
 from server.campaigns import create_campaign
@@ -150,6 +150,10 @@ def test_a_campaign_goes_on_from_the_release_that_fits(
     anew = registry.campaign(create_campaign(settings, registry, recipe(), from_release=False))
     assert anew.initial_digest != digest
     assert anew.base_release is None
+    weights = settings.folder / "weights.safetensors"
+    write_safetensors(weights, state_tensors(build_model(recipe(), seed=7)))
+    wanted = registry.campaign(create_campaign(settings, registry, recipe(), weights=weights))
+    assert (wanted.initial_digest == digest, wanted.base_release) == (False, None)
     other = recipe(architecture="test_efficientnet_gn")
     unlike = registry.campaign(create_campaign(settings, registry, other))
     assert unlike.base_release is None

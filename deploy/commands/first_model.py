@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from server.settings import CoordinatorSettings
 
 
-def warn_of_random_features(
+def warn_of_first_model(
     settings: CoordinatorSettings, campaign: str, *, weights: Path | None
 ) -> bool:
     """Say so on stderr, where only the classifier moves and the rest is random; tell whether.
