@@ -86,8 +86,7 @@ def site_views(services: CoordinatorServices) -> tuple[SiteView, ...]:
     seen = services.presence.all()
     ends = certificate_ends(services.settings.pki, now)
     releases = {release.version: release for release in registry.releases()}
-    last = _last_contributions(services)
-    spent = {site: c for site, c in last.items() if c.receipt is not None}
+    last, spent = _last_contributions(services)
     views = []
     for site in registry.sites():
         found = seen.get(site.name)
@@ -203,16 +202,19 @@ def _offered(services: CoordinatorServices, site: str, serves: Release | None) -
     return offered if offered > current else None
 
 
-def _last_contributions(services: CoordinatorServices) -> dict[str, Contribution]:
-    """Return each site's last contribution that has a receipt, or its last one of all."""
-    found: dict[str, Contribution] = {}
+def _last_contributions(
+    services: CoordinatorServices,
+) -> tuple[dict[str, Contribution], dict[str, Contribution]]:
+    """Return each site's last contribution of all, and its last one that has a receipt."""
+    last: dict[str, Contribution] = {}
+    spent: dict[str, Contribution] = {}
     trained = services.registry.campaigns(kind="training")
     for campaign in reversed(trained[:CAMPAIGNS_FOR_EPSILON]):
         for contribution in services.registry.contributions(campaign.id):
-            known = found.get(contribution.site)
-            if contribution.receipt is not None or known is None or known.receipt is None:
-                found[contribution.site] = contribution
-    return found
+            last[contribution.site] = contribution
+            if contribution.receipt is not None:
+                spent[contribution.site] = contribution
+    return last, spent
 
 
 def _reasons(told: Sequence[Contribution] | Sequence[SiteForecast]) -> dict[str, str]:
