@@ -26,7 +26,8 @@ class Evidence:
     candidate : mapping of str to SiteEvaluation
         Its evaluation by site.
     champion : mapping of str to SiteEvaluation or None
-        The current release's, in the same campaign; None when there is no release.
+        The current release's, in the same campaign; None when there is no release, empty where
+        nobody scored it, which fails.
     accepted : tuple of Contribution
         All updates that were taken in.
     base : mapping of str to ndarray, or None

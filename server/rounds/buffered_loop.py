@@ -152,8 +152,8 @@ class BufferedRun(CampaignRun):
             told = dict(step.buffer.scores(campaign.initial_digest))
             if step.number == 1:
                 told |= step.scores
-            if told:
-                self._state.champion = {**(self._state.champion or {}), **told}
+            # Also where nobody told anything: no scores keep the gate shut, no champion opens it.
+            self._state.champion = {**(self._state.champion or {}), **told}
         # Scores of fewer sites than a quorum say too little to stop by.
         if step.number > 1 and len(step.scores) >= campaign.settings.quorum:
             self._note(step.number, step.base_digest, step.scores)

@@ -47,12 +47,15 @@ def make_candidate(
         weights, evaluations = models.load(best.digest), best.evaluations
     digest = models.save(weights)
     contributions = link.registry.contributions(campaign.id)
+    champion = state.champion
+    if champion is None and campaign.base_release is not None:
+        champion = {}  # a release that nobody has scored keeps the gate shut
     evidence = Evidence(
         recipe=recipe,
         epsilon=campaign.settings.epsilon,
         tensors=weights,
         candidate=evaluations,
-        champion=state.champion,
+        champion=champion,
         accepted=tuple(c for c in contributions if c.outcome == "accepted" and 0 < c.round < final),
         base=models.load(campaign.initial_digest),
     )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import RecordDict
 
 from common.errors import RoundFailed
+from common.plan import RoundPlan
+from common.records import SiteReply
+from common.release import ModelFile, model_target
 from common.wire import reply_to_records
 from server.model_store import ModelStore
 from tests.fakes import TARGET, FakeSite, binding_of, rebuilt, scaled, silent, toy_recipe
@@ -210,3 +215,25 @@ def test_a_bad_update_is_left_out_of_the_step_by_name(tmp_path: Path) -> None:
     told = [c for c in made.registry.contributions(campaign.id) if c.site == "c" and c.round < 4]
     assert {c.code for c in told} == {"update-not-finite"}
     assert len(told) <= 3, "once a step"
+
+
+def test_a_champion_that_nobody_scored_keeps_the_gate_shut(tmp_path: Path) -> None:
+    """The sites score no model that they train, and the last one all the same."""
+
+    def unscored(reply: SiteReply, plan: RoundPlan) -> RecordDict:
+        told = None if plan.purpose == "train" else reply.evaluation
+        return reply_to_records(replace(reply, evaluation=told))
+
+    sites = [FakeSite(name, behave=unscored, speed=0.5) for name in ("a", "b", "c")]
+    made = Coordinator(tmp_path, sites)
+    first = made.run(buffered(made, rounds=6))
+    assert first.state == "approved", "there is no champion yet"
+    file = ModelFile(name=model_target(first.model_digest), sha256="cd" * 32, bytes=10)
+    made.registry.record_release(first.draft.released(1, file))
+    campaign = made.registry.campaign(first.campaign)
+    second = made.registry.add_campaign(
+        campaign.recipe, campaign.settings, initial_digest=first.model_digest, base_release=1
+    )
+    found = made.run(second)
+    assert [c.name for c in found.draft.gate if not c.passed] == ["champion-non-inferiority"]
+    assert found.state == "refused"
