@@ -2,7 +2,7 @@
 
 What is written is what the registry holds, which is what the sites' policies let out. A second
 export of the same campaign goes into the same run, found by its tag: figures that are there
-already are not written twice.
+already are not written twice. So only rounds that are over are written.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ CAMPAIGN_TAG = "wardround.campaign"
 MOST_METRICS_AT_ONCE = 1000
 """MLflow's own limit of one batch."""
 FIGURES = ("macro_auroc", "balanced_accuracy", "accuracy", "majority_baseline")
+NEVER_RESUMED = ("finished", "cancelled")
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 
 
@@ -73,7 +74,7 @@ def export_campaign(
     with _client(tracking_uri) as client:
         run = _run(client, found, name)
         identifier = run.info.run_id
-        rounds, told = registry.rounds(campaign), registry.contributions(campaign)
+        rounds, told = _over(found, registry.rounds(campaign)), registry.contributions(campaign)
         if not run.data.params:
             client.log_batch(identifier, params=_params(found))
         _log_metrics(client, run, [*_round_metrics(rounds), *_site_metrics(rounds, told)])
@@ -142,6 +143,21 @@ def _params(campaign: Campaign) -> list[Param]:
     }
     listed |= {f"training.{k}": v for k, v in campaign.training.model_dump(mode="json").items()}
     return [Param(key, str(value)[:500]) for key, value in listed.items()]
+
+
+def _over(campaign: Campaign, rounds: Sequence[Round]) -> list[Round]:
+    """Return the rounds whose figures change no more: a step of a metric is written once.
+
+    A round in progress is not over, and the newest one that failed is asked for again where the
+    campaign is resumed.
+    """
+    open_end = campaign.state not in NEVER_RESUMED
+    return [
+        found
+        for place, found in enumerate(rounds, start=1)
+        if found.state != "running"
+        and not (found.state == "failed" and open_end and place == len(rounds))
+    ]
 
 
 def _round_metrics(rounds: Sequence[Round]) -> Iterator[Metric]:

@@ -10,6 +10,7 @@ import pytest
 
 from common.errors import ConfigurationError, NotFound, StoreError
 from server.campaign_export import CAMPAIGN_TAG, export_campaign
+from server.registry.records import Contribution
 from server.registry.registry import Registry
 from tests.releases import Coordinator
 from tests.server.test_api_coordinator import running_campaign
@@ -52,6 +53,43 @@ def test_a_campaign_is_read_back_and_exported_twice_is_one_run(
     assert {"campaign.json", "candidate.json"} <= names
     text = Path(client.download_artifacts(run.info.run_id, "campaign.json", str(tmp_path)))
     assert json.loads(text.read_text())["campaign"]["id"] == campaign
+    registry.close()
+
+
+def test_a_round_that_is_not_over_is_written_when_it_is(
+    coordinator: Coordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of a metric is written once: what is written early is wrong for ever."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    registry = Registry.open(coordinator.settings)
+    campaign = running_campaign(coordinator, registry)
+    where = (tmp_path / "mlruns").as_uri()
+    client = mlflow.MlflowClient(tracking_uri=where)
+
+    def told() -> dict[int, float]:
+        made = export_campaign(registry, campaign, tracking_uri=where)
+        history = client.get_metric_history(made.run, "site/north/seconds")
+        return {m.step: m.value for m in history}
+
+    registry.start_round(campaign, 2, purpose="train", base_digest="1" * 64)
+    late = Contribution(campaign, 2, "north", 1, "late", code="deadline", seconds=9.0)
+    registry.record_contribution(late)
+    assert told() == {1: 3.0}, "the round is running"
+    registry.end_round(campaign, 2, state="failed")
+    registry.fail_campaign(campaign, "quorum")
+    assert told() == {1: 3.0}, "it is asked for again, where the campaign is resumed"
+    registry.moves.resume(campaign)
+    registry.start_campaign(campaign)
+    registry.start_round(campaign, 2, purpose="train", base_digest="1" * 64)
+    again = Contribution(campaign, 2, "north", 2, "accepted", seconds=4.0)
+    registry.record_contribution(again)
+    registry.end_round(campaign, 2)
+    assert told() == {1: 3.0, 2: 4.0}
+    registry.start_round(campaign, 3, purpose="train", base_digest="2" * 64)
+    registry.record_contribution(Contribution(campaign, 3, "north", 1, "failed", seconds=1.0))
+    registry.end_round(campaign, 3, state="failed")
+    registry.moves.cancel(campaign)
+    assert told() == {1: 3.0, 2: 4.0, 3: 1.0}, "nothing comes after it"
     registry.close()
 
 
