@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
@@ -213,7 +214,7 @@ def _choose(
             logger.warning("krum-few-updates updates=%d malicious=%d", count, malicious)
         chosen = krum_selection(_squared_distances(spool, factors), malicious)
         return lambda rows: np.asarray(rows[chosen].mean(axis=0))
-    if spec.name in ("near-median", "descent"):
+    if spec.name == "near-median" or spec.name == "descent":  # noqa: PLR1714 (mypy narrows this)
         distances = _median_distances(spool, factors)
         if spec.name == "near-median":
             near = nearest(distances, malicious)
@@ -221,9 +222,11 @@ def _choose(
             near = descending(climbing, distances, factors, malicious)
         some = capped_shares([weights[row] for row in near], spec.largest_share)
         return lambda rows: np.asarray(some @ rows[near])
-    # Of two sites one always has half or more.
-    shares = capped_shares(weights, spec.largest_share if count >= MAJORITY_FROM else 1.0)
-    return lambda rows: np.asarray(shares @ rows)
+    if spec.name == "mean":
+        # Of two sites one always has half or more.
+        shares = capped_shares(weights, spec.largest_share if count >= MAJORITY_FROM else 1.0)
+        return lambda rows: np.asarray(shares @ rows)
+    assert_never(spec.name)
 
 
 def _median_distances(spool: UpdateSpool, factors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -370,3 +370,10 @@ def test_figures_that_cannot_be_had_are_none() -> None:
     assert (same.cosine, same.distance) == (None, None)
     broken = spooled([line(np.nan, 0), line(1, 1), line(1, 2)], spec("mean")).deviations["s000"]
     assert (broken.cosine, broken.distance) == (None, None)
+
+
+def test_a_name_that_nobody_knows_is_not_the_mean() -> None:
+    """A recipe refuses it as it is read; a name that is added without its branch must not pass."""
+    unknown = spec().model_copy(update={"name": "bulyan"})
+    with pytest.raises(AssertionError):
+        spooled([line(1, 2), line(3, 4), line(5, 6)], unknown)
