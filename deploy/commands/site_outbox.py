@@ -78,27 +78,17 @@ def read_outbox(site: Path) -> OutboxDocument:
     """
     from client.audit import open_site_audit
     from client.settings import SiteSettings
-    from common.audit_chain import verify
     from common.audit_entries import Left
-    from common.audit_lines import AuditLine
-    from common.errors import StoreError
+    from deploy.commands.audit_reading import placed, verified_entries
 
     settings = SiteSettings.read(site)
-    entries: list[LeftEntry] = []
-
-    def visit(line: AuditLine) -> None:
-        if line.kind != "left":
-            return
-        try:
-            entry = line.entry()
-        except StoreError:
-            return  # `verify` names it
-        if isinstance(entry, Left):
-            place = {"sequence": line.sequence, "written_at": line.written_at}
-            entries.append(LeftEntry.model_validate(place | entry.model_dump(exclude={"kind"})))
-
     with open_site_audit(settings) as log:
-        faults = verify(log, visit)
+        lines, faults = verified_entries(log, "left")
+    entries = [
+        LeftEntry.model_validate(placed(line, entry))
+        for line, entry in lines
+        if isinstance(entry, Left)
+    ]
     return OutboxDocument(
         site=settings.name,
         entries=tuple(entries),
@@ -109,7 +99,7 @@ def read_outbox(site: Path) -> OutboxDocument:
             refusals=_count(entries, "refusal"),
             bytes=sum(entry.bytes for entry in entries),
         ),
-        faults=tuple(fault.text for fault in faults),
+        faults=faults,
     )
 
 
@@ -118,6 +108,8 @@ def _count(entries: list[LeftEntry], content: str) -> int:
 
 
 def _show(document: OutboxDocument, console: Console) -> None:
+    from deploy.commands.audit_reading import show_faults
+
     table = Table(title=f"What left {document.site}")
     for heading in ("when (UTC)", "what", "campaign", "round", "bytes", "sha256", "epsilon"):
         right = heading in ("round", "bytes", "epsilon")
@@ -137,7 +129,4 @@ def _show(document: OutboxDocument, console: Console) -> None:
         f"{totals.evaluations} evaluations, {totals.refusals} refusals.",
         highlight=False,
     )
-    for fault in document.faults:
-        console.print(fault, style="bold red", markup=False)
-    if not document.faults:
-        console.print("The audit log is whole.")
+    show_faults(document.faults, console)

@@ -68,40 +68,29 @@ def read_views(site: Path, *, case: str | None = None, by: str | None = None) ->
     """
     from client.audit import open_site_audit
     from client.settings import SiteSettings
-    from common.audit_chain import verify
     from common.audit_entries import CaseViewed, Unaudited
-    from common.audit_lines import AuditLine
-    from common.errors import StoreError
+    from deploy.commands.audit_reading import placed, verified_entries
 
     settings = SiteSettings.read(site)
-    entries: list[ViewedEntry] = []
-    lost = 0
-
-    def visit(line: AuditLine) -> None:
-        nonlocal lost
-        if line.kind not in ("case-viewed", "unaudited"):
-            return
-        try:
-            entry = line.entry()
-        except StoreError:
-            return  # `verify` names it
-        if isinstance(entry, Unaudited):
-            lost += entry.views
-        if isinstance(entry, CaseViewed) and case in (None, entry.case) and by in (None, entry.by):
-            place = {"sequence": line.sequence, "written_at": line.written_at}
-            entries.append(ViewedEntry.model_validate(place | entry.model_dump(exclude={"kind"})))
-
     with open_site_audit(settings) as log:
-        faults = verify(log, visit)
+        lines, faults = verified_entries(log, "case-viewed", "unaudited")
     return ViewsDocument(
         site=settings.name,
-        entries=tuple(entries),
-        unaudited=lost,
-        faults=tuple(fault.text for fault in faults),
+        entries=tuple(
+            ViewedEntry.model_validate(placed(line, entry))
+            for line, entry in lines
+            if isinstance(entry, CaseViewed)
+            and case in (None, entry.case)
+            and by in (None, entry.by)
+        ),
+        unaudited=sum(entry.views for _, entry in lines if isinstance(entry, Unaudited)),
+        faults=faults,
     )
 
 
 def _show(document: ViewsDocument, console: Console) -> None:
+    from deploy.commands.audit_reading import show_faults
+
     table = Table(title=f"Who looked at the cases of {document.site}")
     for heading in ("when (UTC)", "case", "what", "who"):
         table.add_column(heading)
@@ -117,7 +106,4 @@ def _show(document: ViewsDocument, console: Console) -> None:
             style="bold red",
             highlight=False,
         )
-    for fault in document.faults:
-        console.print(fault, style="bold red", markup=False)
-    if not document.faults:
-        console.print("The audit log is whole.")
+    show_faults(document.faults, console)
