@@ -10,7 +10,9 @@ every parameter for each sample alone. Opacus looks samplers up by exact type in
   samples x groups costs no more than the plain backward pass;
 * it ignores ``padding_mode``;
 * the stock ghost norm of `nn.Linear` (Li et al. 2021, arXiv:2110.05679) returns nothing for
-  inputs of four or more dimensions, as in ConvNeXt's MLP.
+  inputs of four or more dimensions, as in ConvNeXt's MLP;
+* in float32 it takes a large gradient for a small one where its terms cancel, so that a base model
+  made for it would get past the clip.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Literal, TypeAlias
 import torch
 import torch.nn.functional as F  # noqa: N812  (PyTorch's own name for it)
 from opacus.grad_sample import register_grad_sampler, register_norm_sampler
-from opacus.grad_sample.linear import compute_linear_grad_sample, compute_linear_norm_sample
+from opacus.grad_sample.linear import compute_linear_grad_sample
 from opacus.utils.tensor_utils import unfold2d
 from timm.layers.layer_scale import LayerScale, LayerScale2d
 from timm.layers.norm import GroupNorm, GroupNorm1, LayerNorm, LayerNorm2d
@@ -132,19 +134,52 @@ def convolution_norm(layer: nn.Conv2d, activations: list[Tensor], backprops: Ten
         Norms of shape (B,) for each trainable parameter.
     """
     positions = backprops.shape[2] * backprops.shape[3]
-    gram = layer.groups == 1 and 2 * positions**2 <= layer.weight.numel()
+    gram = layer.groups == 1 and _gram_pays(layer, positions, backprops)
     if not gram or not layer.weight.requires_grad or len(backprops) == 0:
-        samples = convolution(layer, activations, backprops)
-        return {p: gradient.flatten(1).norm(dim=1) for p, gradient in samples.items()}
+        return _norms(convolution(layer, activations, backprops))
     _refuse_padding(layer)
     patches = _patches(layer, activations[0].to(backprops.dtype).contiguous())
-    upstream = backprops.flatten(2)
-    products = (patches.mT @ patches) * (upstream.mT @ upstream)
-    dtype = layer.weight.dtype
-    norms = {layer.weight: products.sum((1, 2), dtype=dtype).clamp(min=0).sqrt()}
+    upstream = backprops.flatten(2).mT
+    norms = {layer.weight: _gram_norm(patches.mT, upstream).to(layer.weight.dtype)}
     if layer.bias is not None and layer.bias.requires_grad:
-        norms[layer.bias] = upstream.sum(2, dtype=dtype).norm(dim=1)
+        norms[layer.bias] = upstream.sum(1, dtype=layer.bias.dtype).norm(dim=1)
     return norms
+
+
+def _gram_pays(layer: nn.Conv2d | nn.Linear, positions: int, backprops: Tensor) -> bool:
+    """Tell whether two Gram matrices are smaller than the gradient, and can be had exactly."""
+    # Apple's GPUs have no float64.
+    return 2 * positions**2 <= layer.weight.numel() and backprops.device.type != "mps"
+
+
+def _gram_norm(inputs: Tensor, upstream: Tensor) -> Tensor:
+    """Return norms (B,) of the gradients sum_t upstream_t inputs_t', never less than they are.
+
+    Parameters
+    ----------
+    inputs : Tensor, shape (B, T, features)
+    upstream : Tensor, shape (B, T, outputs)
+
+    Notes
+    -----
+    The square of the norm is the sum of the two Gram matrices' product. Where inputs share a large
+    offset and the upstream gradients sum to zero, its terms are 1e10 times the sum and more, which
+    float32 loses: hence float64. What is left to rounding, here and in the float32 backward pass
+    whose result is clipped by this norm, is added: about 1e-6 of an ordinary gradient.
+    """
+    x, u = inputs.double(), upstream.double()
+    gram_x, gram_u = x @ x.mT, u @ u.mT
+    square = (gram_x * gram_u).sum((1, 2)).clamp(min=0)
+    sizes = _trace(gram_x) * _trace(gram_u) * inputs.shape[1]
+    return square.sqrt() + torch.finfo(upstream.dtype).eps * sizes.sqrt()
+
+
+def _trace(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=1, dim2=2).sum(1)
+
+
+def _norms(samples: Samples) -> Samples:
+    return {p: gradient.flatten(1).norm(dim=1) for p, gradient in samples.items()}
 
 
 def group_norm(layer: nn.GroupNorm, activations: list[Tensor], backprops: Tensor) -> Samples:
@@ -205,11 +240,17 @@ def linear_norm(layer: nn.Linear, activations: list[Tensor], backprops: Tensor) 
     x = activations[0].to(backprops.dtype)
     if backprops.dim() > 3:
         x, backprops = x.flatten(1, -2), backprops.flatten(1, -2)
-    if backprops.dim() < 3 or 2 * backprops.shape[1] ** 2 <= layer.weight.numel():
-        norms: Samples = compute_linear_norm_sample(layer, [x], backprops)
-        return norms
-    samples = linear(layer, [x], backprops)
-    return {p: gradient.flatten(1).norm(dim=1) for p, gradient in samples.items()}
+    if backprops.dim() > 2 and not _gram_pays(layer, backprops.shape[1], backprops):
+        return _norms(linear(layer, [x], backprops))
+    norms: Samples = {}
+    if layer.weight.requires_grad and backprops.dim() > 2:
+        norms[layer.weight] = _gram_norm(x, backprops).to(layer.weight.dtype)
+    elif layer.weight.requires_grad:
+        norms[layer.weight] = (backprops.norm(dim=1) * x.norm(dim=1)).to(layer.weight.dtype)
+    if layer.bias is not None and layer.bias.requires_grad:
+        upstream = backprops.flatten(1, -2).sum(1) if backprops.dim() > 2 else backprops
+        norms[layer.bias] = upstream.norm(dim=1).to(layer.bias.dtype)
+    return norms
 
 
 def _to_channels(products: Tensor, parameter: nn.Parameter) -> Tensor:

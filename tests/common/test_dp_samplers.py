@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -169,6 +171,25 @@ def test_ghost_norm_of_convolution(groups, side, stride):
     for name, truth in true_gradients(layer, x, upstream).items():
         norms = truth.flatten(1).norm(dim=1)
         torch.testing.assert_close(found[layer.get_parameter(name)], norms, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e5, 1e6])
+@pytest.mark.parametrize("dense", [True, False], ids=["convolution", "linear"])
+def test_ghost_norm_takes_no_large_gradient_for_a_small_one(dense, offset):
+    """A base model's layer may add an offset, and the next make the upstream sum to zero.
+
+    The terms of the Gram product then cancel; in float32 the norm of 0 came out, which no clip
+    would touch.
+    """
+    shape = (3, 64, 2, 4) if dense else (3, 8, 64)
+    layer, axes = (nn.Conv2d(64, 64, 1), (2, 3)) if dense else (nn.Linear(64, 64), (1,))
+    x, upstream = torch.randn(shape) + offset, torch.randn(shape)
+    upstream -= upstream.mean(axes, keepdim=True)
+    found = (convolution_norm if dense else linear_norm)(layer, [x], upstream)
+    twin = copy.deepcopy(layer).double()
+    truth = true_gradients(twin, x.double(), upstream.double())["weight"].flatten(1).norm(dim=1)
+    ratio = found[layer.weight].double() / truth
+    assert ((ratio > 0.99999) & (ratio < (1.00001 if offset == 0 else 3))).all(), ratio
 
 
 @pytest.mark.parametrize("sampler", [convolution, convolution_norm])
