@@ -57,7 +57,11 @@ class Federation:
         digest = tensors_digest(weights)
         phase = TrainablePhase(first_round=1, scope="head", names=("fc.weight",))
         plan = CampaignSettings(rounds=3, epsilon=8.0, quorum=1, phases=(phase,))
-        campaign = self.registry.add_campaign(RECIPE, plan, initial_digest="0" * 64)
+        champion = self.registry.champion(RECIPE.name)
+        base = None if champion is None else champion.version
+        campaign = self.registry.add_campaign(
+            RECIPE, plan, initial_digest="0" * 64, base_release=base
+        )
         made = draft(seed)
         lineage = made.lineage.model_copy(
             update={"campaign": campaign.id, "candidate": campaign.id}
