@@ -66,6 +66,7 @@ class Asking:
         cache: ResultCache[Made],
     ) -> None:
         self._image = image
+        self._prepared = not isinstance(image, bytes)
         self._engine = engine
         self._profile = engine.profile
         self._settings = settings
@@ -111,6 +112,7 @@ class Asking:
             head=engine.head_digest,
             profile=profile.digest if profile else None,
             threshold=point.threshold if point else engine.manifest.threshold,
+            prepared=self._prepared,
         )
 
 

@@ -1,9 +1,9 @@
 """Answers kept for images that come again: no network call for the same pixels.
 
 An answer is kept under the digest of the decoded pixels and of all that made it: weights, the
-site's own head, the site's profile, the threshold. So another model, head, profile or threshold
-never gets an old answer, and `ResultCache.clear` at a swap is for memory alone. No pixel is kept,
-and nothing that says whose image it was.
+site's own head, the site's profile, the threshold, and who prepared the pixels. So another model,
+head, profile or threshold never gets an old answer, and `ResultCache.clear` at a swap is for
+memory alone. No pixel is kept, and nothing that says whose image it was.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ class ResultKey:
         Digest of the site's profile, None without one.
     threshold : float
         Of the verdict.
+    prepared : bool
+        The caller had prepared them: the network saw these pixels, and not what `prepare` makes
+        of them.
     """
 
     pixels: str
@@ -41,6 +44,7 @@ class ResultKey:
     head: str | None
     profile: str | None
     threshold: float
+    prepared: bool = False
 
 
 class ResultCache(Generic[A]):

@@ -17,7 +17,7 @@ from client.monitoring.answer_statistics import answer_statistics
 from client.reading.profile import SiteProfile
 from client.reading.settings import ReadingSettings
 from common.errors import ImageRefused
-from common.imaging import decode, prepare
+from common.imaging import decode, encode_png, prepare
 from tests.client.serving import RECIPE, picture, release
 
 SETTINGS = ReadingSettings()
@@ -77,6 +77,26 @@ def test_equal_pixels_are_asked_about_once(batcher: MicroBatcher, engine: Counti
     assert engine.calls == 1
     ask(batcher, engine, cache, picture(2))
     assert engine.calls == 2
+
+
+def test_pixels_that_came_prepared_are_another_picture_than_a_file_of_them(
+    tmp_path: Path, batcher: MicroBatcher
+) -> None:
+    image = RECIPE.image.model_copy(update={"region": "tissue"})
+    recipe = RECIPE.model_copy(update={"image": image})
+    engine = InferenceEngine.load(release(tmp_path, 1, recipe=recipe), device=torch.device("cpu"))
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[4:28, 4:20] = np.random.default_rng(1).integers(90, 200, (24, 16, 3))
+    file = encode_png(pixels)
+    assert not np.array_equal(prepare(decode(file), image), pixels)
+    cache: ResultCache[Made] = ResultCache()
+    of_the_file = ask(batcher, engine, cache, file)
+    of_the_pixels = ask(batcher, engine, cache, pixels)
+    assert not of_the_pixels.cached
+    assert of_the_pixels.probabilities != of_the_file.probabilities
+    for asked, known in ((file, of_the_file), (pixels, of_the_pixels)):
+        again = ask(batcher, engine, cache, asked)
+        assert (again.cached, again.probabilities) == (True, known.probabilities)
 
 
 def test_another_profile_gets_another_answer(batcher: MicroBatcher, engine: Counting) -> None:

@@ -19,8 +19,9 @@ KEY = ResultKey("a" * 64, ("b" * 64,), None, None, 0.3)
         replace(KEY, head="c" * 64),
         replace(KEY, profile="c" * 64),
         replace(KEY, threshold=0.31),
+        replace(KEY, prepared=True),
     ],
-    ids=["pixels", "model", "member", "head", "profile", "threshold"],
+    ids=["pixels", "model", "member", "head", "profile", "threshold", "prepared"],
 )
 def test_an_answer_is_given_again_only_for_all_that_made_it(other: ResultKey) -> None:
     cache: ResultCache[str] = ResultCache()
