@@ -115,7 +115,10 @@ async def model_page(
     engine = services.holder.current
     recipe = _words(services)
     notes = None if engine is None or recipe is None else release_notes(engine.manifest, recipe)
-    return _page(request, services, caller, "model.html", {"notes": notes}, anybody=True)
+    profile = None if engine is None else engine.profile
+    point = None if profile is None else profile.operating_point
+    more = {"notes": notes, "point": point}
+    return _page(request, services, caller, "model.html", more, anybody=True)
 
 
 def _page(

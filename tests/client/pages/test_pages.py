@@ -11,6 +11,8 @@ from client.access.caller import Role
 from client.api.pages import amount, clock
 from client.pages.frame import PAGES
 from client.pages.release_notes import release_notes
+from client.reading.parts import Interval, SiteOperatingPoint
+from client.reading.profile import SiteProfile
 from client.releases.cache import LocalRelease
 from common.evaluation import Metrics
 from common.release import GateCheck, Lineage, ReleaseManifest, ReleaseMetrics, SiteContribution
@@ -129,6 +131,29 @@ def test_the_notes_of_a_return_and_of_a_first_model(melanoma: LocalRelease) -> N
     assert "from the beginning, in 12 rounds." in release_notes(manifest(melanoma), RECIPE).story
     bare = release_notes(melanoma.manifest, RECIPE)
     assert (bare.figures, bare.checks, bare.sites) == ((), (), ())
+
+
+def test_of_two_thresholds_the_page_says_which_decides_here(site: ServedSite) -> None:
+    engine = site.services.holder.require()
+    alone = site.call("GET", "/model-version").text
+    assert "The release's threshold</dt><dd>30.0 %</dd>" in alone
+    assert "own threshold" not in alone
+    certain = Interval(value=0.95, low=0.9, high=1.0, patients=40)
+    point = SiteOperatingPoint(
+        threshold=0.125, wanted_sensitivity=0.95, sensitivity=certain, specificity=None
+    )
+    engine.profile = SiteProfile(
+        model_digest=engine.digest,
+        recipe_digest=engine.recipe.digest,
+        settings_digest="0" * 64,
+        holdout_digest="1" * 64,
+        holdout_patients=40,
+        made_at=datetime(2026, 11, 21, tzinfo=UTC),
+        operating_point=point,
+    )
+    text = site.call("GET", "/model-version").text
+    assert "This site's own threshold, of the verdict</dt><dd>12.5 %</dd>" in text
+    assert "The release's threshold</dt><dd>30.0 %; it decides nothing here</dd>" in text
 
 
 def test_times_and_sizes_as_people_read_them() -> None:
