@@ -77,7 +77,13 @@ class Idempotency:
 
     @asynccontextmanager
     async def once(
-        self, *, caller: str, route: str, key: str | None, parts: Sequence[bytes]
+        self,
+        *,
+        caller: str,
+        route: str,
+        key: str | None,
+        parts: Sequence[bytes],
+        harmless: bool = False,
     ) -> AsyncIterator[Answering]:
         """Do what the block does unless it was done before; without a key, always.
 
@@ -89,6 +95,9 @@ class Idempotency:
             From the header.
         parts : sequence of bytes
             What makes the request this one: two requests are the same if these are.
+        harmless : bool
+            What the block does keeps nothing, and may be done twice: where the database takes no
+            key (a full disk), it is done all the same, and its answer is not kept.
 
         Raises
         ------
@@ -96,6 +105,8 @@ class Idempotency:
             If it was answered before; the edge gives the kept answer.
         InputRefused, InProgress
             With code ``idempotency-key-reused``, ``idempotency-in-progress``.
+        StoreError
+            If the key cannot be written down, unless ``harmless``.
         """
         answering = Answering()
         if key is None:
@@ -104,14 +115,22 @@ class Idempotency:
         name = self._hashed(b"key", [caller.encode(), route.encode(), _bytes(key)])
         fingerprint = self._hashed(b"request", parts)
         with self._doing.claim(name) as mine:
-            known = await anyio.to_thread.run_sync(self._begin, name, fingerprint, mine)
+            known, begun = None, True
+            try:
+                known = await anyio.to_thread.run_sync(self._begin, name, fingerprint, mine)
+            except StoreError as error:
+                if not harmless:
+                    raise
+                log.error("event=answer-not-kept code=%s", error.code)
+                begun = False
             if known is not None:
                 raise Replayed(known)
             try:
                 yield answering
             finally:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._end, name, answering.kept)
+                if begun:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.to_thread.run_sync(self._end, name, answering.kept)
 
     def forget_old(self) -> None:
         """Remove what is kept for longer than `KEPT_FOR`, whether anybody asks or not."""

@@ -182,6 +182,27 @@ def test_a_case_that_is_sent_again_is_answered_alike(guarded: GuardedSite) -> No
     assert guarded.site.services.store.counts("dermoscopy").waiting == 2
 
 
+def test_on_a_full_disk_images_are_answered_and_nothing_else_is_promised(
+    guarded: GuardedSite,
+) -> None:
+    def predict() -> httpx.Response:
+        files = [("image", (f"{n}.png", picture(n))) for n in range(2)]
+        key = {"idempotency-key": "b"}
+        return guarded.call("POST", "/predict/batch", Role.clinician, files=files, headers=key)
+
+    idempotency = guarded.site.services.access.idempotency
+    disk = TakesNothing(idempotency._transactions._engine)
+    for answer in (predict(), predict()):
+        assert answer.status_code == 200, answer.text
+        assert all(one["problem"] is None for one in answer.json()["answers"])
+        assert "idempotency-replayed" not in answer.headers
+    refused = store(guarded, "c", picture(3))
+    assert (refused.status_code, refused.json()["code"]) == (503, "store")
+    disk.full = False
+    assert "idempotency-replayed" not in predict().headers
+    assert predict().headers["idempotency-replayed"] == "true"
+
+
 def test_nothing_of_a_withdrawn_case_is_kept_for_who_asks_again(guarded: GuardedSite) -> None:
     case_id = store(guarded, "one", picture(1), patient_id="4711").json()["case_id"]
     other = store(guarded, "two", picture(2), patient_id="4712")
