@@ -90,7 +90,8 @@ class BoundedAdapter(BaseAdapter):
         except ProcessError:
             raise
         except Exception as error:  # of a connection cut under its feet, almost anything
-            if late.is_set() or isinstance(error, httpx.TimeoutException):
+            connecting = isinstance(error, httpx.ConnectTimeout)
+            if late.is_set() or (isinstance(error, httpx.TimeoutException) and not connecting):
                 raise _trouble("too-slow", "took too long") from error
             raise _trouble("away", f"did not answer ({type(error).__name__})") from error
         finally:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Protocol
 
@@ -20,7 +20,8 @@ STORED = "stored"
 _FORGIVEN = 5
 """Failures of single images after which a poll ends: the PACS is not well."""
 _ATTEMPTS = 3
-"""After so many polls an image that the PACS does not give is given up."""
+"""After so many polls an image that the PACS does not give is given up. Polls of a PACS that gave
+nothing at all, before they ended, do not count: an outage costs no image."""
 _OF_ONE_IMAGE = frozenset(
     f"dicomweb-{code}" for code in ("too-large", "too-slow", "malformed", "not-given")
 )
@@ -44,6 +45,26 @@ class Pulled:
     refused: int = 0
     failed: int = 0
     known: int = 0
+
+
+@dataclass
+class _Poll:
+    """One poll under way; ``failures`` are the ids and codes of what the PACS did not give."""
+
+    cursor: PullCursor
+    stored: int = 0
+    refused: int = 0
+    waiting: int = 0
+    known: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.failures) + self.waiting >= _FORGIVEN
+
+    @property
+    def was_of_a_sick_pacs(self) -> bool:
+        return len(self.failures) >= _FORGIVEN and not self.stored + self.refused
 
 
 class Puller:
@@ -98,48 +119,70 @@ class Puller:
             If the PACS, another process or the disk is in the way; what was taken in by then
             stays so, and the rest comes at the next poll.
         """
-        stored = refused = failed = known = 0
-        today = datetime.now(UTC).date()
         with self._cursor.open() as cursor:
-            for listed in self._source.listed(self._modalities, today=today):
-                if self._stopped.is_set() or failed >= _FORGIVEN:
-                    break
-                identifier = self._id_of(listed.instance)
-                if cursor.knows(identifier):
-                    known += 1
-                    continue
-                code = self._one(listed, identifier)
-                if code is None:
-                    failed += 1
-                    continue
-                cursor.note(identifier, code)
-                stored, refused = stored + (code == STORED), refused + (code != STORED)
-        done = Pulled(stored, refused, failed, known)
-        if stored or refused or failed:
-            counts = (stored, refused, failed)
+            poll = _Poll(cursor)
+            for listed, identifier in self._in_turn(poll):
+                self._one(poll, listed, identifier)
+            given_up = self._given_up(poll)
+        failed = len(poll.failures) - given_up + poll.waiting
+        done = Pulled(poll.stored, poll.refused + given_up, failed, poll.known)
+        if done.stored or done.refused or done.failed:
+            counts = (done.stored, done.refused, done.failed)
             log.info("event=dicomweb-pulled stored=%d refused=%d failed=%d", *counts)
         return done
 
-    def _one(self, listed: Listed, identifier: str) -> str | None:
-        """Return what came of an image; None if it is to be tried again."""
+    def _in_turn(self, poll: _Poll) -> Iterator[tuple[Listed, str]]:
+        """Yield what is not dealt with yet; what failed before comes last, and holds up nothing."""
+        today = datetime.now(UTC).date()
+        again: list[tuple[Listed, str]] = []
+        for listed in self._source.listed(self._modalities, today=today):
+            if self._stopped.is_set() or poll.is_over:
+                return
+            identifier = self._id_of(listed.instance)
+            if poll.cursor.knows(identifier):
+                poll.known += 1
+            elif identifier in self._attempts:
+                again.append((listed, identifier))
+            else:
+                yield listed, identifier
+        for one in again:
+            if self._stopped.is_set() or poll.is_over:
+                return
+            yield one
+
+    def _one(self, poll: _Poll, listed: Listed, identifier: str) -> None:
+        """Fetch an image and take it in; what is wrong with it alone is counted."""
         try:
             self._take(self._source.fetch(listed))
         except InputRefused as refusal:
             log.info("event=dicomweb-refused code=%s", refusal.code)
-            return refusal.code
+            poll.cursor.note(identifier, refusal.code)
+            poll.refused += 1
         except ProcessError as error:
             if error.code not in _OF_ONE_IMAGE:
                 raise
             log.warning("event=dicomweb-image-failed code=%s", error.code)
-            self._attempts[identifier] += 1
-            if self._attempts[identifier] < _ATTEMPTS:
-                return None
-            del self._attempts[identifier]
-            return error.code
+            poll.failures[identifier] = error.code
+            self._attempts.setdefault(identifier, 0)
         except Busy as error:
             log.warning("event=dicomweb-image-waits code=%s", error.code)
-            return None
-        return STORED
+            poll.waiting += 1
+        else:
+            poll.cursor.note(identifier, STORED)
+            poll.stored += 1
+
+    def _given_up(self, poll: _Poll) -> int:
+        """Count a poll against what failed in it; return how many images are tried no more."""
+        if poll.was_of_a_sick_pacs:
+            return 0
+        given_up = 0
+        for identifier, code in poll.failures.items():
+            self._attempts[identifier] += 1
+            if self._attempts[identifier] >= _ATTEMPTS:
+                poll.cursor.note(identifier, code)
+                del self._attempts[identifier]
+                given_up += 1
+        return given_up
 
     def _run(self) -> None:
         while not self._stopped.is_set():

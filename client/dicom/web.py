@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import requests
 from dicomweb_client.api import DICOMwebClient
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,12 +23,17 @@ from client.dicom.bounded_http import BoundedAdapter
 from client.dicom.settings import DicomwebSettings
 from common.errors import ConfigurationError, ProcessError
 
+log = logging.getLogger(__name__)
+
 PAGE = 200
-MOST_PAGES = 250
-"""Of one search: 50,000 images; whoever has more looks back fewer days."""
+"""Rows asked for at once; a PACS may give fewer (PS3.18, 10.6.3.2)."""
+MOST_IMAGES = 50_000
+"""Of one search; whoever has more looks back fewer days."""
 _SEARCH_BYTES = 32 * 1024 * 1024
 _ENVELOPE_BYTES = 64 * 1024
 _CODES = dict.fromkeys((401, 403), "refused") | dict.fromkeys((400, 404, 406, 410), "not-given")
+_NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout)
+_OF_THE_PACS = frozenset({"dicomweb-away", "dicomweb-refused"})
 
 
 @dataclass(frozen=True)
@@ -110,11 +116,22 @@ class DicomwebSource:
         Raises
         ------
         ProcessError
-            As `listed`, or ``dicomweb-too-large``.
+            With code ``dicomweb-away`` if no connection could be made; else, of this image,
+            ``dicomweb-not-given``, ``-malformed``, ``-too-slow`` or ``-too-large``.
         """
         path = f"studies/{listed.study}/series/{listed.series}/instances/{listed.instance}"
         url = f"{(self._settings.url or '').rstrip('/')}/{path}"
-        parts = self._asked(lambda: self._retrieve.retrieve_bulkdata(url))
+        try:
+            parts = self._asked(lambda: self._retrieve.retrieve_bulkdata(url))
+        except ProcessError as error:
+            if error.code not in _OF_THE_PACS or isinstance(error.__cause__, _NO_CONNECTION):
+                raise
+            # It answered, only not with this image: a status, a redirect, a connection that broke.
+            raise ProcessError(
+                "The PACS did not give an image.",
+                action="Look at its DICOMweb service if this goes on.",
+                code="dicomweb-not-given",
+            ) from None
         if len(parts) != 1:
             raise _malformed(f"{len(parts)} parts for one image")
         data = bytes(parts[0])
@@ -123,19 +140,29 @@ class DicomwebSource:
         return data
 
     def _pages(self, filters: dict[str, str]) -> Iterator[Listed]:
+        """Yield all that a search finds; a PACS may give fewer rows than it was asked for."""
         seen: set[str] = set()
-        for page in range(MOST_PAGES):
-            rows = self._asked(
-                lambda offset=page * PAGE: self._search.search_for_instances(
-                    limit=PAGE, offset=offset, search_filters=filters
+        rows: list[Any] = []
+        had = 0
+        while had < MOST_IMAGES:
+            try:
+                rows = self._asked(
+                    lambda offset=had: self._search.search_for_instances(
+                        limit=PAGE, offset=offset, search_filters=filters
+                    )
                 )
-            )
-            fresh = [row for row in map(_parsed, rows) if row.instance not in seen]
-            seen |= {row.instance for row in fresh}
-            yield from fresh
+            except ProcessError as error:
+                if 0 < len(rows) < PAGE and error.code == "dicomweb-not-given":
+                    return  # it has no page behind the last one
+                raise
             # A PACS that knows no offset sends the first page for ever.
-            if len(rows) < PAGE or not fresh:
+            fresh = {row.instance: row for row in map(_parsed, rows) if row.instance not in seen}
+            if not fresh:
                 return
+            seen.update(fresh)
+            had += len(rows)
+            yield from fresh.values()
+        log.warning("event=dicomweb-search-cut images=%d", had)
 
     def _asked(self, ask: Any) -> list[Any]:
         try:

@@ -28,6 +28,8 @@ class FakePacs:
     asked: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     knows_offset: bool = True
+    most: int | None = None
+    """Rows of one answer, whatever ``limit`` asks for."""
     port: int = 0
     scheme: str = "http"
 
@@ -46,7 +48,8 @@ class FakePacs:
         wanted = query.get("Modality")
         found = [m for m, _ in self.files.values() if wanted is None or m.Modality in wanted]
         start = int(query.get("offset", ["0"])[0]) if self.knows_offset else 0
-        return [row_of(made) for made in found[start : start + int(query["limit"][0])]]
+        size = min(int(query["limit"][0]), self.most or len(found))
+        return [row_of(made) for made in found[start : start + size]]
 
     def answer(self, handler: Handler) -> None:
         parts = urlsplit(handler.path)

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from client.dicom.cursor import PullCursor
 from client.dicom.pull import Pulled, Puller
 from client.dicom.settings import DicomwebSettings
 from client.dicom.station import DicomStation
-from client.dicom.web import DicomwebSource
+from client.dicom.web import DicomwebSource, Listed
 from client.settings import SiteSettings
 from common.errors import Busy, ConfigurationError, ImageRefused, ProcessError, StoreError
 from deploy.certificates import make_authority, make_server_certificate
@@ -100,17 +101,50 @@ def test_the_search_names_days_and_modality(pacs: FakePacs, tmp_path: Path) -> N
     assert ["Modality=OT" in pacs.asked[0], "Modality=XC" in pacs.asked[1]] == [True, True]
 
 
+@pytest.mark.parametrize(("page", "most"), [(2, None), (200, 2)], ids=["ours", "the-pacs'"])
 @pytest.mark.parametrize("knows_offset", [True, False])
 def test_pages_are_read_to_their_end(
-    pacs: FakePacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_offset: bool
+    pacs: FakePacs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    knows_offset: bool,
+    page: int,
+    most: int | None,
 ) -> None:
-    monkeypatch.setattr("client.dicom.web.PAGE", 2)
-    pacs.knows_offset = knows_offset
+    monkeypatch.setattr("client.dicom.web.PAGE", page)
+    pacs.knows_offset, pacs.most = knows_offset, most
     for number in range(5):
         pacs.put(image(number))
     found = [listed.instance for listed in source(pacs, tmp_path).listed(None, today=TODAY)]
     assert found == [f"1.2.3.{n}" for n in ((1, 2, 3, 4, 5) if knows_offset else (1, 2))]
-    assert len(pacs.asked) == (3 if knows_offset else 2)
+    assert len(pacs.asked) == (4 if knows_offset else 2)
+
+
+def test_a_pacs_that_knows_no_page_beyond_its_last_has_answered(
+    pacs: FakePacs, tmp_path: Path
+) -> None:
+    pacs.put(image())
+    pacs.odd["/instances"] = lambda handler: (
+        reply(handler, b"no such page", "text/plain", 404)
+        if "offset=1" in handler.path
+        else reply(handler, json.dumps(pacs.rows({"limit": ["9"]})).encode(), JSON)
+    )
+    found = [listed.instance for listed in source(pacs, tmp_path).listed(None, today=TODAY)]
+    assert (found, len(pacs.asked)) == (["1.2.3.1"], 2)
+
+
+def test_a_search_has_an_end(
+    pacs: FakePacs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("client.dicom.web.MOST_IMAGES", 3)
+    pacs.most = 2
+    for number in range(6):
+        pacs.put(image(number))
+    assert len(list(source(pacs, tmp_path).listed(None, today=TODAY))) == 4
+    assert "dicomweb-search-cut" in caplog.text
 
 
 def test_refusals_are_remembered_and_a_full_disk_is_not(pacs: FakePacs, tmp_path: Path) -> None:
@@ -204,6 +238,10 @@ def redirecting(handler: Handler) -> None:
     handler.end_headers()
 
 
+def hanging_up(handler: Handler) -> None:
+    handler.close_connection = True
+
+
 JSON = "application/dicom+json"
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
@@ -255,6 +293,10 @@ def test_a_search_that_answers_nonsense_ends_soon(
         (says(b"\r\n--frontier\r\nno end of header", MULTIPART), "dicomweb-malformed"),
         (says(b"x", "text/plain"), "dicomweb-malformed"),
         (says(b"gone", JSON, 404), "dicomweb-not-given"),
+        (says(b"broken", JSON, 500), "dicomweb-not-given"),
+        (says(b"never for you", JSON, 403), "dicomweb-not-given"),
+        (redirecting, "dicomweb-not-given"),
+        (hanging_up, "dicomweb-not-given"),
     ],
 )
 def test_an_image_that_does_not_come_does_not_hold_up_the_others(
@@ -271,6 +313,63 @@ def test_an_image_that_does_not_come_does_not_hold_up_the_others(
     assert asked.poll() == Pulled(known=3)
     kept = json.loads((tmp_path / "pulled.json").read_bytes())["entries"]
     assert sorted(e["code"] for e in kept.values()) == [code, "stored", "stored"]
+
+
+def test_a_pacs_that_gives_no_image_for_a_while_costs_none(pacs: FakePacs, tmp_path: Path) -> None:
+    inbox = Inbox()
+    for number in range(7):
+        pacs.put(image(number))
+    pacs.odd["/instances/"] = says(b"", JSON, 503)
+    asked = puller(pacs, tmp_path, inbox)
+    for _ in range(4):
+        assert asked.poll() == Pulled(failed=5)
+    pacs.odd.clear()
+    assert asked.poll() == Pulled(stored=7)
+
+
+def test_images_that_never_come_hold_up_none_behind_them(pacs: FakePacs, tmp_path: Path) -> None:
+    inbox = Inbox()
+    for number in range(8):
+        pacs.put(image(number))
+        if number < 6:
+            pacs.odd[f"/instances/1.2.3.{number + 1}"] = says(b"", JSON, 500)
+    asked = puller(pacs, tmp_path, inbox)
+    assert asked.poll() == Pulled(failed=5)
+    assert asked.poll() == Pulled(stored=2, failed=5), "what failed is asked for last"
+    found = []
+    for number in range(70, 74):
+        pacs.put(image(number))
+        found.append(replace(asked.poll(), known=0))
+    assert found == [
+        Pulled(stored=1, failed=5),
+        Pulled(stored=1, refused=4, failed=1),
+        Pulled(stored=1, refused=1, failed=1),
+        Pulled(stored=1, refused=1),
+    ]
+
+
+def test_a_connection_that_cannot_be_made_ends_the_poll_and_counts_against_no_image(
+    pacs: FakePacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pacs.put(image())
+    asked = puller(pacs, tmp_path, Inbox())
+    real = DicomwebSource.fetch
+
+    def away(self: DicomwebSource, listed: Listed) -> bytes:
+        there = self._settings
+        self._settings = there.model_copy(update={"url": "http://127.0.0.1:9/x"})
+        try:
+            return real(self, listed)
+        finally:
+            self._settings = there
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DicomwebSource, "fetch", away)
+        for _ in range(4):
+            with pytest.raises(ProcessError) as caught:
+                asked.poll()
+            assert caught.value.code == "dicomweb-away"
+    assert asked.poll() == Pulled(stored=1)
 
 
 def test_a_pacs_that_is_away_is_asked_again(pacs: FakePacs, tmp_path: Path) -> None:
