@@ -203,6 +203,14 @@ def _check_kind(dataset: Dataset, modalities: Collection[str] | None) -> None:
             meaning="The model has never seen such pictures.",
             action=f"This task takes {', '.join(sorted(modalities))}.",
         )
+    intent = (text(dataset, "PresentationIntentType") or "").upper()
+    if intent == "FOR PROCESSING" or "For Processing" in name:  # PS3.3, C.8.11.1.1.2
+        raise refused(
+            "for-processing",
+            "The DICOM file is a detector's raw image (FOR PROCESSING), not one to look at.",
+            meaning="The model has seen images for presentation alone and would answer nonsense.",
+            action="Send the image FOR PRESENTATION of the same exposure.",
+        )
 
 
 def _check_shape(dataset: Dataset, limits: DicomLimits, frame: int | None) -> None:

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    DigitalMammographyXRayImageStorageForProcessing,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+)
 
 from client.dicom.decoding import decode_dicom
 from client.dicom.picture import DicomLimits, looks_like_dicom
@@ -38,6 +43,21 @@ def test_grey_of_12_bits_keeps_its_range_and_monochrome1_is_inverted() -> None:
         dataset(RAMP, BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1")
     )
     assert (inverted[0, 0], inverted[0, -1]) == (255, 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"PresentationIntentType": "FOR PROCESSING"},
+        {"PresentationIntentType": "for processing "},
+        {"SOPClassUID": DigitalMammographyXRayImageStorageForProcessing},
+    ],
+)
+def test_a_detectors_raw_image_is_not_taken(fields: dict[str, object]) -> None:
+    raw = file_bytes(dataset(RAMP, Modality="MG", BitsStored=12, HighBit=11, **fields))
+    assert code(raw, modalities={"MG"}) == "dicom-for-processing"
+    assert code(raw) == "dicom-for-processing"
+    shown(dataset(RAMP, Modality="MG", PresentationIntentType="FOR PRESENTATION"))
 
 
 @pytest.mark.parametrize(
