@@ -98,10 +98,12 @@ class BufferedRequests:
     ) -> None:
         """Send a turn's request; ``whole`` where the site could not use a step of the model."""
         change = None if whole else self._change(step, site, turn)
-        if self.turns.of(site) != turn:
+        again = self.turns.of(site) == turn
+        if not again:
             self.turns.begin(site, turn)
             self._checkpoints.hold(self.turns.bases())
-        request = self._request(step, site, node, turn, stepped=change is not None)
+        stepped = change is not None
+        request = self._request(step, site, node, turn, stepped=stepped, again=again)
         model = change or self._tensors(step, turn.base_digest)
         identifier = push_request(self._link, request, model, number=step.number)
         if identifier:
@@ -126,13 +128,27 @@ class BufferedRequests:
         return change if last.base_digest == change.header.base_digest else None
 
     def _request(
-        self, step: BufferedStep, site: str, node: int, turn: Turn, *, stepped: bool = False
+        self,
+        step: BufferedStep,
+        site: str,
+        node: int,
+        turn: Turn,
+        *,
+        stepped: bool = False,
+        again: bool = False,
     ) -> SentRequest:
         plan = turn_plan(step, turn)
         names = step.campaign.settings.phase(step.versions[turn.base_digest] + 1).names
         shapes = {name: self._model.weights[name].shape for name in names}
         return new_request(
-            self._link, plan, shapes, site=site, node=node, attempt=1, stepped=stepped
+            self._link,
+            plan,
+            shapes,
+            site=site,
+            node=node,
+            attempt=1,
+            stepped=stepped,
+            again=again,
         )
 
     def _tensors(self, step: BufferedStep, digest: str) -> ArrayRecord:

@@ -127,6 +127,7 @@ def open_step(
             told,
             maximum=campaign.settings.round_deadline_seconds,
             alike=not (scores and evaluations > 0),
+            since=campaign.settings.phase(buffer.step).first_round,
         ),
         scores=dict(buffer.scores(base)),
     )

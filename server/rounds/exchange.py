@@ -61,12 +61,17 @@ class Exchange:
         told = registry.contributions(campaign)
         plan, evaluations = request.plan, request.plan.recipe.federation.evaluations
         alike = plan.purpose == "train" and not (plan.evaluate and evaluations > 0)
-        limit = link.settings.round_deadline_seconds
-        self._pace = SitePace(told, maximum=limit, alike=alike)
+        self._pace = SitePace(
+            told,
+            maximum=link.settings.round_deadline_seconds,
+            alike=alike,
+            since=link.settings.phase(request.number).first_round,
+        )
         base = request.step.header.base_digest if request.step is not None else None
         self._holders = {c.site for c in told if c.receipt and c.receipt.base_digest == base}
         before = [c for c in told if c.round == request.number]
         self._earlier = max((c.attempt for c in before), default=0)
+        self._asked = {c.site for c in before if c.outcome != "absent"}
         accepted = {c.site: c for c in before if c.outcome == "accepted"}
         for site in accepted.keys() - {header.site for header in request.kept}:
             # What a failed campaign had was removed; the site sends it again, and counts once.
@@ -120,6 +125,7 @@ class Exchange:
         *,
         stepped: bool = False,
         correction: SentCorrection | None = None,
+        again: bool = False,
     ) -> SentRequest:
         return new_request(
             self._link,
@@ -130,13 +136,21 @@ class Exchange:
             attempt=attempt,
             stepped=stepped,
             correction=correction,
+            again=again,
         )
 
     def _send(self, site: str, node: int, attempt: int) -> None:
         step = self._request.step if site in self._holders else None
         correction = self._request.correction(site)
-        stepped = step is not None
-        request = self._request_to(site, node, attempt, stepped=stepped, correction=correction)
+        request = self._request_to(
+            site,
+            node,
+            attempt,
+            stepped=step is not None,
+            correction=correction,
+            again=self._request.resumed or site in self._asked,
+        )
+        self._asked.add(site)
         model = step or self._request.tensors
         identifier = push_request(self._link, request, model, number=self._request.number)
         if identifier:

@@ -35,6 +35,8 @@ class Request:
         What leads to ``tensors``; for sites that answered about the model it starts from.
     kept : tuple of AnswerHeader
         What sites answered before the round was interrupted: they are not asked again.
+    resumed : bool
+        Whether the round began before: what was sent then, and to whom, is not known.
     correction : callable
         What a site, by name, is to add to its gradients (SCAFFOLD); nothing by default.
     """
@@ -46,6 +48,7 @@ class Request:
     quorum: int
     kept: tuple[AnswerHeader, ...] = ()
     step: PackedStep | None = None
+    resumed: bool = False
     correction: Callable[[str], SentCorrection | None] = lambda _: None
 
 

@@ -176,6 +176,7 @@ class CampaignRun:
         """Ask the sites to train; those whose answer was kept are not asked again."""
         campaign = self._campaign
         kept = intake.kept(base_digest)
+        resumed = any(r.number == number for r in self._registry.rounds(campaign.id))
         self._registry.start_round(campaign.id, number, purpose="train", base_digest=base_digest)
         request = Request(
             number=number,
@@ -191,6 +192,7 @@ class CampaignRun:
             quorum=campaign.settings.quorum,
             kept=kept,
             step=self._model.downlink.step_to(base_digest),
+            resumed=resumed,
             correction=lambda site: self._correction(site, number),
         )
         return Exchange(self._link, request, intake.take).collect()

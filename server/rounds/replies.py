@@ -103,7 +103,14 @@ def read_answer(link: Link, request: SentRequest, message: Message, take: Take) 
 def contribution_of(
     link: Link, request: SentRequest, answer: Answer, *, number: int
 ) -> Contribution:
-    """Return the registry's record of an answer, as it stands now, in round ``number``."""
+    """Return the registry's record of an answer, as it stands now, in round ``number``.
+
+    Its seconds are 0, which say nothing of the site's pace, where nothing was sent, or the site
+    sends again what it had trained before (its receipt's seconds are 0 then).
+    """
+    receipt = answer.receipt
+    repeated = request.again and receipt is not None and receipt.seconds == 0
+    unmeasured = request.node == 0 or repeated
     return Contribution(
         campaign=request.expected.plan.campaign,
         round=number,
@@ -111,10 +118,10 @@ def contribution_of(
         attempt=request.attempt,
         outcome=answer.outcome,
         code=answer.code,
-        receipt=answer.receipt,
+        receipt=receipt,
         update_norm=answer.norm,
         bytes=answer.bytes,
-        seconds=link.clock.monotonic() - request.sent,
+        seconds=0.0 if unmeasured else link.clock.monotonic() - request.sent,
     )
 
 

@@ -26,8 +26,10 @@ PULL_AT_ONCE = 4
 class SentRequest:
     """A request that was sent and not answered yet; ``sent`` is in monotonic seconds.
 
+    ``node`` is 0 where nothing was sent: the site is away, or its answer was kept here.
     ``stepped`` says that it carried a step, not the whole model; ``correction`` is what the site
-    is to add to its gradients.
+    is to add to its gradients; ``again`` that the site may have been asked for the same before,
+    and may send what it has kept.
     """
 
     node: int
@@ -36,6 +38,7 @@ class SentRequest:
     expected: Expected
     stepped: bool = False
     correction: SentCorrection | None = None
+    again: bool = False
 
     @property
     def site(self) -> str:
@@ -53,6 +56,7 @@ def new_request(
     attempt: int,
     stepped: bool = False,
     correction: SentCorrection | None = None,
+    again: bool = False,
 ) -> SentRequest:
     """Return a request of its own nonce and times; nothing is sent yet."""
     issued = int(link.clock.now())
@@ -64,7 +68,8 @@ def new_request(
     }
     added = correction.norm if correction is not None else 0.0
     expected = Expected(site, plan.model_copy(update=changes), shapes, added)
-    return SentRequest(node, attempt, link.clock.monotonic(), expected, stepped, correction)
+    sent = link.clock.monotonic()
+    return SentRequest(node, attempt, sent, expected, stepped, correction, again)
 
 
 def push_request(

@@ -1,6 +1,7 @@
 """How long each site may take: as it has taken before, and some more, not the longest wait for all.
 
-A site's seconds, from plan to answer, hold its training and its link. One that is slow is waited
+A site's seconds, from plan to answer, hold its training and its link; 0 stand for an answer that
+was trained earlier, and are passed over. One that is slow is waited
 for as it is slow; one that hangs, and used to be quick, is not waited for until the campaign's
 own deadline.
 """
@@ -33,10 +34,17 @@ class SitePace:
         Whether the exchange asks for the same work as the rounds did. Scoring whole holdouts
         after rounds that scored nothing is other work: only sites that were silent in their
         last round have a deadline of their own then.
+    since : int, default 1
+        The first round of the phase: rounds in which fewer parameters moved were quicker.
     """
 
     def __init__(
-        self, contributions: Iterable[Contribution], *, maximum: float, alike: bool = True
+        self,
+        contributions: Iterable[Contribution],
+        *,
+        maximum: float,
+        alike: bool = True,
+        since: int = 1,
     ) -> None:
         self._maximum = maximum
         self._alike = alike
@@ -47,7 +55,7 @@ class SitePace:
                 continue
             if c.outcome == "accepted":
                 self._silent.discard(c.site)
-                if c.seconds > 0:
+                if c.seconds > 0 and c.round >= since:
                     seconds[c.site].append(c.seconds)
             elif c.outcome == "late":
                 self._silent.add(c.site)
