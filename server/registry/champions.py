@@ -73,7 +73,7 @@ def champion_change(session: Session, candidate: CandidateRow) -> str | None:
     campaign = session.get(CampaignRow, candidate.campaign)
     if campaign is None:
         return None
-    pending = _pending(session, campaign.task, but=candidate.id)
+    pending = pending_candidates(session, campaign.task, but=candidate.id)
     releases = _releases(session, campaign.task)  # after what is pending: it may be published now
     scored = _scored(session, campaign, releases)
     present = _present(releases, pending)
@@ -122,8 +122,11 @@ def _releases(session: Session, task: str) -> Sequence[ReleaseRow]:
     return session.scalars(query.execution_options(populate_existing=True)).all()
 
 
-def _pending(session: Session, task: str, *, but: str) -> Sequence[CandidateRow]:
-    """Return the task's other candidates that are published next, the last of these first."""
+def pending_candidates(session: Session, task: str, *, but: str = "") -> Sequence[CandidateRow]:
+    """Return the task's candidates that are published next, the last of these first.
+
+    The one that ``but`` names is not among them.
+    """
     query = (
         select(CandidateRow)
         .join(CampaignRow, CampaignRow.id == CandidateRow.campaign)

@@ -28,7 +28,7 @@ from common.errors import InputRefused, NotFound, RoundFailed
 from common.moments import utc_now
 from common.release import LatestRelease, LimitedRelease, ReleaseDraft, ReleaseManifest
 from server.registry import rows
-from server.registry.champions import champion_change, lock_releases
+from server.registry.champions import champion_change, lock_releases, pending_candidates
 from server.registry.records import Candidate, Release
 from server.registry.sessions import Sessions
 from server.registry.tables import CandidateRow, ReleaseRow, SiteRow
@@ -134,10 +134,13 @@ class Rollouts:
             If there is no such release.
         RoundFailed
             With code ``rollback-nowhere``: the release is the newest of its task, or was
-            withdrawn itself, or has the weights that the newest one has.
+            withdrawn itself, or has the weights that the newest one has; with
+            ``rollback-pending``, while an earlier rollback of the task is not published yet.
         """
         with self._sessions.writing() as session:
+            lock_releases(session, _release(session, restores).task)
             target = _release(session, restores)
+            _refuse_second_rollback(session, target.task)
             newer = _newer(session, target)
             _refuse_no_rollback(target, newer)
             withdrawn = [row for row in newer if row.state != "withdrawn"]
@@ -156,10 +159,17 @@ class Rollouts:
                 reason=_checked_reason(reason),
             )
             session.add(candidate)
-        self._audit.append(
-            RolledBack(replaces=newer[0].version, restores=restores, candidate=candidate.id, by=by),
-            *(_rollout_entry(rows.release(row), by) for row in withdrawn),
-        )
+            session.flush()
+            # In the transaction: nothing else tells later who rolled back, and from what.
+            done = RolledBack(
+                replaces=newer[0].version, restores=restores, candidate=candidate.id, by=by
+            )
+            lines = self._audit.append_in(
+                session.connection(),
+                done,
+                *(_rollout_entry(rows.release(row), by) for row in withdrawn),
+            )
+        self._audit.remember(lines[-1])
         return rows.candidate(candidate)
 
     def wanted(self, task: str) -> LatestRelease:
@@ -310,6 +320,18 @@ def _refuse_no_rollback(target: ReleaseRow, newer: list[ReleaseRow]) -> None:
     raise RoundFailed(
         f"There is no way back to release {target.version}. {why}", code="rollback-nowhere"
     )
+
+
+def _refuse_second_rollback(session: Session, task: str) -> None:
+    for row in pending_candidates(session, task):
+        lineage = ReleaseDraft.model_validate_json(row.draft).lineage
+        if lineage.restores is not None:
+            raise RoundFailed(
+                f"A rollback to release {lineage.restores} is about to be published.",
+                meaning="Somebody else has rolled this task back just now.",
+                action="Wait until it is published, and see whether another one is needed.",
+                code="rollback-pending",
+            )
 
 
 def _restoring(target: ReleaseRow, *, replaces: int) -> ReleaseDraft:

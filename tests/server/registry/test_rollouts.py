@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +122,64 @@ def test_a_rollback_survives_a_crash_before_it_is_published(
     again = Registry.open(coordinator.settings)
     publish(coordinator, again)
     assert again.release(3).manifest.lineage.restores == 1
+    again.close()
+
+
+def test_a_second_rollback_waits_until_the_first_is_published(
+    coordinator: Coordinator, registry: Registry
+) -> None:
+    """Two approvers act on one alarm: that is one release, not two."""
+    for seed in (1, 2, 3):
+        released(coordinator, registry, seed)
+    start, codes = threading.Barrier(2), []
+
+    def roll_back(by: str) -> None:
+        start.wait()
+        try:
+            registry.rollouts.roll_back(1, by=by, reason="sensitivity fell")
+            codes.append("done")
+        except RoundFailed as error:
+            codes.append(error.code)
+
+    threads = [threading.Thread(target=roll_back, args=(name,)) for name in ("anna", "bob")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(codes) == ["done", "rollback-pending"]
+    publish(coordinator, registry)
+    assert [r.version for r in registry.releases()] == [4, 3, 2, 1]
+    with pytest.raises(RoundFailed) as caught:
+        registry.rollouts.roll_back(1, by="bob", reason="again")
+    assert caught.value.code == "rollback-nowhere"
+
+
+def test_a_rollback_and_its_lines_in_the_log_are_one_transaction(
+    coordinator: Coordinator, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (1, 2):
+        released(coordinator, registry, seed)
+
+    class Killed(BaseException):
+        """As a kill -9 is, nothing catches it."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as broken:  # whatever comes after the commit
+        broken.setattr(registry.audit, "append", killed)
+        broken.setattr(registry.audit, "remember", killed)
+        with pytest.raises(Killed):
+            registry.rollouts.roll_back(1, by="bob", reason="worse")
+    (made,) = registry.approved_candidates()
+    again = Registry.open(coordinator.settings)
+    again.audit_releases()
+    assert entries(again, "rolled-back") == [
+        RolledBack(replaces=2, restores=1, candidate=made.id, by="bob")
+    ]
+    assert entries(again, "rollout") == [
+        RolloutChanged(version=2, state="withdrawn", by="bob", sites=None)
+    ]
     again.close()
 
 
