@@ -20,6 +20,8 @@ from server.reports.scores import (
 )
 from server.reports.words import figure, listed, percent
 
+COMPARED = "champion-non-inferiority"
+"""The gate's check on the sites that scored both models."""
 HARDLY = 0.005
 """An accuracy that is higher by no more than this is no better."""
 
@@ -97,14 +99,29 @@ def _against_champion(report: ReleaseReport) -> list[Part]:
         ("Accuracy", new.accuracy, old.accuracy),
     )
     rows = tuple((name, figure(ours), figure(theirs)) for name, ours, theirs in pairs)
+    earlier = "earlier" if base is None else f"earlier (v{base})"
     return [
         Table(
-            "Beside the release that it replaces, on the sites that scored both",
-            ("", "this model", "earlier" if base is None else f"earlier (v{base})"),
+            "Beside the release that it replaces: this model on all sites that scored it, the "
+            "earlier one on the sites that scored both",
+            ("", "this model, all sites", f"{earlier}, common sites"),
             (*rows, ("Holdout cases", str(new.count), str(old.count))),
-            widths=(0.4, 0.3, 0.3),
-        )
+            widths=(0.3, 0.34, 0.36),
+        ),
+        *_same_patients(report),
     ]
+
+
+def _same_patients(report: ReleaseReport) -> list[Part]:
+    """Say what the gate compared: both models on the patients that both were scored on."""
+    check = next((c for c in report.draft.gate if c.name == COMPARED), None)
+    if check is None:
+        return []
+    words = (
+        f"The gate compared them on the sites that scored both: this model's macro AUROC is "
+        f"{figure(check.figure)} there, the limit {figure(check.limit)}. {check.explanation}"
+    )
+    return [Paragraph(words)]
 
 
 def _curves(title: str, evaluation: SiteEvaluation, *, roc: bool) -> LineChart:

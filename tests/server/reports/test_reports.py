@@ -10,17 +10,22 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from flwr.app import RecordDict
 
 from common.errors import NotFound
+from common.plan import RoundPlan
+from common.records import SiteReply
 from common.release import Lineage, SiteContribution
+from common.wire import reply_to_records
 from server.registry.records import Candidate
 from server.reports.assembly import document
 from server.reports.checklists import CLAIM, TRIPOD_AI
 from server.reports.content import ReleaseReport, candidate_report, release_report
-from server.reports.document import Document, Heatmap, Table
+from server.reports.document import Document, Heatmap, Paragraph, Table
 from server.reports.html import render_html
 from server.reports.making import make_in_child
 from server.reports.pdf import render_pdf
+from server.reports.performance_sections import performance
 from server.reports.store import ReportKeeper, report_paths
 from tests.server.campaigns import Coordinator
 from tests.server.reports.examples import SITES, finished, released
@@ -253,3 +258,33 @@ def test_each_sites_counts_are_kept_and_add_up(run: Run) -> None:
     assert candidate.evaluation is not None
     assert sum(counts.cases for counts in told.values()) == candidate.evaluation.cases
     assert coordinator.registry.site_evaluations("none") == {}
+
+
+def test_what_is_compared_on_other_patients_is_called_so(tmp_path: Path) -> None:
+    """West scores the candidate alone: its easy patients are in one column, not in both."""
+    coordinator, first = finished(tmp_path)
+    released(coordinator, first)
+    west = coordinator.sites["west"]
+
+    def silent_on_the_champion(reply: SiteReply, plan: RoundPlan) -> RecordDict:
+        told = None if plan.purpose == "train" else reply.evaluation
+        return reply_to_records(replace(reply, evaluation=told))
+
+    west.behave = silent_on_the_champion
+    before = coordinator.registry.campaign(first.campaign)
+    campaign = coordinator.registry.add_campaign(
+        before.recipe, before.settings, initial_digest=first.model_digest, base_release=1
+    )
+    second = coordinator.run(campaign)
+    metrics = second.draft.metrics
+    assert metrics.champion is not None
+    assert (metrics.candidate.count, metrics.champion.count) == (180, 120)
+    (check,) = [c for c in second.draft.gate if c.name == "champion-non-inferiority"]
+    section = performance(candidate_report(coordinator.registry, campaign.id))
+    (table,) = [p for p in section.parts if isinstance(p, Table) and "replaces" in p.caption]
+    assert table.headings == ("", "this model, all sites", "earlier (v1), common sites")
+    assert "on the sites that scored both" in table.caption
+    said = " ".join(p.text for p in section.parts if isinstance(p, Paragraph))
+    assert check.figure is not None
+    assert f"macro AUROC is {check.figure:.3f} there, the limit {check.limit:.3f}" in said
+    assert "on the 2 sites that scored both" in said
