@@ -21,6 +21,7 @@ from server.audit import note_candidate
 from server.model_store import ModelStore
 from server.registry.records import Candidate
 from server.registry.registry import Registry
+from server.revocations import revoked_sites
 from server.rounds.buffered_loop import BufferedRun
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.clock import Clock, SystemClock
@@ -145,7 +146,13 @@ def _run(
     grid: Grid, settings: CoordinatorSettings, registry: Registry, identifier: str, clock: Clock
 ) -> Candidate | None:
     campaign = registry.campaign(identifier)
-    directory = SiteDirectory(grid, registry, clock, only=campaign.settings.sites)
+    directory = SiteDirectory(
+        grid,
+        registry,
+        clock,
+        only=campaign.settings.sites,
+        revoked=lambda: revoked_sites(settings.pki),
+    )
     link = Link(
         grid=grid,
         directory=directory,

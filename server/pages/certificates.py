@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
+
+from server.revocations import revoked_sites
 
 WARN_DAYS = 30
 
@@ -24,7 +25,7 @@ class CertificateEnd:
 
 def certificate_ends(pki: Path, now: datetime) -> Mapping[str, CertificateEnd]:
     """Return every site's newest certificate; what cannot be read is left out."""
-    revoked = _revoked(pki)
+    revoked = revoked_sites(pki)
     found = {}
     for folder in sorted((pki / "issued").glob("*")):
         ends = [end for path in folder.glob("*.crt") if (end := _end(path)) is not None]
@@ -44,10 +45,3 @@ def _end(path: Path) -> datetime | None:
         return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
     except (OSError, ValueError):
         return None
-
-
-def _revoked(pki: Path) -> frozenset[str]:
-    try:
-        return frozenset(json.loads((pki / "revoked.json").read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        return frozenset()

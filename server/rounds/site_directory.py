@@ -35,15 +35,25 @@ class SiteDirectory:
         For deadlines.
     only : tuple of str or None
         The sites that take part; None is everyone.
+    revoked : callable, optional
+        Returns the sites that were shut out, as it is now: they are registered still, but nobody
+        waits for them, or asks them.
     """
 
     def __init__(
-        self, grid: Grid, registry: Registry, clock: Clock, *, only: tuple[str, ...] | None
+        self,
+        grid: Grid,
+        registry: Registry,
+        clock: Clock,
+        *,
+        only: tuple[str, ...] | None,
+        revoked: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         self._grid = grid
         self._registry = registry
         self._clock = clock
         self._only = only
+        self._revoked = revoked
         self._described: dict[int, str] = {}
         self._asked: dict[str, int] = {}
 
@@ -51,13 +61,14 @@ class SiteDirectory:
         """Return the names that ought to be there; empty where nobody is registered."""
         if self._only is not None:
             return frozenset(self._only)
-        return frozenset(site.name for site in self._registry.sites())
+        return frozenset(site.name for site in self._registry.sites()) - self._revoked()
 
     def reachable(self) -> frozenset[str] | None:
         """Return who could connect at all; None where nobody is registered, so that anyone may."""
         registered = frozenset(site.name for site in self._registry.sites())
         if not registered:
             return None
+        registered -= self._revoked()
         return registered if self._only is None else registered & frozenset(self._only)
 
     def connected(self) -> dict[str, int]:
@@ -65,7 +76,8 @@ class SiteDirectory:
         nodes = set(self._grid.get_node_ids())
         registered = self._registry.sites()
         if registered:
-            names = {site.node_id: site.name for site in registered}
+            out = self._revoked()
+            names = {site.node_id: site.name for site in registered if site.name not in out}
         else:
             self._describe(nodes)
             names = self._described
