@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from client.intake.csv_source import read_text
@@ -18,7 +19,9 @@ def read_dicom(source: ImportSource, *, limits: ImageLimits = DEFAULT_LIMITS) ->
 
     The labels CSV, if there is one, has a column of paths, file names or SOP Instance UIDs
     (``file``, ``--file-column``) and one of labels. A file that it does not name has no label.
-    `DICOMDIR` and hidden files are not looked at.
+    A bare name counts where one file alone has it: every patient of a DICOM medium may have an
+    ``IM0001``, and such files are refused unless their path or UID is named. `DICOMDIR` and hidden
+    files are not looked at.
 
     Raises
     ------
@@ -66,12 +69,15 @@ def _labels(source: ImportSource, text: str) -> dict[str, str]:
 def _rows(
     source: ImportSource, files: list[str], labels: Mapping[str, str], limits: ImageLimits
 ) -> Iterator[SourceRow]:
+    with_name = Counter(file.rpartition("/")[2] for file in files)
     for number, file in enumerate(files, start=1):
         name = file.rpartition("/")[2]
+        alone = with_name[name] == 1
         yield SourceRow(
             number=number,
             file=file,
             load=file_loader(source.data, file, limits.bytes),
-            label=labels.get(file) or labels.get(name),
+            label=labels.get(file) or (labels.get(name) if alone else None),
             labels=labels,
+            ambiguous=not alone and name in labels and file not in labels,
         )

@@ -189,8 +189,7 @@ def _check(
         split = parse_split(row.split)
         taken = dicom.take(row.load())
         if row.labels is not None:
-            instance = "" if taken.header is None else taken.header.instance
-            said = row.label or row.labels.get(instance)
+            said = _label_in_tree(row, "" if taken.header is None else taken.header.instance)
             label = None if said is None else labels.read(said)
         row = replace(
             row,
@@ -204,6 +203,31 @@ def _check(
         return refusal
     except Busy as busy:
         return CaseRefused(busy.what, action=busy.action, code=busy.code)
+
+
+def _label_in_tree(row: SourceRow, instance: str) -> str | None:
+    """Return what a DICOM tree's CSV says of a file, by its UID, its path or its own name.
+
+    Raises
+    ------
+    CaseRefused
+        ``label-ambiguous`` if they differ, or the CSV names it only as it names other files.
+    """
+    by_uid = (row.labels or {}).get(instance)
+    if by_uid is not None and row.label not in (None, by_uid):
+        raise CaseRefused(
+            "The labels CSV gives this image one label by its file and another by its UID.",
+            action="Correct the CSV.",
+            code="label-ambiguous",
+        )
+    if by_uid is None and row.ambiguous:
+        raise CaseRefused(
+            "The labels CSV names several files of this name at once.",
+            meaning="They may be of different patients.",
+            action="Name each by its path below the data folder, or by its SOP Instance UID.",
+            code="label-ambiguous",
+        )
+    return by_uid or row.label
 
 
 def _store_batch(

@@ -97,6 +97,8 @@ class SourceRow:
     labels : mapping of str to str, optional
         Labels by SOP Instance UID, of a DICOM tree: such a row may also have no label, and its
         case then waits for one.
+    ambiguous : bool
+        Of a DICOM tree: a label was given to the file's bare name, which other files have, too.
     """
 
     number: int
@@ -109,6 +111,7 @@ class SourceRow:
     sex: str | None = None
     split: str | None = None
     labels: Mapping[str, str] | None = None
+    ambiguous: bool = False
 
 
 @dataclass(frozen=True)

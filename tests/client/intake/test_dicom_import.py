@@ -94,3 +94,36 @@ def test_a_csv_that_contradicts_itself_is_refused(tree: Path, store: CaseStore) 
     (tree / "labels.csv").write_text("file,label\nIM2,nv\nIM2,mel\n")
     with pytest.raises(Exception, match="two labels"):
         import_cases(store, RECIPE, ImportSource(tree, layout="dicom"), dicom=INTAKE)
+
+
+def names(tree: Path, *rows: str) -> ImportSource:
+    """Two patients whose files have one name, as on every DICOM medium, and a CSV."""
+    for number in (1, 2):
+        patient = image(number, PatientID=f"MRN-{number}")
+        patient.SOPInstanceUID = f"1.2.3.{number}"
+        (tree / f"PAT{number}").mkdir(parents=True)
+        (tree / f"PAT{number}" / "IM0001").write_bytes(file_bytes(patient))
+    (tree / "labels.csv").write_text("\n".join(("file,label", *rows)))
+    return ImportSource(tree, layout="dicom")
+
+
+def test_a_bare_name_that_several_files_have_labels_none(tmp_path: Path, store: CaseStore) -> None:
+    summary = import_cases(store, RECIPE, names(tmp_path / "d", "IM0001,mel"), dicom=INTAKE)
+    assert (summary.kept, summary.refused_by_code) == (0, {"label-ambiguous": 2})
+
+
+@pytest.mark.parametrize("named", ["PAT1/IM0001", "1.2.3.1"], ids=["path", "uid"])
+def test_a_path_or_uid_labels_its_file_whatever_the_name_does(
+    named: str, tmp_path: Path, store: CaseStore
+) -> None:
+    source = names(tmp_path / "d", f"{named},nv", "IM0001,mel")
+    summary = import_cases(store, RECIPE, source, dicom=INTAKE)
+    assert (summary.kept, summary.refused_by_code) == (1, {"label-ambiguous": 1})
+    assert [c.label for c in (*store.training_cases(TASK), *store.holdout_cases(TASK))] == ["nv"]
+
+
+def test_a_path_and_a_uid_that_differ_label_nothing(tmp_path: Path, store: CaseStore) -> None:
+    source = names(tmp_path / "d", "PAT1/IM0001,nv", "1.2.3.1,mel")
+    summary = import_cases(store, RECIPE, source, dicom=INTAKE)
+    assert (summary.kept, summary.refused_by_code) == (1, {"label-ambiguous": 1})
+    assert store.counts(TASK).waiting == 1  # the other has no label
