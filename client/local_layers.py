@@ -37,6 +37,8 @@ KEPT = 3
 """Campaigns whose layers are kept: a release may come while the next campaign runs."""
 
 _KEY = "local-layers"
+_TICK = 2_000_000_000
+"""Nanoseconds: the coarsest file systems keep every second second."""
 Floats = dict[str, NDArray[np.float32]]
 
 
@@ -94,7 +96,7 @@ class LocalLayerStore:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             data = save(layers, metadata={_KEY: header.model_dump_json()})
             write_private(self._path(plan.campaign), data)
-            self._prune()
+            self._prune(self._path(plan.campaign))
         except OSError as error:
             raise StoreError(
                 f"The site's own layers cannot be kept ({error.strerror or error}).",
@@ -151,10 +153,14 @@ class LocalLayerStore:
             path.unlink(missing_ok=True)
         return bool(files)
 
-    def _prune(self) -> None:
-        files = self._folder.glob("*.safetensors")
-        newest = sorted(files, key=lambda path: path.stat().st_mtime_ns)
-        for old in newest[:-KEPT]:
+    def _prune(self, written: Path) -> None:
+        """Remove all but the newest; the file just written is that, whatever the clock says."""
+        others = {p: p.stat().st_mtime_ns for p in self._folder.glob("*.safetensors")}
+        now = others.pop(written, 0)
+        latest = max(others.values(), default=0)
+        if 0 < now <= latest:  # the clock was set back; the next campaign must know the order, too
+            os.utime(written, ns=(latest + _TICK, latest + _TICK))
+        for old in sorted(others, key=others.__getitem__)[: -(KEPT - 1)]:
             old.unlink(missing_ok=True)
 
     def _path(self, campaign: str) -> Path:

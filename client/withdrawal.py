@@ -3,7 +3,8 @@
 Images are deleted and rows blanked (`client.cases.status`); prepared pixels go with them. What a
 model has learnt cannot be taken out of it again: the rounds in which the patient could have been
 sampled are listed with what they spent, which bounds what their updates tell about this patient.
-Nobody can say in which of them the patient WAS sampled: the site does not write that down.
+Nobody can say in which of them the patient WAS sampled: the site does not write that down. Where
+the site's clock was set back, more rounds are listed rather than fewer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,6 +27,7 @@ from client.privacy.accounting import epsilon
 from client.privacy.ledger_lines import LedgerLine
 from client.releases.cache import ReleaseCache
 from client.releases.holdout_traces import forget_holdout_traces
+from client.set_back_clock import most_set_back
 from client.settings import SiteSettings
 from client.site_records import SiteRecords
 from client.training.pixel_cache import forget_prepared
@@ -126,11 +128,10 @@ def _withdraw(
 def _touched(settings: SiteSettings, history: PatientHistory) -> tuple[TouchedCampaign, ...]:
     found: list[TouchedCampaign] = []
     with SiteRecords.open(settings) as records:
-        lines = {
-            (line.campaign, line.round): line
-            for line in records.ledger.entries()
-            if line.kind == "reserve"
-        }
+        entries = tuple(records.ledger.entries())
+        lines = {(line.campaign, line.round): line for line in entries if line.kind == "reserve"}
+        known = [m for m in (*history.confirmed.values(), history.withdrawn) if m is not None]
+        back = most_set_back(settings, (line.written_at for line in entries), known)
         for task, confirmed in history.confirmed.items():
             rounds = [
                 _Trained(accepted, line)
@@ -138,7 +139,7 @@ def _touched(settings: SiteSettings, history: PatientHistory) -> tuple[TouchedCa
                 # A plan that failed before its reservation trained nothing.
                 if (line := lines.get((accepted.campaign, accepted.round))) is not None
             ]
-            mine = [r for r in rounds if r.could_sample(confirmed, history.withdrawn)]
+            mine = [r for r in rounds if r.could_sample(confirmed, history.withdrawn, back)]
             for campaign in dict.fromkeys(r.line.campaign for r in mine):
                 of_it = [r for r in mine if r.line.campaign == campaign]
                 found.append(_campaign(settings, task, of_it))
@@ -150,13 +151,16 @@ class _Trained:
     accepted: TrainingRound
     line: LedgerLine
 
-    def could_sample(self, confirmed: datetime, withdrawn: datetime | None) -> bool:
-        """Tell whether a case was there when the round read its cases.
+    def could_sample(
+        self, confirmed: datetime, withdrawn: datetime | None, back: timedelta
+    ) -> bool:
+        """Tell whether a case may have been there when the round read its cases.
 
-        It reads them after its plan was accepted, and before it reserves.
+        It reads them after its plan was accepted, and before it reserves. Where the clock was set
+        back, a round counts that is out by no more than that: one too many, never one too few.
         """
-        gone = withdrawn is not None and self.accepted.accepted_at > withdrawn
-        return self.line.written_at >= confirmed and not gone
+        gone = withdrawn is not None and self.accepted.accepted_at - back > withdrawn
+        return self.line.written_at + back >= confirmed and not gone
 
 
 def _campaign(settings: SiteSettings, task: str, rounds: Sequence[_Trained]) -> TouchedCampaign:

@@ -1,6 +1,8 @@
 """Layers that stay at the site (FedBN, FedPer), from a round's plan to what leaves."""
 
+import os
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,3 +214,19 @@ def test_a_patient_who_withdraws_before_training_is_in_none(
     monkeypatch.setattr(LocalLayerStore, "before", late)
     answer(site, plan_of(base, 2), base)
     assert kept(site) == {}
+
+
+def test_after_the_clock_was_set_back_the_newest_campaigns_stay(
+    site: SiteSettings, base: Tensors
+) -> None:
+    """Files of the time ahead look newer than the one just written."""
+    folder = site.data / "local-layers"
+    for name in ("a", "b", "c"):
+        put(site, plan_of(base, campaign=name), base, 0.5)
+    ahead = time.time() + 7 * 86400
+    for nth, name in enumerate("abc"):
+        os.utime(folder / f"{name}.safetensors", (ahead + 10 * nth, ahead + 10 * nth))
+    put(site, plan_of(base, campaign="d"), base, 0.5)
+    assert {path.stem for path in folder.iterdir()} == {"b", "c", "d"}
+    put(site, plan_of(base, campaign="e"), base, 0.5)
+    assert {path.stem for path in folder.iterdir()} == {"c", "d", "e"}

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
 from client import round_handler
+from client.audit import open_site_audit
 from client.cases.store import CaseStore
+from client.cases.tables import CaseRow
 from client.privacy.accounting import Spend, epsilon
 from client.privacy.ledger import PrivacyLedger
 from client.round_handler import RoundHandler
+from client.set_back_clock import largest_step_back
 from client.settings import SiteSettings
 from client.training.pixel_cache import PixelCache
 from client.withdrawal import withdraw_case, withdraw_patient
+from common.audit_entries import TrainingPaused
+from common.database import open_database
 from common.errors import CaseRefused, NotFound
 from common.recipe import FederationSpec
 from common.update import Tensors
@@ -76,6 +83,35 @@ def test_a_patient_who_came_later_reached_later_rounds_only(
         )
     train(site, base, campaign="summer")
     assert [c.campaign for c in withdraw_patient(site, "late").campaigns] == ["summer"]
+
+
+@pytest.mark.parametrize("known_by", ["audit", "case"])
+def test_a_clock_that_was_set_back_hides_no_round(
+    site: SiteSettings, base: Tensors, known_by: str
+) -> None:
+    """A case was confirmed while the clock was fast; then somebody put it right."""
+    with closing(CaseStore.open(site)) as store:
+        case = store.training_cases("toy")[0]
+    if known_by == "audit":
+        with open_site_audit(site) as audit:
+            audit._clock = lambda: datetime.now(UTC) + timedelta(hours=1)
+            audit.append(TrainingPaused(by="somebody"))
+    train(site, base, campaign="spring")
+    ahead = timedelta() if known_by == "audit" else timedelta(hours=1)
+    engine = open_database(site.database)
+    with engine.begin() as connection:
+        chosen = update(CaseRow).where(CaseRow.id == case.id)
+        connection.execute(chosen.values(confirmed_at=datetime.now(UTC) + ahead))
+    engine.dispose()
+    assert [c.campaign for c in withdraw_case(site, case.id).campaigns] == ["spring"]
+
+
+def test_how_far_a_clock_was_set_back() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    minutes = [0, 10, 5, 6, 2, 20, 19]
+    moments = [start + timedelta(minutes=m) for m in minutes]
+    assert largest_step_back(moments) == timedelta(minutes=8)
+    assert largest_step_back(sorted(moments)) == largest_step_back([]) == timedelta()
 
 
 def test_a_held_out_patient_reached_no_model(site: SiteSettings, base: Tensors) -> None:
