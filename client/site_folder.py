@@ -40,6 +40,7 @@ def create_site_folder(
     ca_certificate: bytes | None = None,
     node_key: NodeKey | None = None,
     site_certificate: tuple[bytes, bytes] | None = None,
+    pseudonym_key: bytes | None = None,
 ) -> SiteSettings:
     """Make a new site folder, whole or not at all.
 
@@ -63,6 +64,8 @@ def create_site_folder(
         The identity of the site's SuperNode; a simulation needs none.
     site_certificate : tuple of bytes, optional
         Certificate and private key (PEM) that the coordinator's gateway asks for.
+    pseudonym_key : bytes, optional
+        32 bytes, of a simulation that is to hold the same patients out again; random otherwise.
 
     Raises
     ------
@@ -75,7 +78,8 @@ def create_site_folder(
             (draft / part).mkdir(mode=0o700)
         write_public(draft / "site.toml", tomli_w.dumps(fields).encode())
         write_public(draft / "policy.toml", _policy_text(policy).encode())
-        write_private(draft / "keys" / "pseudonyms", secrets.token_hex(32).encode())
+        key = pseudonym_key or secrets.token_bytes(32)
+        write_private(draft / "keys" / "pseudonyms", key.hex().encode())
         write_private(draft / "keys" / "superexec.secret", secrets.token_bytes(32))
         _write_trust(draft / "trust", plan_keys, root_json, ca_certificate)
         if node_key is not None:

@@ -15,6 +15,7 @@ from client.declaration import declare_patients
 from client.policy import SitePolicy
 from client.releases.policy import ReleasePolicy
 from common.errors import ProcessError, RoundFailed
+from common.folders import write_private
 from common.recipe import Recipe
 from deploy.campaigns import Progress as CampaignProgress
 from deploy.demo.hospitals import Hospital, Newcomer
@@ -26,6 +27,7 @@ from deploy.local import LocalFederation
 from server.registry.records import Candidate
 from server.registry.registry import Registry
 
+FEDERATION = "federation"
 SWAP_SECONDS = 120.0
 UNCLIPPED_HEAD_RATE, UNCLIPPED_RATE = 1e-2, 1e-3
 SETTLE_SECONDS = 2.0
@@ -74,8 +76,13 @@ class Demo:
         self._started = time.monotonic()
 
     @contextmanager
-    def federation(self, *, name: str = "federation", private: bool) -> Iterator[LocalFederation]:
-        """Provision a federation, import every hospital's cases, and run it until left."""
+    def federation(
+        self, *, name: str = FEDERATION, private: bool, patients_of: str | None = None
+    ) -> Iterator[LocalFederation]:
+        """Provision a federation, import every hospital's cases, and run it until left.
+
+        With ``patients_of``, the name of an earlier one, the same patients are held out as there.
+        """
         choices = self._choices
         policy = SitePolicy(
             allowed_recipes=(choices.recipe.name,),
@@ -93,6 +100,8 @@ class Demo:
             recipe=choices.recipe,
             policy=policy,
         )
+        if patients_of is not None:
+            self._take_pseudonyms(federation, self._folder / patients_of)
         with federation:
             with self._stages.step("starting processes, importing cases"):
                 federation.start()
@@ -102,6 +111,12 @@ class Demo:
                     declare_patients(site.policy, summary.suggested_declaration)
                 federation.wait_ready()
             yield federation
+
+    def _take_pseudonyms(self, federation: LocalFederation, earlier: Path) -> None:
+        """Give every site its key of an earlier federation: who is held out hangs on it."""
+        for name in self._hospitals:
+            key = (earlier / "sites" / name / "keys" / "pseudonyms").read_bytes()
+            write_private(federation.site(name).keys / "pseudonyms", key)
 
     def run(self, federation: LocalFederation) -> DemoReport:
         """Run both campaigns on a running federation, and return what came of them."""
@@ -122,9 +137,14 @@ class Demo:
         return self._report(federation, first, second, v2 is not None, traffic.tallies)
 
     def compare_without_privacy(self, report: DemoReport) -> DemoReport:
-        """Run the first campaign again without privacy, in a federation of its own."""
+        """Run the first campaign again without privacy, in a federation of its own.
+
+        On the same patients, who are held out where they were.
+        """
         recipe = _without_noise(self._choices.recipe)
-        with self.federation(name="without-privacy", private=False) as federation:
+        with self.federation(
+            name="without-privacy", private=False, patients_of=FEDERATION
+        ) as federation:
             candidate = self._campaign(
                 federation, "the same without privacy", self._choices.rounds, None, recipe=recipe
             )
