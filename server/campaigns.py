@@ -166,7 +166,7 @@ def _settings(
             code="campaign-settings",
         ) from error
     settings = settings.model_copy(update={"buffer": buffer_settings(recipe, settings)})
-    _check_majority(recipe, settings)
+    check_majority(recipe, settings.quorum)
     if settings.sites is not None and len(set(settings.sites)) < settings.quorum:
         raise ConfigurationError(
             f"A quorum of {settings.quorum} is out of reach of {len(set(settings.sites))} sites.",
@@ -176,16 +176,21 @@ def _settings(
     return settings
 
 
-def _check_majority(recipe: Recipe, settings: CampaignSettings) -> None:
-    """Refuse a robust aggregator over so few updates that the liars could be half of them."""
+def check_majority(recipe: Recipe, quorum: int) -> None:
+    """Refuse a robust aggregator over so few updates that the liars could be half of them.
+
+    Raises
+    ------
+    ConfigurationError
+        With code ``campaign-settings``.
+    """
     spec = recipe.federation.aggregation
     needed = 2 * spec.malicious + 1
-    if spec.name != "mean" and settings.quorum < needed:
+    if spec.name != "mean" and quorum < needed:
         raise ConfigurationError(
-            f"With a quorum of {settings.quorum}, `{spec.name}` cannot bear "
-            f"{spec.malicious} malicious.",
+            f"With a quorum of {quorum}, `{spec.name}` cannot bear {spec.malicious} malicious.",
             meaning="Half of a round's updates could be theirs.",
-            action=f"Ask for a quorum of {needed} or more, or set `malicious` lower.",
+            action=f"Ask for a quorum of {needed} or more (--quorum), or set `malicious` lower.",
             code="campaign-settings",
         )
 

@@ -6,6 +6,7 @@ hospital's share, creates a campaign, and runs the deployment's own ServerApp an
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
@@ -21,7 +22,7 @@ from client.settings import SiteSettings
 from client.site_folder import create_site_folder
 from common.errors import ConfigurationError, InputRefused, RoundFailed
 from common.recipe import Recipe
-from server.campaigns import create_campaign
+from server.campaigns import check_majority, create_campaign
 from server.coordinator_folder import create_coordinator_folder, plan_public_key
 from server.model_store import ModelStore
 from server.registry.records import Candidate, Contribution, Round
@@ -33,6 +34,7 @@ from simulations.progress import watching
 from simulations.report import SimulationReport, write_report
 from simulations.scoring import Predictions, load_hospitals, own_layers, predictions_of
 from simulations.slow_sites import SlowSite, check_slow_sites
+from simulations.trained import trained_passes
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,8 @@ class Simulation:
     pooled : bool
         Whether to train the same network on the union of the data, too.
     seed : int
-        Of the division and of the pooled training. Rounds draw their own chances.
+        Of the division, of who is held out, and of the pooled training: runs of one seed are
+        scored on the same patients. Rounds draw their own chances.
     workers : int
         Sites that work at the same time, each on one CPU thread, and threads of the pooled
         training; 0 is one for each CPU core.
@@ -76,7 +79,8 @@ class Simulation:
     slow : tuple of SlowSite
         Sites that take longer over a training round.
     weights : Path or None
-        A safetensors file that the campaign starts from, in place of random weights.
+        A safetensors file that the campaign and the pooled training start from, in place of random
+        weights.
     """
 
     recipe: Recipe
@@ -148,11 +152,18 @@ def run_simulation(
         own = predictions_of(tensors, hospitals, simulation.recipe, own=layers)
     pooled: Predictions | None = None
     if simulation.pooled:
-        plan = PooledTraining.like(simulation.recipe, private=simulation.private)
+        passes = trained_passes(
+            simulation.recipe,
+            campaigned.rounds,
+            campaigned.contributions,
+            sites=len(hospitals),
+            private=simulation.private,
+        )
         model = train_pooled(
             simulation.recipe,
             [hospital.training for hospital in hospitals],
-            plan,
+            PooledTraining(passes),
+            weights=simulation.weights,
             seed=simulation.seed,
             threads=simulation.workers,
             on_step=lambda done, total: on_stage("Pooled training", done, total),
@@ -170,6 +181,7 @@ def run_simulation(
         campaign_seconds=campaigned.seconds,
         seconds=time.monotonic() - started,
         adversaries=tuple(f"{a.site}={a.behaviour}" for a in simulation.adversaries),
+        imports=federation.imports,
     )
     write_report(report, simulation.out)
     return report
@@ -182,6 +194,7 @@ def prepare_federation(
     recipe = simulation.recipe
     rows = list(read_rows(simulation.source).rows)
     hospitals = split_into_hospitals(rows, simulation.rule, seed=simulation.seed)
+    check_majority(recipe, recipe.federation.quorum)
     check_quorum(recipe, hospitals)
     names = [hospital.name for hospital in hospitals]
     check_adversaries(simulation.adversaries, names)
@@ -299,7 +312,16 @@ def _create_site(
         policy=policy,
         recipe=recipe,
         settings={"threads": 1},
+        pseudonym_key=_pseudonym_key(simulation.seed, hospital.name),
     )
+
+
+def _pseudonym_key(seed: int, site: str) -> bytes:
+    """Return the key of a simulated site's split: no secret, and the same in every run.
+
+    Two runs that are to be set side by side must hold out the same patients.
+    """
+    return hashlib.sha256(f"wardround-simulation\0{seed}\0{site}".encode()).digest()
 
 
 def _check_import(hospital: Hospital, summary: ImportSummary) -> None:

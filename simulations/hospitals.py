@@ -58,7 +58,7 @@ class Hospital:
     @property
     def patients(self) -> int:
         """Number of patients; a row without a patient is one of its own."""
-        return len({_patient(row) for row in self.rows})
+        return len({_patient(row) for row in self.rows if row.file})
 
     def keeper(self) -> Callable[[SourceRow], bool]:
         """Return the ``keep`` of `import_cases` that takes this share alone."""
@@ -100,7 +100,8 @@ def split_into_hospitals(
     Parameters
     ----------
     rows : sequence of SourceRow
-        The whole data set. A row without a patient id stands for a patient of its own.
+        The whole data set. A row without a patient id stands for a patient of its own. Rows that
+        could not be parsed, which name no file, go to the first hospital: its import refuses them.
     rule : SiteRule
         For `ByColumn` the rows' ``site`` is used; a patient seen at several hospitals goes to
         the one with most of the images.
@@ -120,11 +121,13 @@ def split_into_hospitals(
     """
     patients: dict[str, list[SourceRow]] = defaultdict(list)
     for row in rows:
-        patients[_patient(row)].append(row)
+        if row.file:
+            patients[_patient(row)].append(row)
     site_of = _assign(patients, rule, seed)
+    first = min(site_of.values(), default="")
     shares: dict[str, list[SourceRow]] = defaultdict(list)
     for row in rows:
-        shares[site_of[_patient(row)]].append(row)
+        shares[site_of[_patient(row)] if row.file else first].append(row)
     if len(shares) < 2:
         raise InputRefused(
             "The data make fewer than two hospitals.",
@@ -146,7 +149,7 @@ def check_quorum(recipe: Recipe, hospitals: Sequence[Hospital]) -> None:
         raise ConfigurationError(
             f"{len(hospitals)} hospitals cannot reach the recipe's quorum of "
             f"{recipe.federation.quorum}.",
-            action="Divide the data into more hospitals, or lower the quorum in the recipe.",
+            action="Divide the data into more hospitals, or lower it with --quorum.",
             code="quorum",
         )
 

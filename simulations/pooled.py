@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,18 +35,13 @@ class PooledTraining:
     batch: int = 64
     learning_rate: float = 2e-3
 
-    @classmethod
-    def like(cls, recipe: Recipe, *, private: bool) -> PooledTraining:
-        """Return a training with as many passes as a campaign: rounds x local steps x q."""
-        local = recipe.privacy.training if private else recipe.training
-        return cls(passes=recipe.federation.rounds * local.local_steps * local.sampling_rate)
-
 
 def train_pooled(
     recipe: Recipe,
     hospitals: Sequence[PatientImages],
     training: PooledTraining,
     *,
+    weights: Path | None = None,
     seed: int = 0,
     threads: int = 0,
     on_step: Callable[[int, int], None] = lambda *_: None,
@@ -60,6 +56,8 @@ def train_pooled(
         The training sides.
     training : PooledTraining
         How long and how fast.
+    weights : Path, optional
+        A safetensors file to start from, as the campaign did.
     seed : int, default 0
         Of the initialisation, the order and the augmentation: equal seeds, equal models.
     threads : int, default 0
@@ -79,7 +77,7 @@ def train_pooled(
     steps = max(1, round(training.passes * total / training.batch))
     device = choose_device().torch
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    model = build_model(recipe, seed=seed).to(device).train()
+    model = build_model(recipe, weights=weights, seed=seed).to(device).train()
     moving = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(moving, lr=training.learning_rate)
     # torch's own one-cycle needs two steps at least.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from client.intake.summary import ImportSummary
 from common.recipe import Recipe
 from server.registry.records import Contribution, Round
 from simulations.scoring import (
@@ -18,6 +20,7 @@ from simulations.scoring import (
     pooled_score,
     scores_by_hospital,
 )
+from simulations.trained import LastPoint, last_point, trained_passes, trained_rounds
 
 
 class _Document(BaseModel):
@@ -67,10 +70,13 @@ class Gap(_Document):
 class SimulationReport(_Document):
     """The whole result of `wardround simulate`; its JSON is ``metrics.json``.
 
-    ``federated`` and ``pooled`` are exact scores over all test patients; ``passes`` is rounds x
-    local steps x sampling rate, over each hospital's training data. ``aggregation`` is how updates
-    became one, and ``adversaries`` the simulated attacks, as ``SITE=BEHAVIOUR``. ``own`` are the
-    scores of the model with each hospital's own ``local_layers`` at its own patients.
+    ``federated`` and ``pooled`` are exact scores over all test images; ``passes`` is what was
+    trained over each hospital's data (`trained_passes`), in ``rounds`` of ``planned_rounds``: fewer
+    where they stopped early. ``last`` is the model after the last round, scored as the ``curve``'s
+    rounds are: by the sites' counts of cases. ``aggregation`` is how updates became one, and
+    ``adversaries`` the simulated attacks, as ``SITE=BEHAVIOUR``. ``refused_by_code`` counts the
+    rows of the data that no hospital could import. ``own`` are the scores of the
+    model with each hospital's own ``local_layers`` at its own patients.
     """
 
     recipe: str
@@ -84,7 +90,9 @@ class SimulationReport(_Document):
     mode: str = "synchronous"
     local_layers: tuple[str, ...] = ()
     adversaries: tuple[str, ...]
+    refused_by_code: Mapping[str, int] = {}
     rounds: int
+    planned_rounds: int | None = None
     passes: float
     federated: Scores
     own: Scores | None = None
@@ -92,6 +100,7 @@ class SimulationReport(_Document):
     gap: Gap | None
     hospitals: tuple[HospitalReport, ...]
     curve: tuple[RoundReport, ...]
+    last: LastPoint | None = None
     campaign_seconds: float
     seconds: float
 
@@ -110,11 +119,11 @@ class SimulationReport(_Document):
         campaign_seconds: float,
         seconds: float,
         adversaries: tuple[str, ...] = (),
+        imports: Sequence[ImportSummary] = (),
     ) -> SimulationReport:
         """Put the report together."""
         count = len(recipe.classes)
-        local = recipe.privacy.training if private else recipe.training
-        trained = [r for r in rounds if r.purpose == "train" and r.state == "finished"]
+        trained = trained_rounds(rounds)
         whole = pooled_score(federated, count)
         union = pooled_score(pooled, count) if pooled is not None else None
         return cls(
@@ -129,14 +138,19 @@ class SimulationReport(_Document):
             mode=recipe.federation.mode,
             local_layers=recipe.federation.local_layers,
             adversaries=adversaries,
+            refused_by_code=_refused(imports),
             rounds=len(trained),
-            passes=len(trained) * local.local_steps * local.sampling_rate,
+            planned_rounds=recipe.federation.rounds,
+            passes=trained_passes(
+                recipe, rounds, contributions, sites=len(hospitals), private=private
+            ),
             federated=whole,
             own=pooled_score(own, count) if own is not None else None,
             pooled=union,
             gap=_gap(whole, union) if union is not None else None,
             hospitals=_hospitals(recipe, hospitals, contributions, federated, own, pooled),
             curve=tuple(_round(r, contributions) for r in trained),
+            last=last_point(recipe, rounds),
             campaign_seconds=round(campaign_seconds, 1),
             seconds=round(seconds, 1),
         )
@@ -167,9 +181,10 @@ def as_markdown(report: SimulationReport) -> str:
         f"# Simulation of {report.recipe}",
         "",
         f"{report.architecture} at {report.image_size} px, {len(report.hospitals)} hospitals, "
-        f"{report.rounds} rounds, {report.passes:.1f} passes over the data, {privacy}, "
+        f"{rounds_in_words(report)}, {report.passes:.1f} passes over the data, {privacy}, "
         f"aggregated by {report.aggregation}{_method(report)}.{attacked} "
         f"Rounds took {report.campaign_seconds:.0f} s, all together {report.seconds:.0f} s.",
+        *([f"\n{refused_in_words(report)}"] if report.refused_by_code else []),
         "",
         "## All test patients",
         "",
@@ -204,6 +219,26 @@ def as_markdown(report: SimulationReport) -> str:
 def figure(value: float | None, digits: int = 3) -> str:
     """Return a figure as text; a dash where it is undefined."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def refused_in_words(report: SimulationReport) -> str:
+    """Return which rows of the data were refused, by code; empty where none was."""
+    codes = ", ".join(f"{count} x {code}" for code, count in report.refused_by_code.items())
+    return f"Refused rows of the data: {codes}." if codes else ""
+
+
+def _refused(imports: Sequence[ImportSummary]) -> dict[str, int]:
+    codes: Counter[str] = Counter()
+    for summary in imports:
+        codes.update(summary.refused_by_code)
+    return dict(codes)
+
+
+def rounds_in_words(report: SimulationReport) -> str:
+    """Return how many rounds there were, and whether they ended before their time."""
+    if report.planned_rounds is None or report.rounds >= report.planned_rounds:
+        return f"{report.rounds} rounds"
+    return f"{report.rounds} rounds (stopped early, of {report.planned_rounds})"
 
 
 def _gap(federated: Scores, pooled: Scores) -> Gap:
@@ -309,7 +344,8 @@ def _draw(report: SimulationReport, folder: Path) -> None:
         ("balanced_accuracy", "balanced accuracy", "tab:orange"),
     ):
         points = [(r.number - 1, getattr(r, name)) for r in report.curve]
-        points.append((report.rounds, getattr(report.federated, name)))
+        if report.last is not None:
+            points.append((report.rounds, getattr(report.last, name)))
         known = [(x, y) for x, y in points if y is not None]
         axes.plot([x for x, _ in known], [y for _, y in known], color=colour, label=title)
         union = getattr(report.pooled, name) if report.pooled is not None else None

@@ -59,7 +59,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InputRefused(
             f"The labels CSV {path} cannot be read ({error.strerror}).",
-            action="Name it with --labels, or choose another --layout.",
+            action="Name it with --labels (an import may have another --layout, too).",
             code="labels-missing",
         ) from error
     except UnicodeDecodeError as error:
@@ -84,7 +84,8 @@ def _places(source: ImportSource, header: Sequence[str]) -> dict[str, int]:
             raise InputRefused(
                 f"The labels CSV has no column {name!r}.",
                 meaning=f"Its columns are: {', '.join(header)}.",
-                action=f"Name the right one with --{column.name}-column.",
+                action=f"Name the right one with --{column.name}-column"
+                + (" (of a simulation, --sites-by)." if column.name == "site" else "."),
                 code="labels-column",
             )
     return places

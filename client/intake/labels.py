@@ -54,7 +54,7 @@ class LabelReader:
             raise CaseRefused(
                 f"The label {name[:_SHOWN_CHARACTERS]!r} is no class of {self._recipe.name}.",
                 action=f"Its classes are {', '.join(self._recipe.classes)}; map another name with "
-                "`wardround site import --label-alias NAME=CLASS`.",
+                "--label-alias NAME=CLASS.",
                 code="label-unknown",
             )
         if label not in self._recipe.classes:

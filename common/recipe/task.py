@@ -131,6 +131,7 @@ class Recipe(Part):
         mode: RoundsMode | None = None,
         buffer_size: int | None = None,
         site_rounds: int | None = None,
+        quorum: int | None = None,
     ) -> Recipe:
         """Return the recipe with the parts that the command line may override.
 
@@ -153,6 +154,7 @@ class Recipe(Part):
             (federation, "mode", mode),
             (federation, "buffer_size", buffer_size),
             (federation, "site_rounds", site_rounds),
+            (federation, "quorum", quorum),
         ):
             if value is not None:
                 part[field] = value

@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.commands.flags import AsJson
+from deploy.commands.import_flags import (
+    ClassOrder,
+    FileColumn,
+    LabelAlias,
+    LabelColumn,
+    LabelsFile,
+    PatientColumn,
+    PatientPattern,
+    aliases_of,
+    order_of,
+)
 from deploy.console import RECIPE_HELP, emit, progress, progress_console
 from deploy.interruption import interruptible
 
 if TYPE_CHECKING:
-    from client.intake.source import CsvColumns
+    from client.intake.source import ImportSource
     from common.recipe import Recipe
     from deploy.demo.hospitals import Hospital
     from deploy.demo.journey import DemoChoices
@@ -29,8 +40,9 @@ def demo(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of real images with a labels.csv; phantoms where absent. Its column "
-            "`site` names the hospitals; without one the patients are dealt out to four."
+            help="Folder of real images with a labels.csv, or an .npz file (--class-order); "
+            "phantoms where absent. The column `site` names the hospitals; without one the "
+            "patients are dealt out to four."
         ),
     ] = None,
     recipe: Annotated[
@@ -72,9 +84,13 @@ def demo(
             help="Also run the first campaign without privacy.  [default: with --data]",
         ),
     ] = None,
-    patient_column: Annotated[
-        str, typer.Option(help="Column of labels.csv that names the patient.")
-    ] = "patient_id",
+    labels: LabelsFile = None,
+    file_column: FileColumn = "file",
+    label_column: LabelColumn = "label",
+    patient_column: PatientColumn = "patient_id",
+    label_alias: LabelAlias = None,
+    class_order: ClassOrder = None,
+    patient_pattern: PatientPattern = None,
     split_column: Annotated[
         str, typer.Option(help="Column of labels.csv that fixes train or holdout.")
     ] = "split",
@@ -96,7 +112,7 @@ def demo(
     inference service a hospital, the coordinator's service. Nothing is left running. On phantoms
     it takes about four minutes on two idle cores.
     """
-    from client.intake.source import CsvColumns
+    from client.intake.source import CsvColumns, ImportSource
     from deploy.demo.checks import check_folder, check_network, make_folder
     from deploy.demo.journey import DemoChoices
     from deploy.demo.report import show
@@ -104,8 +120,17 @@ def demo(
     chosen = _recipe(recipe, model, image_size, phantom=data is None)
     where = folder or Path("runs") / f"demo-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     check_folder(where)
-    columns = CsvColumns(patient=patient_column, split=split_column)
-    hospitals = None if data is None else _real_hospitals(data, chosen, columns)
+    source = ImportSource(
+        data=data or Path(),
+        labels=labels,
+        columns=CsvColumns(
+            file=file_column, label=label_column, patient=patient_column, split=split_column
+        ),
+        aliases=aliases_of(label_alias),
+        class_order=order_of(class_order),
+        patient_pattern=patient_pattern,
+    )
+    hospitals = None if data is None else _real_hospitals(source, chosen)
     check_network(chosen)
     make_folder(where, named=folder is not None)
     choices = DemoChoices(
@@ -162,12 +187,12 @@ def _recipe(
     return recipe.with_changes(model=model, image_size=image_size)
 
 
-def _real_hospitals(data: Path, recipe: Recipe, columns: CsvColumns) -> tuple[Hospital, ...]:
+def _real_hospitals(source: ImportSource, recipe: Recipe) -> tuple[Hospital, ...]:
     from deploy.demo.checks import check_data
     from deploy.demo.hospitals import real_hospitals
 
-    check_data(data)
-    return real_hospitals(data, recipe, columns=columns)
+    check_data(source.data)
+    return real_hospitals(source, recipe)
 
 
 def _serve(federation: LocalFederation, report: DemoReport) -> None:

@@ -15,8 +15,26 @@ from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.recipe import AggregationName, AlgorithmName
-from deploy.commands.campaign_flags import BufferSize, LocalLayerNames, Mode, chosen_layers
+from deploy.commands.campaign_flags import (
+    BufferSize,
+    LocalLayerNames,
+    Mode,
+    Quorum,
+    Weights,
+    chosen_layers,
+)
 from deploy.commands.flags import AsJson
+from deploy.commands.import_flags import (
+    ClassOrder,
+    FileColumn,
+    LabelAlias,
+    LabelColumn,
+    LabelsFile,
+    PatientColumn,
+    PatientPattern,
+    aliases_of,
+    order_of,
+)
 from deploy.console import RECIPE_HELP, emit, progress
 
 if TYPE_CHECKING:
@@ -48,7 +66,12 @@ def simulate(
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of images with labels, or an .npz file.")
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Folder of images with labels; or an .npz file, with --class-order and "
+            "--sites-by hash:K.",
+        ),
     ] = None,
     phantom: Annotated[
         bool,
@@ -67,8 +90,13 @@ def simulate(
     split_column: Annotated[
         str | None, typer.Option(help="Column that says train or test; `split` where there is one.")
     ] = None,
-    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
-    patient_column: Annotated[str, typer.Option(help="Column of the patient.")] = "patient_id",
+    labels: LabelsFile = None,
+    file_column: FileColumn = "file",
+    label_column: LabelColumn = "label",
+    patient_column: PatientColumn = "patient_id",
+    label_alias: LabelAlias = None,
+    class_order: ClassOrder = None,
+    patient_pattern: PatientPattern = None,
     model: Annotated[
         str | None, typer.Option(help="Another timm network.", show_default="the recipe's")
     ] = None,
@@ -97,6 +125,8 @@ def simulate(
     local_layers: LocalLayerNames = None,
     mode: Mode = None,
     buffer_size: BufferSize = None,
+    quorum: Quorum = None,
+    weights: Weights = None,
     slow: Annotated[
         list[str] | None,
         typer.Option(help="SITE=SECONDS, and again for another: a site that takes longer."),
@@ -121,10 +151,12 @@ def simulate(
 
     Leaves a folder with report.md, metrics.json, metrics.csv and curves.
     """
+    from client.intake.source import CsvColumns, ImportSource
     from common.recipe import load_recipe
     from deploy.demo.phantom_defaults import for_phantoms
+    from server.campaigns import check_majority
     from simulations.adversaries import parse_adversary
-    from simulations.hospitals import parse_site_rule
+    from simulations.hospitals import ByColumn, parse_site_rule
     from simulations.slow_sites import parse_slow_site
 
     if (data is None) == (not phantom):
@@ -149,12 +181,28 @@ def simulate(
         local_layers=chosen_layers(local_layers),
         mode=mode,
         buffer_size=buffer_size,
+        quorum=quorum,
     )
+    check_majority(chosen, chosen.federation.quorum)
     folder = out or Path("runs") / f"simulation-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     rule = parse_site_rule(sites_by)
     if phantom:
         data = _phantom_data(chosen, folder, hospitals=hospitals, patients=patients, seed=seed)
-    source = _source(data or Path(), rule, split_column, label_column, patient_column)
+    columns = CsvColumns(
+        file=file_column,
+        label=label_column,
+        patient=patient_column,
+        site=rule.column if isinstance(rule, ByColumn) else "site",
+        split=split_column or "split",
+    )
+    source = ImportSource(
+        data=data or Path(),
+        labels=labels,
+        columns=columns,
+        aliases=aliases_of(label_alias),
+        class_order=order_of(class_order),
+        patient_pattern=patient_pattern,
+    )
     report = _run(
         chosen,
         source,
@@ -166,6 +214,7 @@ def simulate(
         workers=workers,
         adversaries=attacking,
         slow=slow_sites,
+        weights=weights,
         quiet=as_json,
     )
     emit(report, as_json=as_json, show=lambda console: show_report(report, folder, console))
@@ -224,21 +273,6 @@ def _figures(scores: Scores) -> tuple[str, ...]:
     )
 
 
-def _source(
-    data: Path, rule: SiteRule, split: str | None, label: str, patient: str
-) -> ImportSource:
-    from client.intake.source import CsvColumns, ImportSource
-    from simulations.hospitals import ByColumn
-
-    columns = CsvColumns(
-        label=label,
-        patient=patient,
-        site=rule.column if isinstance(rule, ByColumn) else "site",
-        split=split or "split",
-    )
-    return ImportSource(data=data, columns=columns)
-
-
 def _phantom_data(
     recipe: Recipe, folder: Path, *, hospitals: int, patients: int, seed: int
 ) -> Path:
@@ -275,6 +309,7 @@ def _run(
     workers: int,
     adversaries: tuple[Adversary, ...],
     slow: tuple[SlowSite, ...],
+    weights: Path | None,
     quiet: bool,
 ) -> SimulationReport:
     from simulations.engine import Simulation, run_simulation
@@ -290,6 +325,7 @@ def _run(
         workers=workers,
         adversaries=adversaries,
         slow=slow,
+        weights=weights,
     )
     with progress(quiet=quiet) as display:
         bars: dict[str, TaskID] = {}

@@ -14,6 +14,17 @@ from rich.table import Table
 from common.errors import ConfigurationError
 from common.wording import number
 from deploy.commands.flags import AsJson, Site
+from deploy.commands.import_flags import (
+    ClassOrder,
+    FileColumn,
+    LabelAlias,
+    LabelColumn,
+    LabelsFile,
+    PatientColumn,
+    PatientPattern,
+    aliases_of,
+    order_of,
+)
 from deploy.console import EXIT_USAGE, emit, progress, progress_console
 
 if TYPE_CHECKING:
@@ -39,15 +50,13 @@ def import_command(
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Recipe; the site's own task by default.")
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Option("--labels", help="Labels CSV; DATA/labels.csv by default.")
-    ] = None,
+    labels: LabelsFile = None,
     layout: Annotated[
         LayoutOption | None, typer.Option("--layout", help="Found out by itself by default.")
     ] = None,
-    file_column: Annotated[str, typer.Option(help="Column of the file's path.")] = "file",
-    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
-    patient_column: Annotated[str, typer.Option(help="Column of the patient.")] = "patient_id",
+    file_column: FileColumn = "file",
+    label_column: LabelColumn = "label",
+    patient_column: PatientColumn = "patient_id",
     site_column: Annotated[str, typer.Option(help="Column of the hospital.")] = "site",
     age_column: Annotated[str, typer.Option(help="Column of the age.")] = "age",
     sex_column: Annotated[str, typer.Option(help="Column of the sex.")] = "sex",
@@ -57,15 +66,9 @@ def import_command(
     site_filter: Annotated[
         str | None, typer.Option(help="Keep only the rows of this hospital.")
     ] = None,
-    label_alias: Annotated[
-        list[str] | None, typer.Option(help="A label of the data as a class: NAME=CLASS.")
-    ] = None,
-    class_order: Annotated[
-        str | None, typer.Option(help="What the numeric labels 0, 1, … mean: CLASS,CLASS,…")
-    ] = None,
-    patient_pattern: Annotated[
-        str | None, typer.Option(help=r"Patient out of the file's name: a pattern like '^(\d+)_'.")
-    ] = None,
+    label_alias: LabelAlias = None,
+    class_order: ClassOrder = None,
+    patient_pattern: PatientPattern = None,
     show_files: Annotated[
         bool, typer.Option("--show-files", help="Name the files of refused rows.")
     ] = False,
@@ -93,8 +96,8 @@ def import_command(
         layout=layout.value if layout else None,
         columns=columns,
         site=site_filter,
-        aliases=_aliases(label_alias or []),
-        class_order=tuple(part.strip() for part in (class_order or "").split(",") if part.strip()),
+        aliases=aliases_of(label_alias),
+        class_order=order_of(class_order),
         patient_pattern=patient_pattern,
         show_files=show_files,
     )
@@ -216,16 +219,3 @@ def _show_refused(summary: ImportSummary, console: Console) -> None:
 
 def _or_unknown(count: int | None) -> str:
     return "too many images to compare" if count is None else str(count)
-
-
-def _aliases(options: list[str]) -> dict[str, str]:
-    aliases = {}
-    for option in options:
-        name, separator, label = option.rpartition("=")
-        if not separator or not name.strip() or not label.strip():
-            raise ConfigurationError(
-                f"The alias {option!r} is not of the form NAME=CLASS.",
-                action="For example: --label-alias 'melanoma in situ=mel'.",
-            )
-        aliases[name.strip()] = label.strip()
-    return aliases

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from client.intake.importer import import_cases, read_rows
-from client.intake.source import CsvColumns, ImportSource, SourceRow
+from client.intake.labels import LabelReader
+from client.intake.source import ImportSource, SourceRow
 from client.intake.summary import ImportSummary
 from client.settings import SiteSettings
-from common.errors import InputRefused, WardroundError
+from common.errors import CaseRefused, InputRefused, WardroundError
 from common.recipe import Recipe
 from deploy.demo.checks import check_rows
 from simulations.hospitals import ByColumn, ByPatientHash, split_into_hospitals
@@ -89,8 +90,8 @@ def phantom_hospitals(folder: Path, recipe: Recipe, *, seed: int) -> tuple[Hospi
     return tuple(_hospital(source, recipe, s, s.name == PHANTOM_HOSPITALS[0]) for s in shares)
 
 
-def real_hospitals(data: Path, recipe: Recipe, *, columns: CsvColumns) -> tuple[Hospital, ...]:
-    """Divide a labelled folder by its site column, or by patient where it has none.
+def real_hospitals(source: ImportSource, recipe: Recipe) -> tuple[Hospital, ...]:
+    """Divide a labelled data set by its site column, or by patient where it has none.
 
     The hospital with the most images keeps some patients back: they arrive over HTTP later.
 
@@ -99,7 +100,6 @@ def real_hospitals(data: Path, recipe: Recipe, *, columns: CsvColumns) -> tuple[
     InputRefused
         If the table cannot be read, makes fewer than two hospitals, or has nothing usable for one.
     """
-    source = ImportSource(data, columns=columns)
     rows = tuple(read_rows(source).rows)
     by_site = any(row.site for row in rows)
     rule = ByColumn() if by_site else ByPatientHash(HASHED_HOSPITALS)
@@ -118,9 +118,10 @@ def real_hospitals(data: Path, recipe: Recipe, *, columns: CsvColumns) -> tuple[
 def _hospital(
     source: ImportSource, recipe: Recipe, share: Share, expects_newcomers: bool
 ) -> Hospital:
-    later = _later(share, recipe) if expects_newcomers else frozenset()
+    labels = _Labels(source, recipe)
+    later = _later(share, labels) if expects_newcomers else frozenset()
     newcomers = tuple(
-        Newcomer(row.label or "", row.patient_id, row.load)
+        Newcomer(labels.of(row) or "", row.patient_id, row.load)
         for row in share.rows
         if _patient(row) in later
     )
@@ -128,10 +129,26 @@ def _hospital(
     return Hospital(share.name, source, now, newcomers)
 
 
-def _later(share: Share, recipe: Recipe) -> frozenset[str]:
+class _Labels:
+    """What rows' labels mean to a recipe."""
+
+    def __init__(self, source: ImportSource, recipe: Recipe) -> None:
+        self._reader = LabelReader(recipe, source.aliases, source.class_order)
+
+    def of(self, row: SourceRow) -> str | None:
+        """Return a row's class; None where its label is none of the recipe's."""
+        try:
+            return self._reader.read(row.label)
+        except CaseRefused:
+            return None
+
+
+def _later(share: Share, labels: _Labels) -> frozenset[str]:
     """Choose the patients who arrive later: the last ones, whose labels the recipe knows."""
-    usable = {_patient(row) for row in share.rows if row.label in recipe.classes}
-    usable -= {_patient(row) for row in share.rows if row.label not in recipe.classes}
+    known = {True: set[str](), False: set[str]()}
+    for row in share.rows:
+        known[labels.of(row) is not None].add(_patient(row))
+    usable = known[True] - known[False]
     ordered = [p for p in dict.fromkeys(_patient(row) for row in share.rows) if p in usable]
     count = min(MOST_NEWCOMERS, int(len(ordered) * NEWCOMER_SHARE) + 1)
     return frozenset(ordered[-count:])

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.intake.source import SourceRow
-from common.errors import ConfigurationError, InputRefused
+from client.intake.source import SourceRow, refused_row
+from common.errors import CaseRefused, ConfigurationError, InputRefused
 from simulations.hospitals import (
     ByColumn,
     ByDirichlet,
@@ -168,3 +168,16 @@ def test_a_site_identifier_is_one_or_empty(name):
 
     made = site_identifier(name)
     assert made == "" or re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", made)
+
+
+@pytest.mark.parametrize("rule", [ByColumn(), ByPatientHash(2), ByDirichlet(2, 10.0)])
+def test_a_row_that_cannot_be_parsed_is_the_first_hospitals_to_refuse(rule):
+    """It names no file, no patient and no site: it must not stop all other rows."""
+    fault = CaseRefused("The row has 2 fields where the header has 4.", code="row-malformed")
+    broken = [refused_row(number, "", fault) for number in (1000, 1001)]
+    hospitals = split_into_hospitals([broken[0], *rows_of(40), broken[1]], rule)
+    assert set(broken) <= set(hospitals[0].rows)
+    assert not set(broken) & set(hospitals[1].rows)
+    assert sum(hospital.patients for hospital in hospitals) == 40
+    keep = hospitals[0].keeper()
+    assert keep(broken[0])

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from client.training.dataset import PatientImages
 from common.errors import InputRefused
 from common.imaging import decode, prepare
+from common.model import build_model
+from common.model_files import state_tensors
 from simulations.phantoms import phantom_hospital, scanner_for_site
 from simulations.pooled import PooledTraining, train_pooled
 from simulations.scoring import HospitalImages, pooled_score, predictions_of
@@ -76,11 +79,21 @@ def test_every_image_is_seen_once_a_pass(small_recipe, hospitals):
     assert labels.tolist() == expected
 
 
-def test_as_many_passes_as_the_campaign(small_recipe):
-    assert PooledTraining.like(small_recipe, private=True).passes == pytest.approx(2 * 2 * 0.5)
-
-
 def test_no_image_is_refused(small_recipe):
     empty = PatientImages(np.zeros((0, 48, 48, 3), np.uint8), *[np.zeros(0, int)] * 2, ())
     with pytest.raises(InputRefused):
         train_pooled(small_recipe, [empty], PooledTraining(passes=1), threads=1)
+
+
+def test_it_starts_from_the_weights_that_the_campaign_started_from(
+    small_recipe, hospitals, tmp_path
+):
+    given = state_tensors(build_model(small_recipe, seed=9))
+    save_file(given, tmp_path / "weights.safetensors")
+    plan = PooledTraining(passes=0.01, batch=4, learning_rate=1e-12)
+    sets = [h.training for h in hospitals]
+    model = train_pooled(
+        small_recipe, sets, plan, weights=tmp_path / "weights.safetensors", threads=1
+    )
+    moved = state_tensors(model)
+    assert all(np.allclose(moved[name], given[name], atol=1e-6) for name in given)

@@ -11,9 +11,11 @@ from deploy.commands import simulate as command
 from deploy.commands.campaign_flags import LocalLayerName
 from deploy.commands.simulate import show_report, simulate
 from simulations.adversaries import Adversary
+from simulations.engine import prepare_federation
 from simulations.report import SimulationReport, as_markdown
 from simulations.scoring import HospitalImages, Predictions
 from simulations.slow_sites import SlowSite
+from tests.client.stores import picture
 
 RECIPE = "mammography"
 
@@ -81,6 +83,79 @@ def test_options_reach_the_simulation(tmp_path, monkeypatch, capsys):
     assert (simulation.private, simulation.pooled) == (True, True)
     assert (tmp_path / "run" / "data" / "labels.csv").is_file()
     assert json.loads(capsys.readouterr().out)["recipe"] == RECIPE
+
+
+def asked_for(monkeypatch, tmp_path, **options):
+    """Return the simulation that options make, its hospitals imported."""
+    asked = []
+
+    def run(simulation, *, on_stage):
+        federation = prepare_federation(simulation)
+        asked.append((simulation, federation))
+        return report()
+
+    monkeypatch.setattr("simulations.engine.run_simulation", run)
+    simulate(RECIPE, out=tmp_path / "run", as_json=True, **options)
+    return asked[0]
+
+
+def test_an_npz_file_is_simulated(tmp_path, monkeypatch):
+    parts = {}
+    for seed, split in enumerate(("train", "val", "test")):
+        rng = np.random.default_rng(seed)
+        parts[f"{split}_images"] = rng.integers(0, 256, (12, 28, 28), np.uint8)
+        parts[f"{split}_labels"] = np.arange(12)[:, None] % 2
+    np.savez(tmp_path / "data.npz", **parts)
+    _, federation = asked_for(
+        monkeypatch,
+        tmp_path,
+        data=tmp_path / "data.npz",
+        sites_by="hash:2",
+        class_order="malignant, benign",
+    )
+    balance = [line for summary in federation.imports for line in summary.class_balance]
+    assert sum(line.train for line in balance) == 12
+    assert sum(line.holdout for line in balance) == 24
+
+
+def test_a_table_is_read_by_the_flags_that_its_errors_name(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    rows = ["path;diagnosis"]
+    for n in range(20):
+        (tmp_path / "images" / f"p{n}_left.png").write_bytes(picture(n))
+        rows.append(f"p{n}_left.png;{'cancer' if n % 2 else 'none'}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    simulation, federation = asked_for(
+        monkeypatch,
+        tmp_path,
+        data=tmp_path / "images",
+        labels=tmp_path / "table.csv",
+        file_column="path",
+        label_column="diagnosis",
+        label_alias=["cancer=malignant", "none=benign"],
+        patient_pattern="^(p[0-9]+)_",
+        sites_by="hash:2",
+    )
+    assert sum(summary.kept for summary in federation.imports) == 20
+    assert sum(summary.patients for summary in federation.imports) == 20
+    assert simulation.source.labels == tmp_path / "table.csv"
+
+
+def test_liars_that_could_be_half_are_refused_before_anything_is_made(tmp_path, monkeypatch):
+    chosen = {"phantom": True, "patients": 5, "aggregation": "descent", "as_json": True}
+    with pytest.raises(ConfigurationError, match="cannot bear") as caught:
+        simulate(RECIPE, out=tmp_path / "run", **chosen)
+    assert caught.value.code == "campaign-settings"
+    assert "--quorum" in str(caught.value.action)
+    assert not (tmp_path / "run").exists()
+    asked = []
+    monkeypatch.setattr(
+        "simulations.engine.run_simulation", lambda s, **_: asked.append(s) or report()
+    )
+    weights = tmp_path / "weights.safetensors"
+    simulate(RECIPE, out=tmp_path / "run", quorum=3, weights=weights, **chosen)
+    assert asked[0].recipe.federation.quorum == 3
+    assert asked[0].weights == weights
 
 
 @pytest.mark.parametrize("private", [True, False])
