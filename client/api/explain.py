@@ -55,6 +55,7 @@ class ExplanationDocument(Document):
     model_version: int
     model_digest: str
     head_digest: str | None = None
+    together_with: tuple[int, ...] = ()
     overlay_png: str
     regions: str
     region_shares: tuple[RegionDocument, ...]
@@ -74,6 +75,7 @@ class ExplanationDocument(Document):
                 "model_version": found.manifest.version,
                 "model_digest": found.manifest.model_digest,
                 "head_digest": found.head_digest,
+                "together_with": found.together_with,
                 "overlay_png": base64.b64encode(found.overlay).decode(),
                 "regions": found.words,
                 "region_shares": shares,
@@ -104,23 +106,40 @@ async def explain(
     return JSONResponse(document.model_dump(mode="json", by_alias=True))
 
 
+async def explain_image(
+    services: Services, image: bytes, form: ExplainForm, *, request_id: str, by: str
+) -> Explanation:
+    """Explain the answer to one image, for which its caller, ``by``, holds a place.
+
+    Raises
+    ------
+    ImageRefused, InputRefused, Busy, ReleaseError, ModelError
+        As `Services.take_in` and `Explanations.explain`.
+    """
+    engine = services.holder.require()
+    taken = await services.take_in(image)
+    future = services.explanations.explain(
+        engine, taken.image, method=form.method, class_name=form.class_name
+    )
+    found = await asyncio.wrap_future(future)
+    await services.audit.prediction(
+        found.manifest, request_id, head_digest=found.head_digest, by=by
+    )
+    return found
+
+
 async def _explained(request: Request, services: Services, caller: Caller) -> Explanation:
     with services.admission():
-        engine = services.holder.require()  # before the upload, so that nobody sends it for nothing
+        services.holder.require()  # before the upload, so that nobody sends it for nothing
         upload = await read_upload(request, maximum_bytes=services.settings.maximum_upload_bytes)
         try:
             form = ExplainForm.model_validate(upload.fields)
         except ValidationError as error:
             raise form_error(error) from error
-        taken = await services.take_in(upload.image)
-        future = services.explanations.explain(
-            engine, taken.image, method=form.method, class_name=form.class_name
+        request_id = request_id_of(request)
+        return await explain_image(
+            services, upload.image, form, request_id=request_id, by=caller.name
         )
-        found = await asyncio.wrap_future(future)
-    await services.audit.prediction(
-        found.manifest, request_id_of(request), head_digest=found.head_digest, by=caller.name
-    )
-    return found
 
 
 def _wants_png(accept: str) -> bool:

@@ -10,7 +10,7 @@ from client.access.caller import Role, requires
 from client.api.documents import Document
 from client.api.errors import request_id_of
 from client.api.openapi import SIMILAR_BODY
-from client.api.services import ServicesDependency
+from client.api.services import Services, ServicesDependency
 from client.api.uploads import read_upload
 
 router = APIRouter(tags=["prediction"], dependencies=[requires(Role.clinician)])
@@ -47,12 +47,18 @@ async def similar(request: Request, services: ServicesDependency) -> SimilarDocu
     ``GET /review/{case_id}/image`` gives the picture of each.
     """
     with services.admission():
-        engine = services.holder.require()
+        services.holder.require()
         upload = await read_upload(request, maximum_bytes=services.settings.maximum_upload_bytes)
-        taken = await services.take_in(upload.image)
-        found = await asyncio.wrap_future(services.explanations.similar(engine, taken.image))
+        return await similar_to(services, upload.image, request_id=request_id_of(request))
+
+
+async def similar_to(services: Services, image: bytes, *, request_id: str) -> SimilarDocument:
+    """Find the confirmed cases most like one image, for which a place is held."""
+    engine = services.holder.require()
+    taken = await services.take_in(image)
+    found = await asyncio.wrap_future(services.explanations.similar(engine, taken.image))
     return SimilarDocument(
-        request_id=request_id_of(request),
+        request_id=request_id,
         task=engine.manifest.task,
         model_version=engine.version,
         model_digest=engine.digest,

@@ -25,6 +25,7 @@ from client.api import (
     sign_in,
     similar,
     status,
+    stored_case,
 )
 from client.api import (
     releases as release_decisions,
@@ -44,6 +45,7 @@ ROUTERS = (
     similar,
     cases,
     review,
+    stored_case,
     model,
     release_decisions,
     health,

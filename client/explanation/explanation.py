@@ -44,6 +44,9 @@ class Explanation:
         The same as a sentence.
     seconds : float
         From the image's bytes to the PNG, waiting left out.
+    together_with : tuple of int
+        Versions of older releases whose mean with this one's the probability is; the heat is of
+        this one's network alone.
     """
 
     manifest: ReleaseManifest
@@ -56,6 +59,7 @@ class Explanation:
     shares: tuple[RegionShare, ...]
     words: str
     seconds: float
+    together_with: tuple[int, ...] = ()
 
 
 class Explainer:
@@ -122,6 +126,7 @@ class Explainer:
             shares=shares,
             words=sentence(shares, classes[target]),
             seconds=time.monotonic() - started,
+            together_with=tuple(member.version for member in engine.members),
         )
 
     def _twin(self, engine: InferenceEngine) -> Twin:

@@ -1,11 +1,21 @@
-"""A stored picture for a reader's screen."""
+"""A stored picture: its file, and what of it a reader's screen shows."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image
 
+from client.cases.case import Case
+from client.cases.store import CaseStore
+from common.errors import NotFound
 from common.imaging import decode, encode_png
+
+
+def stored_image(store: CaseStore, case: Case) -> bytes:
+    """Return a case's stored file, whose pixels are the case's; `NotFound` if it was withdrawn."""
+    if case.status == "withdrawn":
+        raise NotFound("This case was withdrawn; its image is gone.", code="case-withdrawn")
+    return store.image_bytes(case)
 
 
 def screen_png(data: bytes, *, side: int) -> bytes:

@@ -22,7 +22,7 @@ from client.review.flagging import dismiss, flags_of, with_warnings
 from client.review.history import History, Pool, campaigns, case_events
 from client.review.opinions import GivenOpinion, SeenAnswer
 from client.review.outcomes import Outcomes, outcomes
-from client.review.picture import screen_png
+from client.review.picture import screen_png, stored_image
 from client.review.proposal import reads_blind
 from client.review.queue import QueuedCase, QueueState, queue_counts, queue_rows, seen_by
 from client.review.recording import keep_opinion, opinions, repeated, settle
@@ -189,9 +189,24 @@ class ReviewRoom:
         """
         with self._transactions.reading() as session:
             case = as_case(*queries.row(session, case_id))
-        if case.status == "withdrawn":
-            raise NotFound("This case was withdrawn; its image is gone.", code="case-withdrawn")
-        return screen_png(self._store.image_bytes(case), side=side)
+        return screen_png(stored_image(self._store, case), side=side)
+
+    def whole_image(self, case_id: str, *, reader: str) -> bytes:
+        """Return a case's stored file, for the model to be asked about by a reader.
+
+        Raises
+        ------
+        NotFound
+            As `image`.
+        CaseRefused
+            With code ``reads-blind``: they are to judge the case before they hear of the model.
+        """
+        with self._transactions.reading() as session:
+            row, split = queries.row(session, case_id)
+            if reads_blind(opinions(session, case_id), reader, self._rules):
+                _refuse_queued(session, row)
+            case = as_case(row, split)
+        return stored_image(self._store, case)
 
     def history(self, case_id: str, *, reader: str | None = None) -> History:
         """Return what happened to a case, and which campaigns it may have reached.
@@ -293,7 +308,7 @@ def _refuse_queued(session: Session, row: CaseRow) -> None:
     if row.status == "waiting" or (row.status == "confirmed" and disputed):
         raise CaseRefused(
             "You have not judged this case yet.",
-            meaning="Its history says what the model and others think of it.",
+            meaning="You would be told what the model, or others, think of it.",
             action="Give your own opinion first.",
             code="reads-blind",
         )

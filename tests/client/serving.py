@@ -129,6 +129,14 @@ def picture(seed: int = 0, *, size: tuple[int, int] = (48, 40), format: str = "P
     return target.getvalue()
 
 
+def wide_picture(*, size: tuple[int, int] = (2600, 2100)) -> bytes:
+    """Return a grey picture as large as a mammogram's, which no screen shows whole."""
+    ramp = np.add.outer(np.arange(size[1]), np.arange(size[0])) // 20 % 256
+    target = io.BytesIO()
+    Image.fromarray(ramp.astype(np.uint8)).save(target, "PNG")
+    return target.getvalue()
+
+
 def site_settings(folder: Path, **fields: object) -> SiteSettings:
     """Make a site folder."""
     always = {"release_poll_seconds": LONG, "threads": 1, "port": 0, "device": "cpu"}

@@ -71,6 +71,17 @@ async function handle(event) {
   }
 }
 
+// "I agree" is with the model's answer as it stands here. Where something else stands to be agreed
+// with by now, another reader's label or a newer answer, the named label is an opinion of its own.
+async function judge(caseId, given) {
+  try {
+    return await giveOpinion(caseId, given);
+  } catch (error) {
+    if (given.verdict !== "agree" || !["review-changed", "opinion-incomplete"].includes(error.code)) throw error;
+    return giveOpinion(caseId, { verdict: "correct", label: given.label });
+  }
+}
+
 async function keep(mine, given) {
   if (mine.caseId === null) {
     const fields = { patient_id: byId("patient").value.trim(), age: byId("age").value, sex: byId("sex").value };
@@ -79,7 +90,7 @@ async function keep(mine, given) {
     if (stored.status === "confirmed" && given === null) return `This image is stored already, confirmed as ${named(stored.label)}.`;
   }
   if (given === null) return "Stored. It waits for its label.";
-  const found = await giveOpinion(mine.caseId, given);
+  const found = await judge(mine.caseId, given);
   if (found.status === "confirmed") return `Stored, and confirmed as ${named(found.label)}.`;
   if (found.state === "held") return "Stored. A warning holds it until somebody sets that aside in the review.";
   if (found.state === "conflict") return "Stored. Two readers do not agree: somebody else decides.";

@@ -23,12 +23,13 @@ async function read(image, caseId = null) {
   clearSimilar();
   clearReading("Reading the image…");
   try {
-    const answer = await predict(image, mine.signal);
+    const subject = { image, caseId };
+    const answer = await predict(subject, mine.signal);
     if (mine.signal.aborted) return;
     const proposed = showReading(answer);
     offerCase(image, caseId, proposed);
-    showWhy(image, proposed, mine.signal);
-    showSimilar(image, mine.signal);
+    showWhy(subject, proposed, mine.signal);
+    showSimilar(subject, mine.signal);
   } catch (error) {
     if (mine.signal.aborted) return;
     clearReading(error.message, true);

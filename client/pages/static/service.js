@@ -36,10 +36,11 @@ function multipart(image, fields) {
   return body;
 }
 
-const post = (path, document = {}) => call(path, {
+const post = (path, document = {}, signal = null) => call(path, {
   method: "POST",
   headers: { "Content-Type": "application/json" },
   body: JSON.stringify(document),
+  signal,
 });
 
 const inPath = (path, caseId, rest = "") => `${path}/${encodeURIComponent(caseId)}${rest}`;
@@ -49,14 +50,17 @@ function query(path, parameters) {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
 
-export const predict = (image, signal) =>
-  call("/predict", { method: "POST", body: multipart(image, {}), signal });
+// A stored case is asked about by its id: the picture that the page has of it may be smaller, and
+// an answer to other pixels is not the case's.
+function ask(what, { image, caseId }, fields, signal) {
+  if (caseId === null) return call(`/${what}`, { method: "POST", body: multipart(image, fields), signal });
+  const given = Object.fromEntries(Object.entries(fields).filter(([, value]) => value));
+  return post(inPath("/review", caseId, `/${what}`), given, signal);
+}
 
-export const explain = (image, method, className, signal) =>
-  call("/explain", { method: "POST", body: multipart(image, { method, class: className }), signal });
-
-export const similar = (image, signal) =>
-  call("/similar", { method: "POST", body: multipart(image, {}), signal });
+export const predict = (subject, signal) => ask("predict", subject, {}, signal);
+export const explain = (subject, method, className, signal) => ask("explain", subject, { method, class: className }, signal);
+export const similar = (subject, signal) => ask("similar", subject, {}, signal);
 
 export const storeCase = (image, fields) =>
   call("/cases", { method: "POST", body: multipart(image, fields) });
@@ -73,6 +77,7 @@ export const releases = () => call("/releases");
 export const send = (path, document) => post(path, document);
 export const readiness = () => call("/health/ready");
 
+// For the screen alone: see `ask`.
 export async function storedImage(caseId, signal) {
   const response = await fetch(inPath("/review", caseId, "/image?side=2048"), { cache: "no-store", signal });
   if (!response.ok) throw new Refused({ code: "image", what: "The stored picture cannot be had." }, response.status);

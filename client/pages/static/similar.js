@@ -8,12 +8,12 @@ export function clearSimilar() {
   byId("similar-list").replaceChildren();
 }
 
-export async function showSimilar(image, signal) {
+export async function showSimilar(subject, signal) {
   const status = byId("similar-status");
   byId("similar").hidden = false;
   status.textContent = "Looking among this site's confirmed cases…";
   try {
-    const found = await similar(image, signal);
+    const found = await similar(subject, signal);
     if (signal.aborted) return;
     byId("similar-list").replaceChildren(...found.cases.map(card));
     status.textContent = found.cases.length ? `Nearest first, of ${counted(found.compared ?? found.cases.length, "case")}; by the model's own eye.`

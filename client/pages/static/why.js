@@ -3,7 +3,7 @@
 import { byId, named } from "./dom.js";
 import { explain } from "./service.js";
 
-let shown = null; // the image that is on the page, and the signal that ends with it
+let shown = null; // what is on the page, and the signal that ends with it
 
 export function clearWhy() {
   shown = null;
@@ -15,8 +15,8 @@ export function clearWhy() {
   overlay.hidden = true;
 }
 
-export async function showWhy(image, className, signal) {
-  shown = { image, signal };
+export async function showWhy(subject, className, signal) {
+  shown = { subject, signal };
   byId("why").hidden = false;
   if (className) byId("why-class").value = className;
   await draw("grad-cam", className);
@@ -27,7 +27,7 @@ async function draw(method, className) {
   const status = byId("why-status");
   status.textContent = "Drawing where the model looked…";
   try {
-    const found = await explain(mine.image, method, className, mine.signal);
+    const found = await explain(mine.subject, method, className, mine.signal);
     if (shown !== mine) return;
     show(found);
     status.textContent = "";

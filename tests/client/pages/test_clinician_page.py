@@ -10,9 +10,10 @@ import pytest
 from playwright.sync_api import FileChooser, Route, expect
 
 from client.api.prediction_documents import PredictionDocument
+from client.review.submission import Submission
 from common.errors import ModelError
 from tests.client.pages.visits import NEEDS_BROWSER, Visit
-from tests.client.serving import RECIPE, release
+from tests.client.serving import RECIPE, release, wide_picture
 
 pytestmark = NEEDS_BROWSER
 PATIENCE = 90.0
@@ -186,6 +187,48 @@ def test_a_case_from_the_queue_is_read_and_judged_without_a_second_copy(visit: V
     assert (after.waiting, after.confirmed) == (before.waiting, before.confirmed)
     opinions = page.request.get(f"{visit.house.url}/review/{identifier}").json()["opinions"]
     assert [(one["verdict"], one["label"]) for one in opinions] == [("correct", "nv")]
+
+
+def opened(visit: Visit, identifier: str) -> None:
+    """Open a case from those that wait, and have it read."""
+    page = visit.page
+    page.reload()
+    page.locator("#waiting summary").click()
+    page.locator(f'#waiting-list li:has(img[src*="{identifier}"]) button').click()
+    expect(page.locator("#reading-status")).to_contain_text("The image was read")
+
+
+def agree(visit: Visit) -> None:
+    visit.page.get_by_label("I agree: Melanoma (mel)").check()
+    visit.page.get_by_role("button", name="Store", exact=True).click()
+
+
+def test_a_case_larger_than_the_screen_is_read_whole_and_can_be_agreed_with(visit: Visit) -> None:
+    house, review = visit.house, f"{visit.house.url}/review"
+    identifier = house.case(image=wide_picture())
+    opened(visit, identifier)
+    natural = "document.querySelector('#preview').naturalWidth"
+    assert visit.page.evaluate(natural) == 2048
+    expect(visit.page.locator("#why-words")).to_contain_text("Melanoma (mel)")
+    expect(visit.page.locator("#similar-status")).not_to_contain_text("Looking")
+    (answer,) = visit.page.request.get(f"{review}/{identifier}").json()["answers"]
+    assert answer["request_id"] == visit.page.locator("#reading-request").text_content()
+    agree(visit)
+    expect(visit.page.locator("#case-status")).to_contain_text("second reader")
+    opinions = visit.page.request.get(f"{review}/{identifier}").json()["opinions"]
+    assert [(one["verdict"], one["label"]) for one in opinions] == [("agree", "mel")]
+    assert visit.complaints == []
+
+
+def test_who_agrees_with_the_model_is_heard_also_where_another_reader_was_first(
+    visit: Visit,
+) -> None:
+    house = visit.house
+    identifier = house.case()
+    house.services.review.give(identifier, "ben", Submission("correct", "nv"), RECIPE)
+    opened(visit, identifier)
+    agree(visit)
+    expect(visit.page.locator("#case-status")).to_contain_text("Two readers do not agree")
 
 
 def test_the_keyboard_alone_reaches_everything(visit: Visit) -> None:

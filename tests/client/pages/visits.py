@@ -42,12 +42,16 @@ class House:
         self.used += 1
         return picture(self.used, size=size)
 
-    def case(self, label: str | None = None) -> str:
-        """Store a case; return its id."""
+    def case(self, label: str | None = None, *, image: bytes | None = None) -> str:
+        """Store a case, of a picture of its own unless one is given; return its id."""
         store = self.services.store
         task = self.services.settings.task
         made = store.add(
-            self.fresh_picture(), task=task, patient_id=None, label=label, source="dicom"
+            image or self.fresh_picture(),
+            task=task,
+            patient_id=None,
+            label=label,
+            source="dicom",
         )
         return made.id
 
