@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from client.intake.summary import ImportSummary
+from client.training.dataset import PatientImages
 from common.evaluation import Metrics
 from server.registry.records import Contribution, Round
 from simulations.report import SimulationReport, as_markdown, rounds_in_words
-from simulations.scoring import Predictions
+from simulations.scoring import HospitalImages, Predictions
 from simulations.trained import LastPoint, trained_passes
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -69,9 +70,10 @@ def test_what_was_not_taken_is_not_trained(small_recipe):
 
 
 def built(recipe, rounds, imports=()):
+    nobody = PatientImages(np.zeros((0, 48, 48, 3), np.uint8), *[np.zeros(0, int)] * 2, ())
     return SimulationReport.build(
         recipe,
-        (),
+        [HospitalImages("a", nobody, nobody)],
         rounds,
         (),
         federated=Predictions((np.zeros((0, 2)),), (np.zeros(0, int),)),

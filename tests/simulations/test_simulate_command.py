@@ -61,6 +61,7 @@ def test_options_reach_the_simulation(tmp_path, monkeypatch, capsys):
         rounds=2,
         epsilon=3.0,
         aggregation="median",
+        quorum=3,
         adversary=["hospital-002=sign-flip"],
         local_layers=[LocalLayerName.normalisation],
         mode="buffered",
