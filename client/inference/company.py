@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from client.inference.engine import InferenceEngine
 from client.releases.cache import LocalRelease
-from client.releases.decisions import ReleaseDecision, SiteReleases
+from client.releases.decisions import SiteReleases
 from common.errors import ModelError, ReleaseError
 from common.release import ReleaseManifest
 
@@ -59,17 +59,32 @@ class Company:
         """
         engine = self._load(release)
         if self._size > 1:
-            older = self._state().accepted_before(release.version)[: self._size - 1]
-            found = (self._member(release, decision) for decision in older)
+            older = self._older(release)[: self._size - 1]
+            found = (self._member(release, each) for each in older)
             engine.members = tuple(member for member in found if member is not None)
             versions = ",".join(str(member.version) for member in engine.members) or "-"
             log.info("event=model-company version=%d members=%s", engine.version, versions)
         return engine
 
-    def _member(self, release: LocalRelease, decision: ReleaseDecision) -> InferenceEngine | None:
-        older = self._find(decision.version)
-        if older is None or older.manifest.model_digest != decision.model_digest:
-            return None  # gone, or not what was accepted
+    def _older(self, release: LocalRelease) -> list[LocalRelease]:
+        """Return what was accepted before a release and is kept; the newest first.
+
+        Without what a coordinator's rollback among them replaced, or the release itself, whatever
+        the site decided: it may have taken the rollback before it wrote such things down.
+        """
+        found: list[LocalRelease] = []
+        restored = release.manifest.lineage.restores
+        for decision in self._state().accepted_before(release.version):
+            if restored is not None and decision.version > restored:
+                continue
+            older = self._find(decision.version)
+            if older is None or older.manifest.model_digest != decision.model_digest:
+                continue  # gone, or not what was accepted
+            found.append(older)
+            restored = older.manifest.lineage.restores or restored
+        return found
+
+    def _member(self, release: LocalRelease, older: LocalRelease) -> InferenceEngine | None:
         if not _alike(older.manifest, release.manifest):
             return None
         try:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -104,6 +105,30 @@ class SiteReleases(_Part):
         older = [d for d in known.values() if d.version < version and d.verdict == "accepted"]
         return tuple(sorted(older, key=lambda d: d.version, reverse=True))
 
+    def left_behind(self, manifest: ReleaseManifest, *, at: datetime) -> SiteReleases:
+        """Return this gone back from what a coordinator's rollback replaces.
+
+        That is every accepted version between the one that it restores and its own. The decisions
+        stand before the one that accepted the rollback itself, which may be there already.
+        """
+        restores = manifest.lineage.restores
+        left = tuple(
+            ReleaseDecision(
+                version=known.version,
+                model_digest=known.model_digest,
+                verdict="rolled-back",
+                by=POLICY,
+                reason="rollback",
+                at=at,
+            )
+            for known in reversed(self.accepted_before(manifest.version))
+            if restores is not None and known.version > restores
+        )
+        own = [n for n, d in enumerate(self.decisions) if d.version == manifest.version]
+        place = own[-1] if own else len(self.decisions)
+        decisions = (*self.decisions[:place], *left, *self.decisions[place:])
+        return self.model_copy(update={"decisions": decisions[-KEPT_DECISIONS:]})
+
     def gone_back(self) -> SiteReleases:
         """Return this with the fallback in the place of the one that answers."""
         return self.model_copy(update={"serving": self.fallback, "fallback": None})
@@ -114,15 +139,19 @@ class SiteReleases(_Part):
         return self.model_copy(update={"decisions": decisions})
 
     def answering(self, manifest: ReleaseManifest) -> SiteReleases:
-        """Return this with a release in the place of the one that answers."""
+        """Return this with a release in the place of the one that answers.
+
+        What a coordinator's rollback replaces is nothing to fall back to.
+        """
         one = Answering.of(manifest)
         if one == self.serving:
             return self
         like = answers_like(manifest)
         answered = (*(a for a in self.answered if a != like), like)[-KEPT_ANSWERS:]
-        return self.model_copy(
-            update={"serving": one, "fallback": self.serving, "answered": answered}
-        )
+        before, restores = (self.serving, self.fallback), manifest.lineage.restores
+        sound = (a for a in before if restores is None or (a and a.version <= restores))
+        fallback = next(sound, None)
+        return self.model_copy(update={"serving": one, "fallback": fallback, "answered": answered})
 
 
 def answers_like(manifest: ReleaseManifest) -> str:

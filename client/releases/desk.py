@@ -121,6 +121,8 @@ class ReleaseDesk:
     ) -> None:
         """Have an accepted release answer from now on, also after a restart.
 
+        Where it is a coordinator's rollback, the site goes back from what that replaces, too.
+
         Parameters
         ----------
         manifest : ReleaseManifest
@@ -142,7 +144,7 @@ class ReleaseDesk:
             known = state.newest(manifest.version)
             if state.serving != instead_of or (known and known.verdict != "accepted"):
                 raise _decided(manifest.version)
-            return state.answering(manifest)
+            return state.left_behind(manifest, at=self._clock()).answering(manifest)
 
         self._change(change, decision)
 
@@ -217,6 +219,8 @@ class ReleaseDesk:
 
         def both(state: SiteReleases) -> SiteReleases:
             after = change(state)
+            before = {id(known) for known in state.decisions}
+            new.extend(d for d in after.decisions if id(d) not in before)
             if decision is None or after.newest(decision.version) == decision:
                 return after
             new.append(decision)

@@ -104,6 +104,22 @@ def test_what_is_not_what_was_accepted_or_asks_another_question_stays_away(
     assert [m.version for m in found.members] == [2]
 
 
+def test_what_a_rollback_replaced_never_joins_whatever_the_site_wrote_down(
+    kept: dict[int, LocalRelease],
+) -> None:
+    lineage = kept[4].manifest.lineage.model_copy(update={"restores": 2, "replaces": 3})
+    rollback = kept[4].manifest.model_copy(update={"lineage": lineage})
+    newer = kept[3].manifest.model_copy(update={"version": 5})
+    together = {
+        **kept,
+        4: LocalRelease(rollback, kept[4].path),
+        5: LocalRelease(newer, kept[3].path),
+    }
+    made = company(together, 8)
+    assert [m.version for m in made.load(together[4]).members] == [2, 1]
+    assert [m.version for m in made.load(together[5]).members] == [4, 2, 1]
+
+
 def test_a_restored_release_is_no_second_opinion(kept: dict[int, LocalRelease]) -> None:
     again = kept[4].manifest.model_copy(update={"version": 5})
     together = {**kept, 5: LocalRelease(again, kept[4].path)}

@@ -217,7 +217,34 @@ def test_a_coordinators_rollback_to_what_answered_here_passes_at_once(
         site.offer(manifests[version], beside=manifests.get(version - 1))
     site.policy = ReleasePolicy(on_release="hold")
     assert site.offer(manifests[4], beside=manifests[2]) == ("accepted", "rollback")
-    assert (site.serving, site.compared) == ((4, 2), 0)
+    assert (site.serving, site.compared) == ((4, 1), 0), "release 2 is nothing to fall back to"
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_a_coordinators_rollback_replaces_is_gone_back_from_too(
+    tmp_path: Path, manifests: dict[int, ReleaseManifest], *, by_hand: bool
+) -> None:
+    site = Site(tmp_path, on_release="accept")
+    if not by_hand:
+        site.offer(manifests[1])
+    site.offer(manifests[2], beside=manifests[1])
+    site.offer(manifests[3], beside=manifests[2])
+    site.policy = ReleasePolicy(on_release="hold")
+    if by_hand:  # what is restored never answered here
+        assert site.offer(manifests[4], beside=manifests[3]) == ("held", "policy")
+        site.desk.accept(manifests[4], by="it-anna")
+        assert len(site.desk.state.accepted_before(4)) == 2, "it does not answer yet"
+    site.told.clear()
+    site.offer(manifests[4], beside=manifests[3])
+    state = site.desk.state
+    gone = [(d.version, d.verdict, d.by, d.reason) for d in site.told if d.version != 4]
+    assert gone == [(v, "rolled-back", "policy", "rollback") for v in (2, 3)]
+    assert (site.serving, state.pinned, decision_alarms(state)) == ((4, None), False, [])
+    later = [decision.version for decision in state.accepted_before(5)]
+    assert later == ([4] if by_hand else [4, 1])
+    told = len(site.told)
+    site.desk.take(manifests[4], state.newest(4), instead_of=state.serving)
+    assert (site.desk.state, len(site.told)) == (state, told), "once"
 
 
 def test_a_rollback_to_what_never_answered_here_is_judged_as_any_other(
