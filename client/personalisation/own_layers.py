@@ -41,7 +41,7 @@ def serve_own_layers(
     settings : SiteSettings
         The site.
     release : LocalRelease, optional
-        The one that the site holds by default.
+        The one that answers by default.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def serve_own_layers(
     StoreError
         If the database or the disk failed.
     """
-    release = held(release or ReleaseCache(settings).current())
+    release = held(release or ReleaseCache(settings).answering())
     heads = PersonalHeads(settings)
     heads.forget()  # whatever comes of it, what answered before is not the newest any more
     limit_threads(settings.threads)

@@ -40,7 +40,7 @@ def personalise(
     settings : SiteSettings
         The site.
     release : LocalRelease, optional
-        The one that the site holds by default.
+        The one that answers by default.
     on_fit : callable, optional
         For a progress display.
 

@@ -1,5 +1,6 @@
 """The layers that stayed at a site, on the release of their campaign: judged, served, gone."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from client.personalisation.head import PersonalHeads
 from client.personalisation.own_layers import serve_own_layers
 from client.personalisation.personalise import personalise
 from client.personalisation.serving import load_personalised, outdated
-from client.releases.cache import LocalRelease
+from client.releases.cache import LocalRelease, ReleaseCache
+from client.releases.decision_file import DecisionFile
 from client.settings import SiteSettings
 from client.withdrawal import withdraw_patient
 from common.errors import CaseRefused, ReleaseError
@@ -72,6 +74,22 @@ def test_the_better_one_answers_and_it_goes_with_a_patient(
     with pytest.raises(ReleaseError) as refused:
         serve_own_layers(site, release=release)
     assert refused.value.code == "no-local-layers"
+
+
+def test_they_are_judged_on_the_release_that_answers_not_on_one_that_is_held(
+    site: SiteSettings, tmp_path: Path
+) -> None:
+    release, seeing = blind_release(site, tmp_path)
+    LocalLayerStore(site).keep(plan_for(release), seeing)
+    held = release_of(tmp_path, 3, state_tensors(build_model(TOY, seed=3)), recipe=TOY)
+    for one in (release, held):
+        folder = site.releases / f"v{one.version}"
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_bytes(one.manifest.to_json())
+        shutil.copy(one.path, folder / "model.safetensors")
+    DecisionFile(site.releases).change(lambda state: state.answering(release.manifest))
+    assert ReleaseCache(site).current() is not None
+    assert serve_own_layers(site).release == 2
 
 
 def test_layers_that_are_no_better_do_not_answer(site: SiteSettings, tmp_path: Path) -> None:
