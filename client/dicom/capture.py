@@ -29,7 +29,7 @@ def write_capture(answer: ExplainedAnswer, context: DicomContext, *, site: str) 
     It is filed in the image's study, in a series of its own, under the patient as the image names
     them, and names the image as its source. That it is derived, by which model, and that no
     person verified it stands in the header and, because viewers hide headers, as text below the
-    picture. As with the report, its SOP Instance UID follows from the image and the model.
+    picture. As with the report, its SOP Instance UID follows from the image and what answered.
 
     Parameters
     ----------
@@ -40,11 +40,12 @@ def write_capture(answer: ExplainedAnswer, context: DicomContext, *, site: str) 
         The site's name.
     """
     image = evidence(context)
-    source = (image.SOPInstanceUID, answer.model_digest, answer.method)
+    source = (image.SOPInstanceUID, *answer.source)
     method = _METHODS.get(answer.method, answer.method)
     said = (
         f"{method}: what speaks for {answer.class_name}. Model result, not verified by a person. "
-        f"Wardround {answer.task} version {answer.model_version}."
+        f"Wardround {answer.task} version {answer.model_version}"
+        f"{f', {answer.company}' if answer.company else ''}."
     )
     capture = SCImage(
         pixel_array=_captioned(decode(answer.overlay_png), said),
@@ -59,7 +60,7 @@ def write_capture(answer: ExplainedAnswer, context: DicomContext, *, site: str) 
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=f"Wardround {answer.task}"[:64],
-        software_versions=str(answer.model_version),
+        software_versions=answer.software[:64],
         device_serial_number=answer.model_digest[:64],
         institution_name=site[:64],
         content_qualification="RESEARCH",
@@ -68,7 +69,7 @@ def write_capture(answer: ExplainedAnswer, context: DicomContext, *, site: str) 
     )
     _file(capture, image, context)
     capture.DerivationDescription = said
-    capture.ImageComments = f"{answer.regions} Probability {answer.probability:.4f}."
+    capture.ImageComments = f"{answer.regions} Uncalibrated probability {answer.probability:.4f}."
     target = io.BytesIO()
     capture.preamble = bytes(128)
     dcmwrite(target, capture, enforce_file_format=True)

@@ -69,12 +69,23 @@ def _conclusion(answer: Answer) -> str:
 def _device(answer: Answer, site: str) -> dict[str, Any]:
     return {
         "resourceType": "Device",
-        "identifier": [_identifier("model-digest", answer.model_digest)],
+        "identifier": [
+            _identifier(kind, digest)
+            for kind, digest in (
+                ("model-digest", answer.model_digest),
+                ("head-digest", answer.head_digest),
+                ("profile-digest", answer.profile_digest),
+            )
+            if digest is not None
+        ],
         "manufacturer": "Wardround",
         "deviceName": [
             {"name": f"Wardround {answer.task} at {site}", "type": "user-friendly-name"}
         ],
-        "version": [{"value": str(answer.model_version)}],
+        "version": [
+            {"value": str(answer.model_version)},
+            *({"type": {"text": "together with"}, "value": str(v)} for v in answer.together_with),
+        ],
     }
 
 
@@ -87,15 +98,23 @@ def _risk(answer: Answer, device: str, moment: str, subject: dict[str, Any]) -> 
         "performer": {"reference": device},
         "prediction": [
             {"outcome": {"text": name}, "probabilityDecimal": round(probability, 6)}
-            for name, probability in answer.probabilities.items()
+            for name, probability in answer.shown.items()
         ],
     } | _notes(answer)
 
 
 def _notes(answer: Answer) -> dict[str, Any]:
-    if answer.uncertainty is None:
-        return {}
-    return {"note": [{"text": f"Disagreement of models, 0 to 1: {answer.uncertainty:.4f}"}]}
+    notes = (
+        f"Made {answer.company}." if answer.company else "",
+        "The probabilities are calibrated at the site; the verdict is of the uncalibrated sum."
+        if answer.calibrated_probabilities
+        else "",
+        f"Disagreement of models, 0 to 1: {answer.uncertainty:.4f}"
+        if answer.uncertainty is not None
+        else "",
+    )
+    said = [{"text": text} for text in notes if text]
+    return {"note": said} if said else {}
 
 
 def _identifier(kind: str, value: str) -> dict[str, str]:

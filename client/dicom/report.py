@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -32,9 +33,10 @@ _SERIES_NUMBER = 9001
 def write_report(answer: Answer, context: DicomContext, *, site: str) -> bytes:
     """Write a report of one answer on one image, as a Part 10 file with a preamble.
 
-    Its SOP Instance UID follows from the image and the model: a report that is sent again after
-    a crash is the same instance, and a PACS keeps one. It is filed in the image's study, under the
-    patient as the image names them, and marked UNVERIFIED and PARTIAL: no person has read it.
+    Its SOP Instance UID follows from the image and from what answered (`Answer.source`): a report
+    that is sent again after a crash is the same instance, and a PACS keeps one; an answer of
+    another model, head, profile or threshold is another. It is filed in the image's study, under
+    the patient as the image names them, and marked UNVERIFIED and PARTIAL: no person has read it.
 
     Parameters
     ----------
@@ -52,7 +54,7 @@ def write_report(answer: Answer, context: DicomContext, *, site: str) -> bytes:
         title=codes.DCM.ImagingMeasurementReport,
         referenced_images=[image],
     )
-    source = (image.SOPInstanceUID, answer.model_digest)
+    source = (image.SOPInstanceUID, *answer.source)
     report = Comprehensive3DSR(
         evidence=[image],
         content=content,
@@ -65,7 +67,7 @@ def write_report(answer: Answer, context: DicomContext, *, site: str) -> bytes:
         is_final=False,
         is_verified=False,
         manufacturer_model_name=f"Wardround {answer.task}"[:64],
-        software_versions=str(answer.model_version),
+        software_versions=answer.software[:64],
         device_serial_number=answer.model_digest[:64],
         series_description="Model result, not verified",
     )
@@ -89,27 +91,24 @@ def _observer(answer: Answer, site: str) -> ObserverContext:
 
 
 def _group(answer: Answer, image: Dataset) -> MeasurementsAndQualitativeEvaluations:
-    measurements = [
-        _measurement(f"P:{name}", f"Probability of {name}", probability)
-        for name, probability in answer.probabilities.items()
-    ]
+    measurements = [*_probabilities(answer)]
     positive = ", ".join(answer.positive_classes)
-    measurements.append(
-        _measurement("P-POSITIVE", f"Sum over {positive}", answer.positive_probability)
-    )
+    own = ", uncalibrated" if answer.calibrated_probabilities else ""
+    total = f"Sum{own} over {positive}"
+    measurements.append(_measurement("P-POSITIVE", total, answer.positive_probability))
     measurements.append(_measurement("THRESHOLD", "Decision threshold", answer.threshold))
     if answer.uncertainty is not None:
         measurements.append(_measurement("UNCERTAINTY", "Model disagreement", answer.uncertainty))
     verdict = _code(answer.verdict.upper(), f"{answer.verdict.capitalize()} at the threshold")
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
-            uid=derived_uid("tracking", image.SOPInstanceUID, answer.model_digest),
+            uid=derived_uid("tracking", image.SOPInstanceUID, *answer.source),
             identifier=f"request {answer.request_id}",
         ),
         algorithm_id=AlgorithmIdentification(
             name=f"Wardround {answer.task}",
-            version=f"{answer.model_version} sha256:{answer.model_digest}",
-            parameters=[f"threshold {answer.threshold:.6g} of the {answer.threshold_source}"],
+            version=_version(answer),
+            parameters=_parameters(answer),
         ),
         measurements=measurements,
         qualitative_evaluations=[
@@ -119,6 +118,35 @@ def _group(answer: Answer, image: Dataset) -> MeasurementsAndQualitativeEvaluati
         ],
         source_images=[SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
     )
+
+
+def _probabilities(answer: Answer) -> Iterator[Measurement]:
+    """Name them as what they are: calibrated ones have a code of their own."""
+    calibrated = answer.calibrated_probabilities is not None
+    kind, words = ("C", "Calibrated probability of") if calibrated else ("P", "Probability of")
+    for name, probability in answer.shown.items():
+        yield _measurement(f"{kind}:{name}", f"{words} {name}", probability)
+
+
+def _version(answer: Answer) -> str:
+    others = ", ".join(str(version) for version in answer.together_with)
+    said = (
+        f"{answer.model_version} sha256:{answer.model_digest}",
+        f"the site's own head sha256:{answer.head_digest}" if answer.head_digest else "",
+        f"mean with versions {others}" if others else "",
+    )
+    return "; ".join(text for text in said if text)
+
+
+def _parameters(answer: Answer) -> list[str]:
+    said = (
+        f"threshold {answer.threshold:.6g} of the {answer.threshold_source}",
+        f"profile of the site sha256:{answer.profile_digest}" if answer.profile_digest else "",
+        "probabilities calibrated at the site; the verdict is of the uncalibrated sum"
+        if answer.calibrated_probabilities
+        else "",
+    )
+    return [text for text in said if text]
 
 
 def _referral(reason: str) -> QualitativeEvaluation:

@@ -53,6 +53,25 @@ def test_doubts_go_with_the_answer() -> None:
     assert "image-blurred" in report.conclusion
 
 
+def test_the_bundle_says_all_that_answered_and_what_is_calibrated() -> None:
+    answer = ANSWER.model_copy(
+        update={
+            "head_digest": "cd" * 32,
+            "together_with": (2,),
+            "calibrated_probabilities": {"benign": 0.4, "malignant": 0.6},
+            "profile_digest": "ef" * 32,
+        }
+    )
+    read = Bundle.model_validate_json(json.dumps(fhir_bundle(answer, site="north")))
+    device, risk, _ = (entry.resource for entry in read.entry)
+    assert [one.value for one in device.identifier] == ["ab" * 32, "cd" * 32, "ef" * 32]
+    assert [one.value for one in device.version] == ["3", "2"]
+    assert [float(p.probabilityDecimal) for p in risk.prediction] == [0.4, 0.6]
+    said = " ".join(note.text for note in risk.note)
+    assert "with the site's own head and with versions 2" in said
+    assert "calibrated at the site" in said
+
+
 def test_what_the_service_answers_is_what_a_report_reads() -> None:
     told = {**ANSWER.model_dump(), "warnings": [{"code": "image-blank", "message": "…"}]}
     assert Answer.model_validate(told).warnings[0].code == "image-blank"

@@ -79,6 +79,54 @@ def test_without_doubts_the_report_has_no_word_of_them() -> None:
         assert not named(found, code)
 
 
+OF_THE_SITE = ANSWER.model_copy(
+    update={
+        "head_digest": "cd" * 32,
+        "together_with": (2, 1),
+        "calibrated_probabilities": {"benign": 0.4, "malignant": 0.6},
+        "profile_digest": "ef" * 32,
+    }
+)
+
+
+def test_the_report_says_all_that_answered_and_tells_calibrated_from_raw() -> None:
+    found = report(OF_THE_SITE)
+    version = named(found, codes.DCM.AlgorithmVersion.value)[0].TextValue
+    for word in ("3 sha256:" + "ab" * 32, "head sha256:" + "cd" * 32, "versions 2, 1"):
+        assert word in version
+    assert found[0].SoftwareVersions == "3 head cdcdcdcdcdcd with 2 1"
+    parameters = [p.TextValue for p in named(found, codes.DCM.AlgorithmParameters.value)]
+    assert "profile of the site sha256:" + "ef" * 32 in parameters
+    assert any("calibrated at the site" in text for text in parameters)
+    calibrated = named(found, "C:malignant")[0]
+    assert calibrated.ConceptNameCodeSequence[0].CodeMeaning.startswith("Calibrated")
+    assert float(calibrated.MeasuredValueSequence[0].NumericValue) == 0.6
+    assert not named(found, "P:malignant")
+    total = named(found, "P-POSITIVE")[0]
+    assert "uncalibrated" in total.ConceptNameCodeSequence[0].CodeMeaning
+    assert float(total.MeasuredValueSequence[0].NumericValue) == 0.75
+
+
+def uids(answer: Answer, context: DicomContext) -> tuple[str, str]:
+    root = dcmread(io.BytesIO(write_report(answer, context, site="st-elsewhere")))
+    return root.SOPInstanceUID, root.SeriesInstanceUID
+
+
+def test_equal_answers_are_one_instance_and_any_other_is_another() -> None:
+    again = OF_THE_SITE.model_copy(update={"request_id": "r2"})
+    context = context_of()
+    assert uids(again, context) == uids(OF_THE_SITE, context)
+    others: list[dict[str, object]] = [
+        *({"head_digest": None}, {"together_with": (2,)}, {"profile_digest": "0" * 64}),
+        *({"threshold": 0.5000001}, {"threshold_source": "site"}, {"model_version": 4}),
+        *({"model_digest": "0" * 64}, {"refer_reasons": ("uncertain",)}),
+        {"warnings": (Note(code="image-blurred"),)},
+    ]
+    made = [uids(OF_THE_SITE.model_copy(update=change), context) for change in ({}, *others)]
+    assert len(set(made)) == len(made)
+    assert len({series for _, series in made}) == len(made)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
