@@ -17,6 +17,7 @@ import httpx
 from client.cases.store import CaseStore
 from client.dicom.answer import Answer, ExplainedAnswer
 from client.dicom.capture import write_capture
+from client.dicom.filing import can_be_filed
 from client.dicom.outbox import Pending, ReportOutbox
 from client.dicom.report import write_report
 from client.dicom.settings import DicomSettings
@@ -159,9 +160,15 @@ class Delivery:
     def _advance(self, identifier: str) -> bool:
         pending = self._outbox.read(identifier)
         if pending is None:
+            if self._outbox.age(identifier) > self._keep_seconds:
+                log.error("event=dicom-report-given-up id=%s unreadable", identifier)
+                self._outbox.remove(identifier)
             return False
         if time.time() - pending.created > self._keep_seconds:
             self._give_up(pending, "too-old")
+            return False
+        if not can_be_filed(pending.context):  # no later try would find it otherwise
+            self._give_up(pending, "unwritable")
             return False
         if not pending.reported:
             reported = self._report(pending)

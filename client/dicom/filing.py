@@ -19,6 +19,7 @@ __all__ = [
     "MANUFACTURER",
     "PATIENT_AND_STUDY",
     "SCHEME",
+    "can_be_filed",
     "derived_uid",
     "evidence",
     "in_silence",
@@ -67,6 +68,16 @@ def evidence(context: DicomContext) -> Dataset:
         setattr(image, name, value if value and _can_be_written(name, value) else None)
     image.Rows, image.Columns = (int(context.values[name]) for name in ("Rows", "Columns"))
     return image
+
+
+@in_silence()
+def can_be_filed(context: DicomContext) -> bool:
+    """Tell whether `evidence` can be made: False where it never can be, of these values."""
+    try:
+        evidence(context)
+    except (KeyError, ValueError, TypeError):
+        return False
+    return True
 
 
 def _can_be_written(name: str, value: str) -> bool:

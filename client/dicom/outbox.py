@@ -86,6 +86,7 @@ class ReportOutbox:
                 if draft.stat().st_mtime < time.time() - _DRAFT_SECONDS:
                     draft.unlink()
         self._folder = folder
+        self._unreadable: set[str] = set()
         self._pseudonyms = pseudonyms
         key = hashlib.sha256(pseudonyms.subkey("dicom-outbox")).digest()
         self._fernet = Fernet(base64.urlsafe_b64encode(key))
@@ -127,14 +128,18 @@ class ReportOutbox:
         return [identifier for _, identifier in sorted(aged)]
 
     def read(self, identifier: str) -> Pending | None:
-        """Return what is kept; None, and a log line, if it cannot be read any more."""
+        """Return what is kept; None if it cannot be read any more, with one log line for a file."""
         try:
             sealed = _Sealed.model_validate_json(
                 self._fernet.decrypt(self._path(identifier).read_bytes())
             )
         except (OSError, InvalidToken, ValidationError) as error:
-            log.error("event=dicom-report-unreadable id=%s %s", identifier, type(error).__name__)
+            if identifier not in self._unreadable:
+                what = type(error).__name__
+                log.error("event=dicom-report-unreadable id=%s %s", identifier, what)
+            self._unreadable.add(identifier)
             return None
+        self._unreadable.discard(identifier)
         return Pending(
             identifier,
             sealed.case_id,
@@ -145,8 +150,15 @@ class ReportOutbox:
             sealed.reported,
         )
 
+    def age(self, identifier: str) -> float:
+        """Return for how long a file has been as it is, in seconds; 0 if it is gone."""
+        with suppress(FileNotFoundError):
+            return time.time() - self._path(identifier).stat().st_mtime
+        return 0.0
+
     def remove(self, identifier: str) -> None:
         """Forget a report."""
+        self._unreadable.discard(identifier)
         self._path(identifier).unlink(missing_ok=True)
         sync_folder(self._folder)
 

@@ -166,10 +166,8 @@ def test_a_report_does_not_wait_for_its_heat_map(site: Site) -> None:
 def test_a_report_that_cannot_be_written_holds_up_no_other(
     site: Site, context: DicomContext, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = DicomContext(context.values | {"Rows": "PlantedDoe"})
-    site.outbox.keep(Pending("a" * 32, site.case_id, time.time(), broken))
     site.outbox.keep(Pending("b" * 32, site.case_id, time.time(), context))
-    pacs, predict = Pacs(), Asked([ANSWER])
+    pacs, predict = Pacs(), Asked([ValueError("PlantedDoe"), ANSWER])
     delivery = site.delivery(None, pacs, predict)
     delivery._waits = {}
     assert delivery.work() == 1
@@ -177,6 +175,34 @@ def test_a_report_that_cannot_be_written_holds_up_no_other(
     assert (delivery.work(), predict.calls) == (0, 2)  # the model is not asked again at once
     assert "code=ValueError" in caplog.text
     assert not [word for word in PLANTED if word in caplog.text]
+
+
+@pytest.mark.parametrize("rows", ["PlantedDoe", "24\\24", None])
+def test_a_report_that_can_never_be_written_is_given_up_at_once(
+    site: Site, context: DicomContext, caplog: pytest.LogCaptureFixture, rows: str | None
+) -> None:
+    others = {name: value for name, value in context.values.items() if name != "Rows"}
+    broken = DicomContext(others if rows is None else others | {"Rows": rows})
+    site.outbox.keep(Pending("a" * 32, site.case_id, time.time(), broken))
+    pacs, predict = Pacs(), Asked([ANSWER])
+    assert site.delivery(None, pacs, predict).work() == 0
+    assert (predict.calls, site.outbox.pending()) == (0, [])
+    assert "dicom-report-given-up" in caplog.text
+    assert not [word for word in PLANTED if word in caplog.text]
+
+
+def test_a_file_that_cannot_be_read_is_said_once_and_goes_when_its_days_are_over(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    (site.outbox._folder / f"{'c' * 32}.report").write_bytes(b"damaged")
+    delivery = site.delivery(None, Pacs(), Asked([ANSWER]))
+    for _ in range(3):
+        delivery.work()
+    assert caplog.text.count("dicom-report-unreadable") == 1
+    assert site.outbox.pending() == ["c" * 32]
+    delivery._keep_seconds = -1.0
+    delivery.work()
+    assert site.outbox.pending() == []
 
 
 def test_where_there_is_no_heat_map_the_report_stands_alone(site: Site) -> None:
@@ -223,10 +249,12 @@ def test_a_capture_says_what_it_is_and_names_only_its_own_patient(context: Dicom
     assert pixels[300:].max() > 200  # the sentence
     again = dcmread(io.BytesIO(write_capture(EXPLAINED, context, site="st-elsewhere")))
     assert again.SOPInstanceUID == capture.SOPInstanceUID
-    other = EXPLAINED.model_copy(update={"model_digest": "b" * 64})
-    assert dcmread(io.BytesIO(write_capture(other, context, site="x"))).SOPInstanceUID != (
-        capture.SOPInstanceUID
-    )
+    own = {"head_digest": "b" * 64, "together_with": (2,)}
+    for change in (own, {"model_digest": "b" * 64}, {"class_name": "nv"}, {"together_with": (2,)}):
+        other = EXPLAINED.model_copy(update=change)
+        made = dcmread(io.BytesIO(write_capture(other, context, site="x")))
+        assert made.SOPInstanceUID != capture.SOPInstanceUID
+        assert ("own head and with versions 2" in made.DerivationDescription) == (change is own)
     # Of the patient there is what files it, and nothing more.
     text = str(capture)
     for name in ("PatientAddress", "OtherPatientNames", "InstitutionAddress", "OperatorsName"):
