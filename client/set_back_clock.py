@@ -19,20 +19,21 @@ from common.database import open_database
 from common.errors import StoreError
 
 _AT_ONCE = 10_000
+_ORDINARY, _UNSEEN = timedelta(minutes=1), timedelta(days=1)
 
 
-def most_set_back(
-    settings: SiteSettings, ledger: Iterable[datetime], others: Iterable[datetime]
-) -> timedelta:
-    """Return the largest step back that the records show; zero where times are in order.
+def clock_slack(settings: SiteSettings, ledger: Iterable[datetime]) -> timedelta:
+    """Return by how much two of the site's times may be in the wrong order; zero where none are.
+
+    The largest step back that the records show, and a day more: the clock may have gone on for
+    some time between the last line and the moment when it was set back. A step of less than a
+    minute is that of writers who came at once, or of a clock that is kept by the network.
 
     Parameters
     ----------
     settings : SiteSettings
     ledger : iterable of datetime
         Of the ledger's lines, in the order of their numbers.
-    others : iterable of datetime
-        Further moments that are past, in any order.
 
     Raises
     ------
@@ -40,8 +41,8 @@ def most_set_back(
         If the database cannot be read.
     """
     now = datetime.now(UTC)
-    sequences = ([*ledger, now], [*_audited(settings), now], *([other, now] for other in others))
-    return max(largest_step_back(moments) for moments in sequences)
+    most = max(largest_step_back([*ledger, now]), largest_step_back([*_audited(settings), now]))
+    return most if most < _ORDINARY else most + _UNSEEN
 
 
 def largest_step_back(moments: Iterable[datetime]) -> timedelta:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,7 +27,7 @@ from client.privacy.accounting import epsilon
 from client.privacy.ledger_lines import LedgerLine
 from client.releases.cache import ReleaseCache
 from client.releases.holdout_traces import forget_holdout_traces
-from client.set_back_clock import most_set_back
+from client.set_back_clock import clock_slack
 from client.settings import SiteSettings
 from client.site_records import SiteRecords
 from client.training.pixel_cache import forget_prepared
@@ -130,8 +130,7 @@ def _touched(settings: SiteSettings, history: PatientHistory) -> tuple[TouchedCa
     with SiteRecords.open(settings) as records:
         entries = tuple(records.ledger.entries())
         lines = {(line.campaign, line.round): line for line in entries if line.kind == "reserve"}
-        known = [m for m in (*history.confirmed.values(), history.withdrawn) if m is not None]
-        back = most_set_back(settings, (line.written_at for line in entries), known)
+        slack = clock_slack(settings, (line.written_at for line in entries))
         for task, confirmed in history.confirmed.items():
             rounds = [
                 _Trained(accepted, line)
@@ -139,7 +138,7 @@ def _touched(settings: SiteSettings, history: PatientHistory) -> tuple[TouchedCa
                 # A plan that failed before its reservation trained nothing.
                 if (line := lines.get((accepted.campaign, accepted.round))) is not None
             ]
-            mine = [r for r in rounds if r.could_sample(confirmed, history.withdrawn, back)]
+            mine = [r for r in rounds if r.could_sample(confirmed, history.withdrawn, slack)]
             for campaign in dict.fromkeys(r.line.campaign for r in mine):
                 of_it = [r for r in mine if r.line.campaign == campaign]
                 found.append(_campaign(settings, task, of_it))
@@ -152,15 +151,17 @@ class _Trained:
     line: LedgerLine
 
     def could_sample(
-        self, confirmed: datetime, withdrawn: datetime | None, back: timedelta
+        self, confirmed: datetime, withdrawn: datetime | None, slack: timedelta
     ) -> bool:
         """Tell whether a case may have been there when the round read its cases.
 
         It reads them after its plan was accepted, and before it reserves. Where the clock was set
-        back, a round counts that is out by no more than that: one too many, never one too few.
+        back, a round counts that is out by no more than the slack, and every round where a time
+        is still to come: one too many, never one too few.
         """
-        gone = withdrawn is not None and self.accepted.accepted_at - back > withdrawn
-        return self.line.written_at + back >= confirmed and not gone
+        now = datetime.now(UTC)
+        gone = withdrawn is not None and withdrawn < min(now, self.accepted.accepted_at - slack)
+        return not gone and (self.line.written_at + slack >= confirmed or confirmed > now)
 
 
 def _campaign(settings: SiteSettings, task: str, rounds: Sequence[_Trained]) -> TouchedCampaign:

@@ -295,7 +295,7 @@ def preferred_mode(model: nn.Module) -> Literal["hooks", "ghost"]:
     Hooks write every sample's whole gradient to memory; ghost clipping writes norms only, and
     pays a second backward pass. So ghost wins where parameter tensors are large. Measured by
     ``tests/bench/dp_step.py`` at 64 px, cost of a plain step = 1, hooks against ghost:
-    resnet18 4.9 / 2.6, convnext_tiny 4.0 / 2.9, vit_small 3.2 / 2.6; the other way round
+    resnet18 3.4 / 2.5, convnext_tiny 4.0 / 2.9, vit_small 3.3 / 2.7; the other way round
     efficientnet_b0 2.6 / 2.9, efficientnet_b4 2.2 / 2.5, densenet121 2.4 / 2.8.
     """
     sizes = [p.numel() for p in model.parameters() if p.requires_grad]
