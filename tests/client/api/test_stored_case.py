@@ -57,6 +57,7 @@ def test_a_stored_case_is_explained_and_compared_as_its_upload_is(site: ServedSi
     uploaded = site.call("POST", "/explain", files=files, data=given).json()
     assert (mine["class"], mine["overlay_png"]) == ("nv", uploaded["overlay_png"])
     assert ask(site, case_id, "explain").json()["class"] == "mel"  # the verdict's
+    site.services.explanations._similar.update()  # else made beside, some time after the label
     near = ask(site, case_id, "similar").json()
     assert [one["case_id"] for one in near["cases"]] == [confirmed]
 
