@@ -88,7 +88,11 @@ def simulate(
         str, typer.Option(help="column:NAME, hash:K or dirichlet:K:ALPHA.")
     ] = "column:site",
     split_column: Annotated[
-        str | None, typer.Option(help="Column that says train or test; `split` where there is one.")
+        str | None,
+        typer.Option(
+            help="Column that says train or test.",
+            show_default="`split`, or a `fold` of train and test; drawn by patient without",
+        ),
     ] = None,
     labels: LabelsFile = None,
     file_column: FileColumn = "file",
@@ -158,6 +162,7 @@ def simulate(
     from simulations.adversaries import parse_adversary
     from simulations.hospitals import ByColumn, parse_site_rule
     from simulations.slow_sites import parse_slow_site
+    from simulations.split_column import dividing_column
 
     if (data is None) == (not phantom):
         raise ConfigurationError(
@@ -193,7 +198,7 @@ def simulate(
         label=label_column,
         patient=patient_column,
         site=rule.column if isinstance(rule, ByColumn) else "site",
-        split=split_column or "split",
+        split=split_column or dividing_column(labels or (data or Path()) / "labels.csv"),
     )
     source = ImportSource(
         data=data or Path(),
