@@ -34,10 +34,10 @@ class Ledgered:
         if self.newest is not None and same(self.newest[0], plan):
             assert self.newest[1].update is not None
             return rebuilt(self.newest[1], dict(self.newest[1].update.tensors), binding_of(plan))
-        if plan.round in self.trained:
-            return refusing(reply, "plan-replayed")
         if self.trained and plan.round < max(self.trained):
             return refusing(reply, "plan-out-of-order")
+        if plan.round in self.trained:
+            return refusing(reply, "plan-replayed")
         self.trained.append(plan.round)
         if plan.round in self.loses:
             return refusing(reply, "plan-replayed")  # as it will say when it is asked again
