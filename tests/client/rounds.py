@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import tomli_w
 from numpy.typing import NDArray
 
 from client.cases.store import CaseStore
@@ -82,6 +83,10 @@ def make_plan(
     )
 
 
+def no_test(*_: object, **__: object) -> None:
+    """Stands in for the gradient self-test, which has tests of its own."""
+
+
 def signed(plan: RoundPlan, key: SigningKey = KEY) -> SignedPlan:
     return sign_plan(plan, key)
 
@@ -119,6 +124,11 @@ def make_site(
     fill(settings, patients, "train")
     fill(settings, holdout, "holdout")
     return settings
+
+
+def change_policy(site: SiteSettings, **fields: object) -> None:
+    policy = SitePolicy.read(site.policy).model_dump(mode="json", exclude_none=True) | fields
+    site.policy.write_text(tomli_w.dumps(policy))
 
 
 def fill(settings: SiteSettings, patients: int, split: Literal["train", "holdout"]) -> None:
