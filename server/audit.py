@@ -6,18 +6,20 @@ from flwr.app import RecordDict
 
 from common.audit import AuditLog
 from common.audit_entries import (
+    CandidateDecided,
     CandidateMade,
     GateDecision,
     PlanSent,
     Released,
     ReplyRefused,
     ReplyTaken,
+    RolloutChanged,
 )
 from common.plan import RoundPlan, SignedPlan
 from common.records import SiteReply
 from common.release import ReleaseManifest
 from common.wire import content_of
-from server.registry.records import Candidate
+from server.registry.records import Candidate, Release
 from server.release_gate import failures
 from server.rounds.kept_answers import AnswerHeader
 
@@ -121,3 +123,21 @@ def released(manifest: ReleaseManifest) -> Released:
         campaign=manifest.lineage.campaign,
         candidate=manifest.lineage.candidate,
     )
+
+
+def decision_entry(candidate: Candidate, decision: str) -> CandidateDecided:
+    """Return the entry of a decision on a candidate, which is as it was decided."""
+    return CandidateDecided.model_validate(
+        {
+            "candidate": candidate.id,
+            "model_digest": candidate.model_digest,
+            "decision": decision,
+            "by": candidate.decided_by,
+            "sites": candidate.sites,
+        }
+    )
+
+
+def rollout_entry(release: Release, by: str) -> RolloutChanged:
+    """Return the entry of a release's state, which an account changed."""
+    return RolloutChanged(version=release.version, state=release.state, by=by, sites=release.sites)

@@ -25,6 +25,7 @@ from server.protocol import protocol_locked
 from server.registry import rows
 from server.registry.campaign_moves import CampaignMoves, campaign_row
 from server.registry.campaign_states import CampaignState
+from server.registry.decision_checks import Ring
 from server.registry.records import (
     Campaign,
     CampaignKind,
@@ -38,7 +39,6 @@ from server.registry.records import (
     SiteForecast,
 )
 from server.registry.releases import ReleaseRecords
-from server.registry.rollouts import Ring
 from server.registry.sessions import Sessions
 from server.registry.tables import (
     AUDIT,

@@ -17,8 +17,9 @@ from server.registry import rows
 from server.registry.campaign_moves import Fence
 from server.registry.champions import champion_change, champion_of, lock_releases
 from server.registry.changes import Changes
+from server.registry.decision_checks import Ring
 from server.registry.records import Candidate, Release
-from server.registry.rollouts import Ring, Rollouts
+from server.registry.rollouts import Rollouts
 from server.registry.sessions import Sessions
 from server.registry.tables import CandidateRow, ReleaseRow, SiteEvaluationRow
 

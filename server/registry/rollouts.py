@@ -16,27 +16,32 @@ brings them back is a rollback: the old weights, under a higher version, for eve
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from common.audit import AuditLog
 from common.audit_entries import CandidateDecided, RolledBack, RolloutChanged
-from common.errors import InputRefused, NotFound, RoundFailed
 from common.moments import utc_now
 from common.release import LatestRelease, LimitedRelease, ReleaseDraft, ReleaseManifest
+from server.audit import decision_entry, rollout_entry
 from server.registry import rows
-from server.registry.champions import champion_change, lock_releases, pending_candidates
+from server.registry.champions import champion_change, lock_releases
+from server.registry.decision_checks import (
+    Ring,
+    checked_reason,
+    checked_ring,
+    known_change,
+    locked_release,
+    newer_releases,
+    open_release,
+    refuse_no_rollback,
+    refuse_second_rollback,
+    waiting_candidate,
+)
 from server.registry.records import Candidate, Release
 from server.registry.sessions import Sessions
-from server.registry.tables import CandidateRow, ReleaseRow, SiteRow
-
-Ring = Sequence[str] | None
-"""Names of sites, None for every site."""
-
-LONGEST_REASON = 500
+from server.registry.tables import CandidateRow, ReleaseRow
 
 
 class Rollouts:
@@ -70,9 +75,9 @@ class Rollouts:
             With code ``site-unknown``, or ``ring-empty``.
         """
         with self._sessions.writing() as session:
-            row = _waiting(session, identifier)
-            ring = _checked_ring(session, sites)
-            row.reason = _known_change(session, row, known=champion_changed)
+            row = waiting_candidate(session, identifier)
+            ring = checked_ring(session, sites)
+            row.reason = known_change(session, row, known=champion_changed)
             row.state, row.sites = "approved", rows.ring_text(ring)
             row.decided_by, row.decided_at = by, utc_now()
         return self._decided(rows.candidate(row), "approved")
@@ -88,8 +93,8 @@ class Rollouts:
     def refuse(self, identifier: str, *, by: str, reason: str) -> Candidate:
         """Refuse a waiting candidate, for good; raises as `approve`."""
         with self._sessions.writing() as session:
-            row = _waiting(session, identifier)
-            row.state, row.reason = "refused", _checked_reason(reason)
+            row = waiting_candidate(session, identifier)
+            row.state, row.reason = "refused", checked_reason(reason)
             row.decided_by, row.decided_at = by, utc_now()
         return self._decided(rows.candidate(row), "refused")
 
@@ -107,8 +112,8 @@ class Rollouts:
             With code ``site-unknown``, or ``ring-empty``.
         """
         with self._sessions.writing() as session:
-            row = _open_release(session, version)
-            ring = _checked_ring(session, sites)
+            row = open_release(session, version)
+            ring = checked_ring(session, sites)
             row.state = "everywhere" if ring is None else "canary"
             row.sites = rows.ring_text(ring)
             row.changed_by, row.changed_at = by, utc_now()
@@ -117,7 +122,7 @@ class Rollouts:
     def hold(self, version: int, *, by: str) -> Release:
         """Stop a release from reaching more sites; raises as `roll_out`."""
         with self._sessions.writing() as session:
-            row = _open_release(session, version)
+            row = open_release(session, version)
             row.state = "held"
             row.changed_by, row.changed_at = by, utc_now()
         return self._changed(row, by)
@@ -138,11 +143,11 @@ class Rollouts:
             ``rollback-pending``, while an earlier rollback of the task is not published yet.
         """
         with self._sessions.writing() as session:
-            lock_releases(session, _release(session, restores).task)
-            target = _release(session, restores)
-            _refuse_second_rollback(session, target.task)
-            newer = _newer(session, target)
-            _refuse_no_rollback(target, newer)
+            lock_releases(session, locked_release(session, restores).task)
+            target = locked_release(session, restores)
+            refuse_second_rollback(session, target.task)
+            newer = newer_releases(session, target)
+            refuse_no_rollback(target, newer)
             withdrawn = [row for row in newer if row.state != "withdrawn"]
             for row in withdrawn:
                 row.state, row.changed_by, row.changed_at = "withdrawn", by, utc_now()
@@ -156,7 +161,7 @@ class Rollouts:
                 created_at=utc_now(),
                 decided_by=by,
                 decided_at=utc_now(),
-                reason=_checked_reason(reason),
+                reason=checked_reason(reason),
             )
             session.add(candidate)
             session.flush()
@@ -167,7 +172,7 @@ class Rollouts:
             lines = self._audit.append_in(
                 session.connection(),
                 done,
-                *(_rollout_entry(rows.release(row), by) for row in withdrawn),
+                *(rollout_entry(rows.release(row), by) for row in withdrawn),
             )
         self._audit.remember(lines[-1])
         return rows.candidate(candidate)
@@ -204,134 +209,21 @@ class Rollouts:
         candidates = [rows.candidate(row) for row in decided]
         return [
             *(
-                _decision_entry(c, "refused" if c.state == "refused" else "approved")
+                decision_entry(c, "refused" if c.state == "refused" else "approved")
                 for c in candidates
                 if c.draft.lineage.restores is None
             ),
-            *(_rollout_entry(rows.release(row), row.changed_by or "") for row in changed),
+            *(rollout_entry(rows.release(row), row.changed_by or "") for row in changed),
         ]
 
     def _decided(self, candidate: Candidate, decision: str) -> Candidate:
-        self._audit.append(_decision_entry(candidate, decision))
+        self._audit.append(decision_entry(candidate, decision))
         return candidate
 
     def _changed(self, row: ReleaseRow, by: str) -> Release:
         release = rows.release(row)
-        self._audit.append(_rollout_entry(release, by))
+        self._audit.append(rollout_entry(release, by))
         return release
-
-
-def _decision_entry(candidate: Candidate, decision: str) -> CandidateDecided:
-    return CandidateDecided.model_validate(
-        {
-            "candidate": candidate.id,
-            "model_digest": candidate.model_digest,
-            "decision": decision,
-            "by": candidate.decided_by,
-            "sites": candidate.sites,
-        }
-    )
-
-
-def _rollout_entry(release: Release, by: str) -> RolloutChanged:
-    return RolloutChanged(version=release.version, state=release.state, by=by, sites=release.sites)
-
-
-def _waiting(session: Session, identifier: str) -> CandidateRow:
-    row = session.get(CandidateRow, identifier, with_for_update=True)
-    if row is None:
-        raise NotFound(
-            f"There is no candidate {identifier!r}.",
-            action="`wardround coordinator campaign show` names a campaign's candidate.",
-        )
-    if row.state != "waiting":
-        raise RoundFailed(
-            f"Candidate {identifier} is {row.state}, not waiting.",
-            meaning="A decision is made once; a candidate that failed a check is never released.",
-            code="candidate-decided",
-        )
-    return row
-
-
-def _known_change(session: Session, row: CandidateRow, *, known: bool) -> str | None:
-    """Return what is to be kept on record of a changed champion; refuse where it is not known."""
-    lock_releases(session, ReleaseDraft.model_validate_json(row.draft).task)
-    change = champion_change(session, row)
-    if change is None:
-        return None
-    if not known:
-        raise RoundFailed(
-            f"The champion has changed since candidate {row.id} was trained. {change}",
-            meaning="Nobody has compared it with what the sites would lose by it.",
-            action="Refuse it and train anew, or approve it knowingly: tick the box on its page, "
-            "or give `--champion-changed`.",
-            code="champion-changed",
-        )
-    return f"Approved although the champion had changed. {change}"
-
-
-def _release(session: Session, version: int) -> ReleaseRow:
-    row = session.get(ReleaseRow, version, with_for_update=True)
-    if row is None:
-        raise NotFound(
-            f"There is no release {version}.",
-            action="`wardround coordinator release list` names them.",
-        )
-    return row
-
-
-def _newer(session: Session, than: ReleaseRow) -> list[ReleaseRow]:
-    """Return a task's newer releases, the newest first."""
-    query = (
-        select(ReleaseRow)
-        .where(ReleaseRow.task == than.task, ReleaseRow.version > than.version)
-        .order_by(ReleaseRow.version.desc())
-        .with_for_update()
-    )
-    return list(session.scalars(query))
-
-
-def _open_release(session: Session, version: int) -> ReleaseRow:
-    row = _release(session, version)
-    if row.state == "withdrawn":
-        raise RoundFailed(
-            f"Release {version} was withdrawn.",
-            action="Roll back to the release that sites should have, or release a new one.",
-            code="release-withdrawn",
-        )
-    if any(newer.state == "everywhere" for newer in _newer(session, row)):
-        raise RoundFailed(
-            f"A newer release than {version} is meant for every site already.",
-            action="To bring its weights back, roll back to it.",
-            code="release-superseded",
-        )
-    return row
-
-
-def _refuse_no_rollback(target: ReleaseRow, newer: list[ReleaseRow]) -> None:
-    if not newer:
-        why = "It is the newest release of its task."
-    elif target.state == "withdrawn":
-        why = "It was withdrawn itself."
-    elif newer[0].model_digest == target.model_digest and newer[0].state == "everywhere":
-        why = f"Release {newer[0].version} has its weights already, and every site may take it."
-    else:
-        return
-    raise RoundFailed(
-        f"There is no way back to release {target.version}. {why}", code="rollback-nowhere"
-    )
-
-
-def _refuse_second_rollback(session: Session, task: str) -> None:
-    for row in pending_candidates(session, task):
-        lineage = ReleaseDraft.model_validate_json(row.draft).lineage
-        if lineage.restores is not None:
-            raise RoundFailed(
-                f"A rollback to release {lineage.restores} is about to be published.",
-                meaning="Somebody else has rolled this task back just now.",
-                action="Wait until it is published, and see whether another one is needed.",
-                code="rollback-pending",
-            )
 
 
 def _restoring(target: ReleaseRow, *, replaces: int) -> ReleaseDraft:
@@ -342,32 +234,3 @@ def _restoring(target: ReleaseRow, *, replaces: int) -> ReleaseDraft:
     )
     fields = {part: getattr(manifest, part) for part in ReleaseDraft.model_fields}
     return ReleaseDraft(**{**fields, "lineage": lineage, "created_at": datetime.now(UTC)})
-
-
-def _checked_ring(session: Session, sites: Ring) -> Ring:
-    if sites is None:
-        return None
-    if not sites:
-        raise InputRefused(
-            "No site is named.", action="Name at least one, or choose all.", code="ring-empty"
-        )
-    known = set(session.scalars(select(SiteRow.name)).all())
-    unknown = sorted(set(sites) - known)
-    if unknown:
-        raise InputRefused(
-            f"No such site: {', '.join(unknown)[:200]}.",
-            action="Name sites as `wardround provision` made them.",
-            code="site-unknown",
-        )
-    return sites
-
-
-def _checked_reason(reason: str) -> str:
-    text = " ".join(reason.split())
-    if not text or len(text) > LONGEST_REASON:
-        raise InputRefused(
-            f"A reason of 1 to {LONGEST_REASON} characters is needed.",
-            action="Say why: it is kept on record.",
-            code="reason-missing",
-        )
-    return text

@@ -1,0 +1,154 @@
+"""What must be so before a candidate or a release is decided on, and the rows that it is about.
+
+All of it runs in the transaction that decides: rows are locked until it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from common.errors import InputRefused, NotFound, RoundFailed
+from common.release import ReleaseDraft
+from server.registry.champions import champion_change, lock_releases, pending_candidates
+from server.registry.tables import CandidateRow, ReleaseRow, SiteRow
+
+Ring = Sequence[str] | None
+"""Names of sites, None for every site."""
+
+LONGEST_REASON = 500
+
+
+def waiting_candidate(session: Session, identifier: str) -> CandidateRow:
+    """Return a candidate that waits; refuse where there is none, or it was decided on."""
+    row = session.get(CandidateRow, identifier, with_for_update=True)
+    if row is None:
+        raise NotFound(
+            f"There is no candidate {identifier!r}.",
+            action="`wardround coordinator campaign show` names a campaign's candidate.",
+        )
+    if row.state != "waiting":
+        raise RoundFailed(
+            f"Candidate {identifier} is {row.state}, not waiting.",
+            meaning="A decision is made once; a candidate that failed a check is never released.",
+            code="candidate-decided",
+        )
+    return row
+
+
+def known_change(session: Session, row: CandidateRow, *, known: bool) -> str | None:
+    """Return what is to be kept on record of a changed champion; refuse where it is not known."""
+    lock_releases(session, ReleaseDraft.model_validate_json(row.draft).task)
+    change = champion_change(session, row)
+    if change is None:
+        return None
+    if not known:
+        raise RoundFailed(
+            f"The champion has changed since candidate {row.id} was trained. {change}",
+            meaning="Nobody has compared it with what the sites would lose by it.",
+            action="Refuse it and train anew, or approve it knowingly: tick the box on its page, "
+            "or give `--champion-changed`.",
+            code="champion-changed",
+        )
+    return f"Approved although the champion had changed. {change}"
+
+
+def locked_release(session: Session, version: int) -> ReleaseRow:
+    """Return a release; refuse where there is none."""
+    row = session.get(ReleaseRow, version, with_for_update=True)
+    if row is None:
+        raise NotFound(
+            f"There is no release {version}.",
+            action="`wardround coordinator release list` names them.",
+        )
+    return row
+
+
+def newer_releases(session: Session, than: ReleaseRow) -> list[ReleaseRow]:
+    """Return a task's newer releases, the newest first."""
+    query = (
+        select(ReleaseRow)
+        .where(ReleaseRow.task == than.task, ReleaseRow.version > than.version)
+        .order_by(ReleaseRow.version.desc())
+        .with_for_update()
+    )
+    return list(session.scalars(query))
+
+
+def open_release(session: Session, version: int) -> ReleaseRow:
+    """Return a release whose rollout may change; refuse one that is withdrawn or superseded."""
+    row = locked_release(session, version)
+    if row.state == "withdrawn":
+        raise RoundFailed(
+            f"Release {version} was withdrawn.",
+            action="Roll back to the release that sites should have, or release a new one.",
+            code="release-withdrawn",
+        )
+    if any(newer.state == "everywhere" for newer in newer_releases(session, row)):
+        raise RoundFailed(
+            f"A newer release than {version} is meant for every site already.",
+            action="To bring its weights back, roll back to it.",
+            code="release-superseded",
+        )
+    return row
+
+
+def refuse_no_rollback(target: ReleaseRow, newer: list[ReleaseRow]) -> None:
+    """Refuse a rollback to a release that is no way back; ``newer`` is of `newer_releases`."""
+    if not newer:
+        why = "It is the newest release of its task."
+    elif target.state == "withdrawn":
+        why = "It was withdrawn itself."
+    elif newer[0].model_digest == target.model_digest and newer[0].state == "everywhere":
+        why = f"Release {newer[0].version} has its weights already, and every site may take it."
+    else:
+        return
+    raise RoundFailed(
+        f"There is no way back to release {target.version}. {why}", code="rollback-nowhere"
+    )
+
+
+def refuse_second_rollback(session: Session, task: str) -> None:
+    """Refuse a rollback while an earlier one of the task is not published yet."""
+    for row in pending_candidates(session, task):
+        lineage = ReleaseDraft.model_validate_json(row.draft).lineage
+        if lineage.restores is not None:
+            raise RoundFailed(
+                f"A rollback to release {lineage.restores} is about to be published.",
+                meaning="Somebody else has rolled this task back just now.",
+                action="Wait until it is published, and see whether another one is needed.",
+                code="rollback-pending",
+            )
+
+
+def checked_ring(session: Session, sites: Ring) -> Ring:
+    """Return a ring; refuse an empty one, and one that names a site which is not registered."""
+    if sites is None:
+        return None
+    if not sites:
+        raise InputRefused(
+            "No site is named.", action="Name at least one, or choose all.", code="ring-empty"
+        )
+    known = set(session.scalars(select(SiteRow.name)).all())
+    unknown = sorted(set(sites) - known)
+    if unknown:
+        raise InputRefused(
+            f"No such site: {', '.join(unknown)[:200]}.",
+            action="Name sites as `wardround provision` made them.",
+            code="site-unknown",
+        )
+    return sites
+
+
+def checked_reason(reason: str) -> str:
+    """Return a reason on one line; refuse none, and one that is too long."""
+    text = " ".join(reason.split())
+    if not text or len(text) > LONGEST_REASON:
+        raise InputRefused(
+            f"A reason of 1 to {LONGEST_REASON} characters is needed.",
+            action="Say why: it is kept on record.",
+            code="reason-missing",
+        )
+    return text
