@@ -233,6 +233,15 @@ def scaled(factor: float) -> Callable[[SiteReply, RoundPlan], RecordDict]:
     return behave
 
 
+def with_bias(bias: NDArray[np.floating]) -> Callable[[SiteReply, RoundPlan], RecordDict]:
+    def behave(reply: SiteReply, plan: RoundPlan) -> RecordDict:
+        if reply.update is None:
+            return reply_to_records(reply)
+        return rebuilt(reply, {**reply.update.tensors, "head.bias": bias.astype(np.float32)})
+
+    return behave
+
+
 class FakeGrid(Grid):
     """Delivers messages to fake sites, and their answers when the clock says so."""
 

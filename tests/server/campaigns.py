@@ -71,3 +71,9 @@ class Coordinator:
     ) -> Contribution:
         found = self.registry.contributions(campaign.id, number=number)
         return next(c for c in found if c.site == site and c.attempt == attempt)
+
+
+def three(folder: Path, **last: object) -> Coordinator:
+    """Two honest sites, and a third, ``west``, of the kind that a test is about."""
+    third = FakeSite("west", **last)  # type: ignore[arg-type]
+    return Coordinator(folder, [FakeSite("north"), FakeSite("south", patients=300), third])
