@@ -262,6 +262,9 @@ class CandidateDecided(_Entry):
     """At the coordinator: an account approved or refused a candidate; ``sites`` is its first ring.
 
     ``by`` is ``policy`` where the campaign's settings approved it. None of ``sites`` is all.
+    ``champion_changed`` says that it was approved by somebody who knew that the gate had compared
+    it with another release than the current one; left out where not, and in lines from before it
+    was kept.
     """
 
     kind: Literal["candidate-decided"] = "candidate-decided"
@@ -270,6 +273,7 @@ class CandidateDecided(_Entry):
     decision: Literal["approved", "refused"]
     by: Identifier
     sites: tuple[Identifier, ...] | None = None
+    champion_changed: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
 
 
 class RolloutChanged(_Entry):

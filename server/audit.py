@@ -126,7 +126,11 @@ def released(manifest: ReleaseManifest) -> Released:
 
 
 def decision_entry(candidate: Candidate, decision: str) -> CandidateDecided:
-    """Return the entry of a decision on a candidate, which is as it was decided."""
+    """Return the entry of a decision on a candidate, which is as it was decided.
+
+    It is not of a rollback's: of others that were approved, the reason says how the champion had
+    changed, and nothing else.
+    """
     return CandidateDecided.model_validate(
         {
             "candidate": candidate.id,
@@ -134,6 +138,7 @@ def decision_entry(candidate: Candidate, decision: str) -> CandidateDecided:
             "decision": decision,
             "by": candidate.decided_by,
             "sites": candidate.sites,
+            "champion_changed": decision == "approved" and candidate.reason is not None,
         }
     )
 

@@ -198,7 +198,7 @@ class Rollouts:
         """Write down decisions that a crash kept out of the audit log."""
         kinds = ("candidate-decided", "rollout")
         written = {line.entry() for line in self._audit.lines(kinds=kinds)}
-        missing = [entry for entry in self._entries() if entry not in written]
+        missing = [e for e in self._entries() if written.isdisjoint((e, _as_once_written(e)))]
         self._audit.append(*missing)
 
     def _entries(self) -> list[CandidateDecided | RolloutChanged]:
@@ -224,6 +224,13 @@ class Rollouts:
         release = rows.release(row)
         self._audit.append(rollout_entry(release, by))
         return release
+
+
+def _as_once_written(entry: CandidateDecided | RolloutChanged) -> CandidateDecided | RolloutChanged:
+    """Return an entry as lines from before it told of a changed champion have it."""
+    if isinstance(entry, RolloutChanged):
+        return entry
+    return entry.model_copy(update={"champion_changed": False})
 
 
 def _restoring(target: ReleaseRow, *, replaces: int) -> ReleaseDraft:

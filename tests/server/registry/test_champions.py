@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from common.audit_entries import CandidateDecided
 from common.errors import RoundFailed
 from common.release import ModelFile, model_target
 from server.publishing.service import follow_registry
@@ -32,6 +33,11 @@ def registry(coordinator: Coordinator) -> Iterator[Registry]:
 
 def publish(coordinator: Coordinator, registry: Registry) -> None:
     follow_registry(coordinator.publisher, registry, coordinator.settings.models)
+
+
+def decided(registry: Registry) -> list[CandidateDecided]:
+    found = [line.entry() for line in registry.audit.lines(kinds=("candidate-decided",))]
+    return [entry for entry in found if isinstance(entry, CandidateDecided)]
 
 
 def record(running: Running, candidate: Candidate, version: int) -> None:
@@ -76,6 +82,48 @@ def test_a_rollback_is_not_undone_by_a_campaign_that_was_running(tmp_path: Path)
     assert (known.state, known.decided_by) == ("approved", "anna")
     assert known.reason is not None
     assert known.reason.startswith("Approved although the champion had changed")
+    assert decided(running.registry)[-1] == CandidateDecided(
+        candidate=third.id,
+        model_digest=third.model_digest,
+        decision="approved",
+        by="anna",
+        champion_changed=True,
+    )
+
+
+def test_the_log_says_which_approvals_knew_of_a_changed_champion(
+    coordinator: Coordinator, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a crash kept the line out; a line from before this was written stays alone."""
+    approve(coordinator, registry, 1)
+    publish(coordinator, registry)
+    plain, changed, cut_off, older, refused = (
+        approve(coordinator, registry, seed, approved=False) for seed in (2, 3, 4, 5, 6)
+    )
+    registry.rollouts.approve(plain.id, by="anna", champion_changed=True)
+    publish(coordinator, registry)
+    registry.rollouts.refuse(refused.id, by="anna", reason="worse")
+    registry.rollouts.approve(changed.id, by="anna", champion_changed=True)
+    with monkeypatch.context() as broken:
+        broken.setattr(registry.audit, "append", lambda *_: None)
+        for candidate in (cut_off, older):
+            registry.rollouts.approve(candidate.id, by="anna", champion_changed=True)
+    registry.audit.append(
+        CandidateDecided(
+            candidate=older.id, model_digest=older.model_digest, decision="approved", by="anna"
+        )
+    )
+    for _ in range(2):
+        registry.audit_releases()
+    assert [(entry.candidate, entry.champion_changed) for entry in decided(registry)] == [
+        (plain.id, False),
+        (refused.id, False),
+        (changed.id, True),
+        (older.id, False),
+        (cut_off.id, True),
+    ]
+    bodies = [line.body for line in registry.audit.lines(kinds=("candidate-decided",))]
+    assert ["champion_changed" in body for body in bodies] == [False, False, True, False, True]
 
 
 def test_a_champion_that_was_scored_first_may_change_too(tmp_path: Path) -> None:
