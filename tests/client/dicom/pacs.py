@@ -16,6 +16,7 @@ from pydicom import Dataset
 from tests.client.dicom.files import file_bytes
 
 BOUNDARY = "frontier"
+JSON = "application/dicom+json"
 Handler = BaseHTTPRequestHandler
 
 
@@ -60,7 +61,7 @@ class FakePacs:
             odd(handler)
         elif parts.path.endswith("/instances"):
             body = json.dumps(self.rows(parse_qs(parts.query))).encode()
-            reply(handler, body, "application/dicom+json")
+            reply(handler, body, JSON)
         else:
             _, data = self.files[parts.path.rsplit("/", 1)[1]]
             reply(handler, multipart(data), MULTIPART)
@@ -90,6 +91,17 @@ def reply(handler: Handler, body: bytes, kind: str, status: int = 200) -> None:
     handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
     handler.wfile.write(body)
+
+
+def says(body: bytes, kind: str, status: int = 200) -> Callable[[Handler], None]:
+    return lambda handler: reply(handler, body, kind, status)
+
+
+def redirecting(handler: Handler) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", "/elsewhere")
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
 
 
 @contextmanager
