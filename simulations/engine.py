@@ -31,7 +31,8 @@ from server.settings import CoordinatorSettings
 from simulations.adversaries import Adversary, check_adversaries, falsify_cases
 from simulations.hospitals import Hospital, SiteRule, check_quorum, split_into_hospitals
 from simulations.progress import watching
-from simulations.report import SimulationReport, write_report
+from simulations.report import SimulationReport
+from simulations.report_files import write_report
 from simulations.scoring import Predictions, load_hospitals, own_layers, predictions_of
 from simulations.slow_sites import SlowSite, check_slow_sites
 from simulations.trained import trained_passes

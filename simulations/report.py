@@ -1,11 +1,9 @@
-"""What a simulation found, as a document, a table, curves and a page to read."""
+"""What a simulation found, as a document."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -156,89 +154,11 @@ class SimulationReport(_Document):
         )
 
 
-def write_report(report: SimulationReport, folder: Path) -> None:
-    """Write ``metrics.json``, ``metrics.csv`` (a row a round), ``report.md`` and the curves.
-
-    The curves are ``curves.svg`` and ``curves.png``.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(report.model_dump_json(indent=2) + "\n", "utf-8")
-    with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(RoundReport.model_fields))
-        writer.writeheader()
-        writer.writerows(line.model_dump() for line in report.curve)
-    (folder / "report.md").write_text(as_markdown(report), "utf-8")
-    _draw(report, folder)
-
-
-def as_markdown(report: SimulationReport) -> str:
-    """Return the report as a page of Markdown."""
-    privacy = (
-        f"differential privacy, epsilon {report.epsilon:g}" if report.private else "no privacy"
-    )
-    attacked = f" ATTACKED by {', '.join(report.adversaries)}." if report.adversaries else ""
-    lines = [
-        f"# Simulation of {report.recipe}",
-        "",
-        f"{report.architecture} at {report.image_size} px, {len(report.hospitals)} hospitals, "
-        f"{rounds_in_words(report)}, {report.passes:.1f} passes over the data, {privacy}, "
-        f"aggregated by {report.aggregation}{_method(report)}.{attacked} "
-        f"Rounds took {report.campaign_seconds:.0f} s, all together {report.seconds:.0f} s.",
-        *([f"\n{refused_in_words(report)}"] if report.refused_by_code else []),
-        "",
-        "## All test patients",
-        "",
-        "| training | images | macro AUROC | balanced accuracy | accuracy |",
-        "|---|---|---|---|---|",
-        _score_line("federated", report.federated),
-    ]
-    if report.own is not None:
-        lines.append(_score_line("federated, each hospital with its own layers", report.own))
-    if report.pooled is not None and report.gap is not None:
-        lines.append(_score_line("pooled", report.pooled))
-        gap = f"{figure(report.gap.macro_auroc)} | {figure(report.gap.balanced_accuracy)}"
-        lines.append(f"| gap (pooled - federated) | | {gap} | |")
-    baseline = figure(report.federated.majority_baseline)
-    lines += [
-        f"| always the most frequent class | {report.federated.count} | 0.500 | "
-        f"{1 / len(report.classes):.3f} | {baseline} |",
-        "",
-        "## Each hospital's test patients",
-        "",
-        "| hospital | training patients | test images | epsilon | macro AUROC | "
-        "balanced accuracy | accuracy | majority |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_hospital_line(hospital) for hospital in report.hospitals),
-        "",
-        "![Curves](curves.svg)",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def figure(value: float | None, digits: int = 3) -> str:
-    """Return a figure as text; a dash where it is undefined."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def refused_in_words(report: SimulationReport) -> str:
-    """Return which rows of the data were refused, by code; empty where none was."""
-    codes = ", ".join(f"{count} x {code}" for code, count in report.refused_by_code.items())
-    return f"Refused rows of the data: {codes}." if codes else ""
-
-
 def _refused(imports: Sequence[ImportSummary]) -> dict[str, int]:
     codes: Counter[str] = Counter()
     for summary in imports:
         codes.update(summary.refused_by_code)
     return dict(codes)
-
-
-def rounds_in_words(report: SimulationReport) -> str:
-    """Return how many rounds there were, and whether they ended before their time."""
-    if report.planned_rounds is None or report.rounds >= report.planned_rounds:
-        return f"{report.rounds} rounds"
-    return f"{report.rounds} rounds (stopped early, of {report.planned_rounds})"
 
 
 def _gap(federated: Scores, pooled: Scores) -> Gap:
@@ -304,55 +224,3 @@ def _round(found: Round, contributions: Sequence[Contribution]) -> RoundReport:
         epsilon=max(spent) if spent else None,
         seconds=(ended - found.started_at).total_seconds() if ended is not None else None,
     )
-
-
-def _method(report: SimulationReport) -> str:
-    told = [
-        f"algorithm {report.algorithm}" if report.algorithm else "",
-        f"{report.mode} rounds" if report.mode != "synchronous" else "",
-        f"local layers {', '.join(report.local_layers)}" if report.local_layers else "",
-    ]
-    return "".join(f", {part}" for part in told if part)
-
-
-def _score_line(name: str, scores: Scores) -> str:
-    return (
-        f"| {name} | {scores.count} | {figure(scores.macro_auroc)} | "
-        f"{figure(scores.balanced_accuracy)} | {figure(scores.accuracy)} |"
-    )
-
-
-def _hospital_line(hospital: HospitalReport) -> str:
-    scores = hospital.federated
-    return (
-        f"| {hospital.name} | {hospital.training_patients} | {scores.count} | "
-        f"{figure(hospital.epsilon, 2)} | {figure(scores.macro_auroc)} | "
-        f"{figure(scores.balanced_accuracy)} | {figure(scores.accuracy)} | "
-        f"{figure(scores.majority_baseline)} |"
-    )
-
-
-def _draw(report: SimulationReport, folder: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    drawing = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(drawing)
-    axes = drawing.subplots()
-    for name, title, colour in (
-        ("macro_auroc", "macro AUROC", "tab:blue"),
-        ("balanced_accuracy", "balanced accuracy", "tab:orange"),
-    ):
-        points = [(r.number - 1, getattr(r, name)) for r in report.curve]
-        if report.last is not None:
-            points.append((report.rounds, getattr(report.last, name)))
-        known = [(x, y) for x, y in points if y is not None]
-        axes.plot([x for x, _ in known], [y for _, y in known], color=colour, label=title)
-        union = getattr(report.pooled, name) if report.pooled is not None else None
-        if union is not None:
-            axes.axhline(union, color=colour, linestyle="--", label=f"{title}, pooled")
-    axes.set(xlabel="rounds", ylabel="on test patients", ylim=(0, 1))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize="small")
-    drawing.savefig(folder / "curves.svg")
-    drawing.savefig(folder / "curves.png", dpi=120)

@@ -227,7 +227,7 @@ def simulate(
 
 def show_report(report: SimulationReport, folder: Path, console: Console) -> None:
     """Print a simulation's result for a person."""
-    from simulations.report import figure, refused_in_words, rounds_in_words
+    from simulations.report_words import figure, refused_in_words, rounds_in_words
 
     table = Table(title="All test patients")
     for heading in ("training", "images", "macro AUROC", "balanced accuracy", "accuracy"):
@@ -268,7 +268,7 @@ def show_report(report: SimulationReport, folder: Path, console: Console) -> Non
 
 
 def _figures(scores: Scores) -> tuple[str, ...]:
-    from simulations.report import figure
+    from simulations.report_words import figure
 
     return (
         str(scores.count),

@@ -8,7 +8,8 @@ from client.intake.summary import ImportSummary
 from client.training.dataset import PatientImages
 from common.evaluation import Metrics
 from server.registry.records import Contribution, Round
-from simulations.report import SimulationReport, as_markdown, rounds_in_words
+from simulations.report import SimulationReport
+from simulations.report_words import as_markdown, rounds_in_words
 from simulations.scoring import HospitalImages, Predictions
 from simulations.trained import LastPoint, trained_passes
 

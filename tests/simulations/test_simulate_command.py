@@ -12,7 +12,8 @@ from deploy.commands.campaign_flags import LocalLayerName
 from deploy.commands.simulate import show_report, simulate
 from simulations.adversaries import Adversary
 from simulations.engine import prepare_federation
-from simulations.report import SimulationReport, as_markdown
+from simulations.report import SimulationReport
+from simulations.report_words import as_markdown
 from simulations.scoring import HospitalImages, Predictions
 from simulations.slow_sites import SlowSite
 from tests.client.stores import picture
