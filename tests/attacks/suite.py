@@ -9,6 +9,7 @@ from tests.attacks import (
     inversion,
     kill_minus_nine,
     malformed,
+    malformed_messages,
     membership,
     network,
     plans,
@@ -29,6 +30,7 @@ ATTACKS: tuple[Attack, ...] = (
     *scraping.ATTACKS,
     *kill_minus_nine.ATTACKS,
     *malformed.ATTACKS,
+    *malformed_messages.ATTACKS,
     *inversion.ATTACKS,
     *membership.ATTACKS,
 )
