@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pytest
 import uvicorn
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
@@ -139,6 +140,23 @@ def approve(
     judged = made.model_copy(update={"lineage": lineage, "gate": (check,)})
     save_file(weights(seed), coordinator.settings.models / f"{made.model_digest}.safetensors")
     return registry.add_candidate(lineage.candidate, judged, evaluation=None, approve=approved)
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path) -> Coordinator:
+    return Coordinator.create(tmp_path / "coordinator")
+
+
+@pytest.fixture
+def registry(coordinator: Coordinator) -> Iterator[Registry]:
+    opened = Registry.open(coordinator.settings)
+    yield opened
+    opened.close()
+
+
+def register(registry: Registry, *sites: str) -> None:
+    for number, name in enumerate(sites):
+        registry.register_site(name, node_id=number + 1, public_key="key")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from typer.testing import CliRunner
 from common.errors import InputRefused, RoundFailed
 from deploy.commands import release, user
 from server.registry.registry import Registry
-from tests.releases import TASK, Coordinator, approve
+from tests.releases import TASK, Coordinator, approve, register
 
 app = typer.Typer()
 for name in ("approve", "refuse", "rollout", "hold", "rollback"):
@@ -32,17 +31,9 @@ def run(coordinator: Coordinator, *arguments: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def coordinator(tmp_path: Path) -> Coordinator:
-    return Coordinator.create(tmp_path / "coordinator")
-
-
-@pytest.fixture
-def registry(coordinator: Coordinator) -> Iterator[Registry]:
-    opened = Registry.open(coordinator.settings)
-    for number, site in enumerate(("north", "south")):
-        opened.register_site(site, node_id=number + 1, public_key="key")
-    yield opened
-    opened.close()
+def registry(registry: Registry) -> Registry:
+    register(registry, "north", "south")
+    return registry
 
 
 def test_a_release_by_commands_from_the_canary_to_the_rollback(

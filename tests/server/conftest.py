@@ -8,6 +8,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from common.accounts import passwords
+from tests.releases import coordinator, registry  # noqa: F401 - pytest finds fixtures by name
 
 
 @pytest.fixture(autouse=True, scope="session")

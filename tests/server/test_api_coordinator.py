@@ -8,7 +8,6 @@ import ssl
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -29,17 +28,9 @@ from tests.server.signed_in import BASE, bearer
 
 
 @pytest.fixture
-def coordinator(tmp_path: Path) -> Coordinator:
-    made = Coordinator.create(tmp_path / "coordinator")
-    made.publish(1)
-    return made
-
-
-@pytest.fixture
-def registry(coordinator: Coordinator) -> Iterator[Registry]:
-    opened = Registry.open(coordinator.settings)
-    yield opened
-    opened.close()
+def coordinator(coordinator: Coordinator) -> Coordinator:
+    coordinator.publish(1)
+    return coordinator
 
 
 @pytest.fixture

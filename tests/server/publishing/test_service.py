@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from safetensors.numpy import save_file
@@ -15,18 +13,6 @@ from server.publishing.publisher import ReleasePublisher
 from server.publishing.service import keep_timestamp_fresh, publish_approved
 from server.registry.registry import Registry
 from tests.releases import Coordinator, approve, weights
-
-
-@pytest.fixture
-def coordinator(tmp_path: Path) -> Coordinator:
-    return Coordinator.create(tmp_path / "coordinator")
-
-
-@pytest.fixture
-def registry(coordinator: Coordinator) -> Iterator[Registry]:
-    opened = Registry.open(coordinator.settings)
-    yield opened
-    opened.close()
 
 
 def publish(coordinator: Coordinator, registry: Registry) -> tuple[int, ...]:

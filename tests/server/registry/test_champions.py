@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,18 +16,6 @@ from server.registry.registry import Registry
 from tests.fakes import FakeSite
 from tests.releases import Coordinator, approve, draft
 from tests.server.campaigns import Coordinator as Running
-
-
-@pytest.fixture
-def coordinator(tmp_path: Path) -> Coordinator:
-    return Coordinator.create(tmp_path / "coordinator")
-
-
-@pytest.fixture
-def registry(coordinator: Coordinator) -> Iterator[Registry]:
-    opened = Registry.open(coordinator.settings)
-    yield opened
-    opened.close()
 
 
 def publish(coordinator: Coordinator, registry: Registry) -> None:
