@@ -15,8 +15,7 @@ from client.review.history import Event, History, Pool
 from client.review.opinions import Opinion, Origin, Verdict
 from client.review.outcomes import Outcome, OutcomeCounts, Outcomes
 from client.review.proposal import Proposal
-from client.review.queue import QueuedCase
-from client.review.room import QueuePage
+from client.review.queue import QueuedCase, QueuePage
 from client.review.submission import Submission
 from client.withdrawal import TouchedCampaign, Withdrawal
 

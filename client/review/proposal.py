@@ -1,4 +1,4 @@
-"""What a reader is asked to agree with, and a token of what they were shown."""
+"""What a reader is asked to agree with or not told yet, and a token of what they were shown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sqlalchemy.orm import Session
+
 from client.answers.answered import Answered
 from client.cases.tables import CaseRow
 from client.review.opinions import Opinion
 from client.review.settings import ReviewSettings
+from client.review.tables import CaseReviewRow
+from common.errors import CaseRefused
 from common.recipe import Recipe
 
 
@@ -41,6 +45,33 @@ def proposal(
 def reads_blind(opinions: Sequence[Opinion], reader: str, rules: ReviewSettings) -> bool:
     """Tell whether a reader is to judge a case before they see what others, or the model, say."""
     return rules.blinded and not any(opinion.voice.reader == reader for opinion in opinions)
+
+
+def refuse_blind(
+    session: Session,
+    case: CaseRow,
+    opinions: Sequence[Opinion],
+    reader: str,
+    rules: ReviewSettings,
+) -> None:
+    """Refuse a reader who is to judge a case that is in the queue before they hear of it.
+
+    Raises
+    ------
+    CaseRefused
+        With code ``reads-blind``.
+    """
+    if not reads_blind(opinions, reader, rules):
+        return
+    review = session.get(CaseReviewRow, case.id)
+    disputed = review is not None and review.state == "disputed"
+    if case.status == "waiting" or (case.status == "confirmed" and disputed):
+        raise CaseRefused(
+            "You have not judged this case yet.",
+            meaning="You would be told what the model, or others, think of it.",
+            action="Give your own opinion first.",
+            code="reads-blind",
+        )
 
 
 def seen_token(

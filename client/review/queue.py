@@ -74,6 +74,15 @@ class QueuedCase:
 
 
 @dataclass(frozen=True)
+class QueuePage:
+    """Part of the queue. ``next_after`` is where to go on, None at the end; ``counts`` by state."""
+
+    cases: tuple[QueuedCase, ...]
+    next_after: str | None
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class QueueRow:
     """A case of the queue before the model's answers are looked up."""
 

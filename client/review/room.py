@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Literal
-
-from sqlalchemy.orm import Session
 
 from client.answers.answered import Answered
 from client.answers.log import AnswerLog
 from client.cases import queries
 from client.cases.case import Case, as_case
-from client.cases.status import check_label, refuse_withdrawn
+from client.cases.status import check_label
 from client.cases.store import CaseStore
-from client.cases.tables import CaseRow
 from client.review.detail import CaseDetail, Read, detail
-from client.review.flagging import dismiss, flags_of, with_warnings
+from client.review.flagging import flags_of
 from client.review.history import History, Pool, campaigns, case_events
-from client.review.opinions import GivenOpinion, SeenAnswer
+from client.review.judging import give_opinion, set_aside
+from client.review.opinions import SeenAnswer
 from client.review.outcomes import Outcomes, outcomes
 from client.review.picture import screen_png, stored_image
-from client.review.proposal import reads_blind
-from client.review.queue import QueuedCase, QueueState, queue_counts, queue_rows, seen_by
-from client.review.recording import keep_opinion, opinions, repeated, settle
-from client.review.submission import Submission, check_complete, named_label, refuse_changed
-from client.review.tables import CaseReviewRow
+from client.review.proposal import refuse_blind
+from client.review.queue import QueuePage, QueueState, queue_counts, queue_rows, seen_by
+from client.review.recording import opinions
+from client.review.submission import Submission, check_complete
 from client.settings import SiteSettings
 from client.withdrawal import Withdrawal, kept_releases, withdraw_case
-from common.errors import CaseRefused, NotFound
 from common.recipe import Recipe
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class QueuePage:
-    """Part of the queue. ``next_after`` is where to go on, None at the end; ``counts`` by state."""
-
-    cases: tuple[QueuedCase, ...]
-    next_after: str | None
-    counts: Mapping[str, int]
 
 
 class ReviewRoom:
@@ -129,20 +115,7 @@ class ReviewRoom:
         answer = self._newest_of(self._pixels(case_id))
         with self._transactions.writing() as session:
             read = Read.of(session, case_id, answer, recipe)
-            refuse_withdrawn(read.row)
-            blind = reads_blind(read.opinions, reader, self._rules)
-            given = GivenOpinion(
-                reader=reader,
-                verdict=said.verdict,
-                label=named_label(said, read, blind=blind),
-                origin="review",
-                saw=None if blind else SeenAnswer.of(answer),
-                blinded=blind,
-            )
-            if not repeated(list(read.opinions), given):
-                refuse_changed(said, read, blind=blind)
-            warnings = () if answer is None else answer.warnings
-            keep_opinion(session, read.row, given, self._rules, warnings=warnings)
+            give_opinion(session, read, said, reader=reader, rules=self._rules)
             status = read.row.status
         log.info("event=opinion case=%s verdict=%s status=%s", case_id, said.verdict, status)
         return self.detail(case_id, reader, recipe)
@@ -159,18 +132,7 @@ class ReviewRoom:
         """
         answer = self._newest_of(self._pixels(case_id))
         with self._transactions.writing() as session:
-            row, _ = queries.row(session, case_id)
-            refuse_withdrawn(row)
-            kept = flags_of(session, [case_id], self._rules).get(case_id, ())
-            flag = next(
-                (f for f in with_warnings(kept, answer, self._rules) if f.code == code), None
-            )
-            if flag is None:
-                raise NotFound("This case has no such flag.", code="flag-not-found")
-            fresh = dismiss(session, case_id, code, reader, raised_at=flag.raised_at)
-            if fresh and opinions(session, case_id):
-                warnings = () if answer is None else answer.warnings
-                settle(session, row, self._rules, warnings=warnings, now=datetime.now(UTC))
+            set_aside(session, case_id, code, reader=reader, answer=answer, rules=self._rules)
         log.info("event=flag-dismissed case=%s code=%s", case_id, code)
         return self.detail(case_id, reader, recipe)
 
@@ -203,8 +165,7 @@ class ReviewRoom:
         """
         with self._transactions.reading() as session:
             row, split = queries.row(session, case_id)
-            if reads_blind(opinions(session, case_id), reader, self._rules):
-                _refuse_queued(session, row)
+            refuse_blind(session, row, opinions(session, case_id), reader, self._rules)
             case = as_case(row, split)
         return stored_image(self._store, case)
 
@@ -227,8 +188,8 @@ class ReviewRoom:
         with self._transactions.reading() as session:
             row, _ = queries.row(session, case_id)
             said = opinions(session, case_id)
-            if reader is not None and reads_blind(said, reader, self._rules):
-                _refuse_queued(session, row)
+            if reader is not None:
+                refuse_blind(session, row, said, reader, self._rules)
             events = case_events(session, row, said, self._said(row.pixels))
             now = row.label
         pools = tuple(self._pool(key, rounds, now) for key, rounds in campaigns(events).items())
@@ -299,16 +260,4 @@ class ReviewRoom:
             releases=kept_releases(self._settings, self._settings.task, campaign)
             if side == "train"
             else (),
-        )
-
-
-def _refuse_queued(session: Session, row: CaseRow) -> None:
-    review = session.get(CaseReviewRow, row.id)
-    disputed = review is not None and review.state == "disputed"
-    if row.status == "waiting" or (row.status == "confirmed" and disputed):
-        raise CaseRefused(
-            "You have not judged this case yet.",
-            meaning="You would be told what the model, or others, think of it.",
-            action="Give your own opinion first.",
-            code="reads-blind",
         )
