@@ -39,3 +39,9 @@ def sign_in(client: TestClient, name: str, password: str = PASSWORD) -> httpx.Re
     page = client.get("/sign-in")
     fields = {"name": name, "password": password, "token": token_of(page)}
     return client.post("/sign-in", data=fields, follow_redirects=False)
+
+
+def post(client: TestClient, page: str, address: str, **fields: object) -> int:
+    """Send a form as the page that holds it would; returns the status."""
+    token = token_of(client.get(page))
+    return client.post(address, data={"token": token, **fields}).status_code  # type: ignore[dict-item]

@@ -1,0 +1,169 @@
+"""Decisions by form: by whoever may take them, knowingly, and by no foreign hand; they hold."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+
+from server.registry.registry import Registry
+from tests.releases import TASK, Coordinator, approve
+from tests.server.signed_in import post, sign_in, token_of
+from tests.server.test_api_coordinator import running_campaign
+
+
+def test_a_form_without_its_token_does_nothing(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    waiting = approve(coordinator, registry, 1, approved=False)
+    sign_in(client, "anna")
+    address = f"/page/candidates/{waiting.id}/approve"
+    for token in ("", "0" * 64, "é"):
+        answer = client.post(address, data={"token": token, "ring": "all"})
+        assert answer.status_code in (400, 403)
+    fields = {"name": "anna", "password": "x", "token": "0" * 64}
+    assert client.post("/sign-in", data=fields).status_code == 403
+    assert registry.candidate(waiting.id).state == "waiting"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Host": "evil.example"},
+    ],
+)
+def test_another_web_site_cannot_decide(
+    client: TestClient, registry: Registry, coordinator: Coordinator, headers: dict[str, str]
+) -> None:
+    waiting = approve(coordinator, registry, 1, approved=False)
+    sign_in(client, "anna")
+    token = token_of(client.get("/page/releases"))
+    address = f"/page/candidates/{waiting.id}/approve"
+    answer = client.post(address, data={"token": token, "ring": "all"}, headers=headers)
+    assert answer.status_code == 403
+    assert registry.candidate(waiting.id).state == "waiting"
+    assert client.post(address, data={"token": token, "ring": "all"}).status_code == 303
+
+
+def test_a_candidate_against_another_champion_is_approved_knowingly_or_not_at_all(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    waiting = [approve(coordinator, registry, seed, approved=False) for seed in (1, 2)]
+    sign_in(client, "anna")
+    first, page = (f"/page/candidates/{one.id}" for one in waiting)
+    assert "champion_changed" not in client.get(first).text
+    assert post(client, first, f"{first}/approve", ring="all") == 303
+    shown = client.get(page).text
+    assert "compared it with none; the current release is release 1" in shown
+    assert 'name="champion_changed"' in shown
+    assert post(client, page, f"{page}/approve", ring="all") == 409
+    assert registry.candidate(waiting[1].id).state == "waiting"
+    assert post(client, page, f"{page}/approve", ring="all", champion_changed="true") == 303
+    assert "although the champion had changed" in client.get(page).text
+
+
+@pytest.mark.parametrize("name", ["vera", "otto"])
+def test_only_an_approver_decides(
+    client: TestClient, registry: Registry, coordinator: Coordinator, name: str
+) -> None:
+    waiting = approve(coordinator, registry, 1, approved=False)
+    sign_in(client, name)
+    for address, fields in (
+        (f"/page/candidates/{waiting.id}/approve", {"ring": "all"}),
+        (f"/page/candidates/{waiting.id}/refuse", {"reason": "no"}),
+        ("/page/releases/1/hold", {}),
+        ("/page/releases/1/rollout", {"ring": "all"}),
+        ("/page/releases/1/roll-back", {"reason": "x", "confirmation": "v1"}),
+    ):
+        assert post(client, "/page/releases", address, **fields) == 403
+    assert "Approve" not in client.get(f"/page/candidates/{waiting.id}").text
+    assert registry.candidate(waiting.id).state == "waiting"
+
+
+def test_a_viewer_moves_no_campaign_and_an_operator_does(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    campaign = running_campaign(coordinator, registry)
+    page = f"/page/campaigns/{campaign}"
+    sign_in(client, "vera")
+    assert post(client, page, f"{page}/pause") == 403
+    sign_in(client, "otto")
+    assert post(client, page, f"{page}/cancel", confirmation="yes") == 400
+    assert post(client, page, f"{page}/pause") == 303
+    assert registry.campaign(campaign).state == "pausing"
+    assert post(client, page, f"{page}/cancel", confirmation="cancel") == 303
+    assert registry.campaign(campaign).state == "cancelled"
+    assert post(client, page, f"{page}/resume") == 409
+
+
+def test_from_the_candidate_to_the_rollback_by_forms(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    sign_in(client, "anna")
+    for seed in (1, 2):
+        waiting = approve(coordinator, registry, seed, approved=False)
+        page = f"/page/candidates/{waiting.id}"
+        ring = {"ring": "all"} if seed == 1 else {"ring": "chosen", "site": ["north"]}
+        assert post(client, page, f"{page}/approve", **ring) == 303
+    assert coordinator.publisher.rollout(TASK).offered("north") == 2
+    assert coordinator.publisher.rollout(TASK).offered("south") == 1
+    page = "/page/releases/2"
+    assert "north" in client.get(page).text
+    assert post(client, page, f"{page}/rollout", ring="all") == 303
+    assert coordinator.publisher.rollout(TASK).version == 2
+    back = "/page/releases/1/roll-back"
+    assert post(client, page, back, reason="worse", confirmation="v2") == 400
+    assert post(client, page, back, reason="worse", confirmation="v1") == 303
+    assert coordinator.publisher.manifest(3).lineage.restores == 1
+    shown = client.get("/page/releases", params={"done": "rolled-back"}).text
+    assert "those of v1" in shown
+    assert "Rolled back" in shown
+    assert "withdrawn" in shown
+    assert "rolled-back" in client.get("/page/audit").text
+    assert client.get("/page/releases/3").status_code == 200
+    assert post(client, page, f"{page}/hold") == 409
+
+
+def test_a_worse_candidate_shows_what_failed_and_offers_no_approval(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    worse = approve(coordinator, registry, 1, passed=False, approved=False)
+    sign_in(client, "anna")
+    page = f"/page/candidates/{worse.id}"
+    shown = client.get(page).text
+    assert "Refused by the gate: above-majority" in shown
+    assert "Approve and publish" not in shown
+    assert post(client, page, f"{page}/approve", ring="all") == 409
+    assert coordinator.publisher.releases() == ()
+
+
+def test_a_decision_that_cannot_be_published_now_is_recorded(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    waiting = approve(coordinator, registry, 1, approved=False)
+    (coordinator.metadata / "timestamp.json").rename(coordinator.metadata / "away")
+    sign_in(client, "anna")
+    page = f"/page/candidates/{waiting.id}"
+    token = token_of(client.get(page))
+    answer = client.post(f"{page}/approve", data={"token": token, "ring": "all"})
+    assert answer.headers["location"] == "/page/releases?done=recorded"
+    assert registry.candidate(waiting.id).state == "approved"
+
+
+def test_what_people_typed_is_text_on_the_page(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    waiting = approve(coordinator, registry, 1, approved=False)
+    sign_in(client, "anna")
+    page = f"/page/candidates/{waiting.id}"
+    script = "<script>alert(1)</script>"
+    assert post(client, page, f"{page}/refuse", reason=script) == 303
+    for address in (page, "/page/releases"):
+        assert script not in client.get(address).text
+        assert "&lt;script&gt;" in client.get(address).text
+    strange = client.get("/page/campaigns/%3Cscript%3E")
+    assert strange.status_code == 404
+    assert "<script>" not in strange.text
