@@ -17,7 +17,7 @@ from client.cases.tables import CaseRow, PatientRow
 from client.review.flagging import Flagging
 from client.review.flags import BURNED_IN_TEXT
 from client.review.opinions import IMPORT, GivenOpinion
-from client.review.recording import blocking_codes, keep_opinion, opinions
+from client.review.recording import blocking_codes, keep_opinion, opinions, said_by_import
 from client.review.settings import ReviewSettings
 from common.errors import CaseRefused
 
@@ -145,10 +145,10 @@ class Admission:
         if new.label is not None and stored.label not in (None, new.label):
             raise _conflict("with another label")
         _check_side(new, patient)
-        if stored.label is None and new.label is not None:
-            self._label_stored(new, stored)
-            return Admitted(stored, patient.split)
-        return Admitted(stored, patient.split, duplicate=True)
+        if stored.label is not None or new.label is None or self._is_no_news(new, stored):
+            return Admitted(stored, patient.split, duplicate=True)
+        self._label_stored(new, stored)
+        return Admitted(stored, patient.split)
 
     def _label_stored(self, new: NewCase, stored: CaseRow) -> None:
         """Take a label that comes after its image: a reader's as an opinion.
@@ -161,6 +161,10 @@ class Admission:
             self._opinions.append((stored, _opinion(new), new.warnings))
         else:
             stored.label, stored.status, stored.confirmed_at = new.label, "confirmed", self._now
+
+    def _is_no_news(self, new: NewCase, stored: CaseRow) -> bool:
+        said = opinions(self._session, stored.id)
+        return new.reader is None and said_by_import(said, new.label)
 
     def _has_review(self, stored: CaseRow) -> bool:
         said = opinions(self._session, stored.id)

@@ -64,6 +64,20 @@ def repeated(said: list[Opinion], given: GivenOpinion) -> bool:
     return said[-1].voice.reader == given.reader and said[-1].label == given.label
 
 
+def said_by_import(said: list[Opinion], label: str | None) -> bool:
+    """Tell whether an import gives no news of a case: run again, it must not outvote a reader.
+
+    None it gives if it says what the newest import said, or what one had said before a reader
+    judged the case.
+    """
+    imports = [opinion for opinion in said if opinion.origin == IMPORT]
+    judged = max((opinion.number for opinion in said if opinion.origin != IMPORT), default=0)
+    return any(
+        opinion.label == label and (opinion is imports[-1] or opinion.number < judged)
+        for opinion in imports
+    )
+
+
 def settle(
     session: Session,
     case: CaseRow,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from client.review.writing import holds_writing
 from common.errors import NotFound
 from common.imaging import Pixels
 from tests.client.review.rooms import RECIPE, Room, review_room
+from tests.client.review.scenes import scene
 from tests.client.stores import TASK
 
 
@@ -26,22 +26,6 @@ from tests.client.stores import TASK
 def one(tmp_path: Path) -> Iterator[Room]:
     with review_room(tmp_path / "site") as room:
         yield room
-
-
-def scene(seed: int, *, quality: int | None = None) -> bytes:
-    """Return a picture with detail of every size; with ``quality`` its copy as a smaller JPEG."""
-    generator = np.random.default_rng(seed)
-    pixels = np.zeros((96, 128), np.float64)
-    for side in (4, 8, 16, 32):
-        layer = generator.normal(0, 1, (side, side)).astype(np.float32)
-        pixels += np.asarray(Image.fromarray(layer).resize((128, 96), Image.Resampling.BICUBIC))
-    image = Image.fromarray((128 + 25 * pixels).clip(0, 255).astype(np.uint8))
-    target = io.BytesIO()
-    if quality is None:
-        image.save(target, "PNG")
-    else:
-        image.resize((102, 77)).save(target, "JPEG", quality=quality)
-    return target.getvalue()
 
 
 def store(room: Room, image: bytes, patient: str, **fields: object) -> Case:
