@@ -14,11 +14,7 @@ from client.api.provider_sign_in import PROVIDER_COOKIE
 from client.settings import SiteSettings
 from tests.client.serving import FakeReleases, ServedSite, served_site
 from tests.server.accounts.openid_provider import CLIENT, SECRET
-from tests.server.api.test_provider_sign_in import (  # noqa: F401 - fixtures are found by name
-    Provider,
-    browse,
-    running,
-)
+from tests.server.accounts.provider_process import Provider, browse, provider_running
 
 CALLBACK = "https://127.0.0.1/sign-in/callback"
 ROLES = {"clinician": ["staff"], "it": ["admins"], "auditor": ["approvers"]}
@@ -38,8 +34,14 @@ def with_provider(settings: SiteSettings, found: Provider, **changes: Any) -> Si
     return SiteSettings.model_validate(fields)
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
+    with provider_running(tmp_path_factory.mktemp("provider")) as provider:
+        yield provider
+
+
 @pytest.fixture
-def login(running: Provider) -> Provider:  # noqa: F811
+def login(running: Provider) -> Provider:
     running.does()
     return running
 

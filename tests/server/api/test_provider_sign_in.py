@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-import ssl
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,7 +13,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from common.errors import ConfigurationError, InputRefused
-from deploy.certificates import make_authority, make_server_certificate
 from deploy.ports import free_port
 from server.api.application import create_app
 from server.api.authentication import PROVIDER_COOKIE, SESSION_COOKIE
@@ -27,56 +21,14 @@ from server.main import compose
 from server.settings import CoordinatorSettings
 from tests.releases import Coordinator
 from tests.server.accounts.openid_provider import CLIENT, SECRET
+from tests.server.accounts.provider_process import CALLBACK, Provider, browse, provider_running
 from tests.server.signed_in import BASE, account, sign_in, token_of
-
-ROOT = Path(__file__).parents[3]
-CALLBACK = f"{BASE}/sign-in/callback"
-
-
-@dataclass
-class Provider:
-    issuer: str
-    folder: Path
-
-    def does(self, **wrong: object) -> None:
-        (self.folder / "mischief.json").write_text(json.dumps(wrong))
-
-    def settings(self, **changes: object) -> dict[str, object]:
-        return {
-            **{"issuer": self.issuer, "client_id": CLIENT, "redirect_uri": CALLBACK},
-            **{"ca_file": str(self.folder / "ca.crt"), "role_claim": "realm.groups"},
-            "client_secret_file": "keys/provider.secret",
-            "roles": {"approver": ["approvers"], "viewer": ["guests"]},
-            "label": "the hospital's login",
-            **changes,
-        }
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    folder, port = tmp_path_factory.mktemp("provider"), free_port()
-    authority = make_authority()
-    server = make_server_certificate(authority, hosts=["localhost"])
-    (folder / "ca.crt").write_bytes(authority.certificate)
-    (folder / "provider.key").write_bytes(server.key)
-    (folder / "provider.crt").write_bytes(server.certificate)
-    command = [sys.executable, "-m", "tests.server.accounts.openid_provider", str(port), folder]
-    process = subprocess.Popen(command, cwd=ROOT)  # type: ignore[arg-type]
-    found = Provider(f"https://localhost:{port}", folder)
-    began = time.monotonic()
-    try:
-        while True:
-            try:
-                browse(found, f"{found.issuer}/keys")
-                break
-            except httpx.HTTPError:
-                assert time.monotonic() - began < 240
-                assert process.poll() is None
-                time.sleep(0.1)
-        yield found
-    finally:
-        process.kill()
-        process.wait()
+    with provider_running(tmp_path_factory.mktemp("provider")) as provider:
+        yield provider
 
 
 @pytest.fixture
@@ -112,12 +64,6 @@ def opened(tmp_path: Path, provider: Provider) -> Iterator[Open]:
     for client, services in made:
         client.close()
         services.registry.close()
-
-
-def browse(provider: Provider, address: str) -> httpx.Response:
-    """Ask the provider what a browser would ask it."""
-    tls = ssl.create_default_context(cafile=provider.folder / "ca.crt")
-    return httpx.get(address, verify=tls, trust_env=False)
 
 
 def there(client: TestClient, provider: Provider, next_page: str = "") -> str:
@@ -370,34 +316,6 @@ def test_with_local_accounts_off_no_password_opens_the_page(
     other.cookies.set(SESSION_COOKIE, only.cookies[SESSION_COOKIE])
     assert other.get("/page/sites").status_code == 303
     assert other.get("/sign-in/provider").status_code == 404
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"issuer": "http://localhost"},
-        {"redirect_uri": "https://localhost/elsewhere"},
-        {"roles": {}},
-        {"roles": {"boss": ["x"]}},
-        {"roels": {}},
-        {"client_auth": "none"},
-    ],
-)
-def test_settings_that_would_let_in_too_much_or_nobody_are_refused(
-    tmp_path: Path, wrong: dict[str, object]
-) -> None:
-    import tomli_w
-
-    table = Provider("https://localhost:1", tmp_path).settings(**wrong)
-    (tmp_path / "coordinator.toml").write_text(tomli_w.dumps({"provider": table}))
-    with pytest.raises(ConfigurationError):
-        CoordinatorSettings.read(tmp_path)
-
-
-def test_local_accounts_are_not_turned_off_without_a_provider(tmp_path: Path) -> None:
-    (tmp_path / "coordinator.toml").write_text("local_accounts = false\n")
-    with pytest.raises(ConfigurationError, match="nobody could sign in"):
-        CoordinatorSettings.read(tmp_path)
 
 
 def test_a_secret_that_others_can_read_is_refused(opened: Open) -> None:
