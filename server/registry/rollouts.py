@@ -19,9 +19,11 @@ import secrets
 from datetime import UTC, datetime
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from common.audit import AuditLog
-from common.audit_entries import CandidateDecided, RolledBack, RolloutChanged
+from common.audit_entries import CandidateDecided, Entry, RolledBack, RolloutChanged
+from common.audit_lines import AuditLine
 from common.moments import utc_now
 from common.release import LatestRelease, LimitedRelease, ReleaseDraft, ReleaseManifest
 from server.audit import decision_entry, rollout_entry
@@ -80,7 +82,9 @@ class Rollouts:
             row.reason = known_change(session, row, known=champion_changed)
             row.state, row.sites = "approved", rows.ring_text(ring)
             row.decided_by, row.decided_at = by, utc_now()
-        return self._decided(rows.candidate(row), "approved")
+            lines = self._written(session, decision_entry(rows.candidate(row), "approved"))
+        self._remember(lines)
+        return rows.candidate(row)
 
     def champion_change(self, candidate: Candidate) -> str | None:
         """Say how the champion differs from the one that a waiting candidate was compared with."""
@@ -96,7 +100,9 @@ class Rollouts:
             row = waiting_candidate(session, identifier)
             row.state, row.reason = "refused", checked_reason(reason)
             row.decided_by, row.decided_at = by, utc_now()
-        return self._decided(rows.candidate(row), "refused")
+            lines = self._written(session, decision_entry(rows.candidate(row), "refused"))
+        self._remember(lines)
+        return rows.candidate(row)
 
     def roll_out(self, version: int, *, by: str, sites: Ring = None) -> Release:
         """Let more sites, or all of them, take a release; a held one goes on.
@@ -117,7 +123,9 @@ class Rollouts:
             row.state = "everywhere" if ring is None else "canary"
             row.sites = rows.ring_text(ring)
             row.changed_by, row.changed_at = by, utc_now()
-        return self._changed(row, by)
+            lines = self._written(session, rollout_entry(rows.release(row), by))
+        self._remember(lines)
+        return rows.release(row)
 
     def hold(self, version: int, *, by: str) -> Release:
         """Stop a release from reaching more sites; raises as `roll_out`."""
@@ -125,7 +133,9 @@ class Rollouts:
             row = open_release(session, version)
             row.state = "held"
             row.changed_by, row.changed_at = by, utc_now()
-        return self._changed(row, by)
+            lines = self._written(session, rollout_entry(rows.release(row), by))
+        self._remember(lines)
+        return rows.release(row)
 
     def roll_back(self, restores: int, *, by: str, reason: str) -> Candidate:
         """Bring back the weights of an older release, under a higher version, for every site.
@@ -164,17 +174,12 @@ class Rollouts:
                 reason=checked_reason(reason),
             )
             session.add(candidate)
-            session.flush()
-            # In the transaction: nothing else tells later who rolled back, and from what.
             done = RolledBack(
                 replaces=newer[0].version, restores=restores, candidate=candidate.id, by=by
             )
-            lines = self._audit.append_in(
-                session.connection(),
-                done,
-                *(rollout_entry(rows.release(row), by) for row in withdrawn),
-            )
-        self._audit.remember(lines[-1])
+            changes = (rollout_entry(rows.release(row), by) for row in withdrawn)
+            lines = self._written(session, done, *changes)
+        self._remember(lines)
         return rows.candidate(candidate)
 
     def wanted(self, task: str) -> LatestRelease:
@@ -195,7 +200,10 @@ class Rollouts:
             return tuple(session.scalars(select(ReleaseRow.task).distinct()).all())
 
     def audit_decisions(self) -> None:
-        """Write down decisions that a crash kept out of the audit log."""
+        """Write down decisions that a crash kept out of the audit log.
+
+        They are written with their decision; those from before this was so may lack their line.
+        """
         kinds = ("candidate-decided", "rollout")
         written = {line.entry() for line in self._audit.lines(kinds=kinds)}
         missing = [e for e in self._entries() if written.isdisjoint((e, _as_once_written(e)))]
@@ -216,14 +224,14 @@ class Rollouts:
             *(rollout_entry(rows.release(row), row.changed_by or "") for row in changed),
         ]
 
-    def _decided(self, candidate: Candidate, decision: str) -> Candidate:
-        self._audit.append(decision_entry(candidate, decision))
-        return candidate
+    def _written(self, session: Session, *entries: Entry) -> tuple[AuditLine, ...]:
+        # In the transaction: of a decision that was taken twice, nothing tells later that the
+        # second one's line is missing, and of a rollback nothing tells who asked for it.
+        session.flush()
+        return self._audit.append_in(session.connection(), *entries)
 
-    def _changed(self, row: ReleaseRow, by: str) -> Release:
-        release = rows.release(row)
-        self._audit.append(rollout_entry(release, by))
-        return release
+    def _remember(self, lines: tuple[AuditLine, ...]) -> None:
+        self._audit.remember(lines[-1])
 
 
 def _as_once_written(entry: CandidateDecided | RolloutChanged) -> CandidateDecided | RolloutChanged:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from common.release import LatestRelease, LimitedRelease
 from server.publishing.service import follow_registry
 from server.registry.registry import Registry
 from tests.releases import TASK, Coordinator, approve, draft
+from tests.server.registry.test_champions import unwritten
 
 
 @pytest.fixture
@@ -28,6 +29,14 @@ def registry(coordinator: Coordinator) -> Iterator[Registry]:
         opened.register_site(name, node_id=number + 1, public_key="key")
     yield opened
     opened.close()
+
+
+class Killed(BaseException):
+    """As a kill -9 is, nothing catches it."""
+
+
+def killed(*_: object) -> None:
+    raise Killed
 
 
 def publish(coordinator: Coordinator, registry: Registry) -> None:
@@ -160,12 +169,6 @@ def test_a_rollback_and_its_lines_in_the_log_are_one_transaction(
     for seed in (1, 2):
         released(coordinator, registry, seed)
 
-    class Killed(BaseException):
-        """As a kill -9 is, nothing catches it."""
-
-    def killed(*_: object) -> None:
-        raise Killed
-
     with monkeypatch.context() as broken:  # whatever comes after the commit
         broken.setattr(registry.audit, "append", killed)
         broken.setattr(registry.audit, "remember", killed)
@@ -240,13 +243,47 @@ def test_what_is_behind_or_withdrawn_is_not_rolled_out(
     assert caught.value.code == "release-withdrawn"
 
 
+@pytest.mark.parametrize("decision", ["approved", "refused", "rolled-out", "held"])
+def test_a_decision_and_its_line_are_one_transaction(
+    coordinator: Coordinator, registry: Registry, monkeypatch: pytest.MonkeyPatch, decision: str
+) -> None:
+    """Also one that was taken before, whose older line is in the log already."""
+    released(coordinator, registry, 1)
+    waiting = approve(coordinator, registry, 2, approved=False)
+    rollouts = registry.rollouts
+    rollouts.roll_out(1, by="anna")
+    rollouts.hold(1, by="anna")
+    if decision == "held":
+        rollouts.roll_out(1, by="anna")
+    taken: dict[str, Callable[[], object]] = {
+        "approved": lambda: rollouts.approve(
+            waiting.id, by="anna", sites=["north"], champion_changed=True
+        ),
+        "refused": lambda: rollouts.refuse(waiting.id, by="anna", reason="worse"),
+        "rolled-out": lambda: rollouts.roll_out(1, by="anna"),
+        "held": lambda: rollouts.hold(1, by="anna"),
+    }
+    with monkeypatch.context() as broken:  # whatever comes after the commit
+        broken.setattr(registry.audit, "append", killed)
+        broken.setattr(registry.audit, "remember", killed)
+        with pytest.raises(Killed):
+            taken[decision]()
+    made = registry.candidate(waiting.id).state, registry.release(1).state
+    newest = entries(registry, "candidate-decided", "rollout")[-1]
+    if isinstance(newest, CandidateDecided):
+        assert made[0] == newest.decision == decision
+    else:
+        assert isinstance(newest, RolloutChanged)
+        assert made[1] == newest.state == {"rolled-out": "everywhere"}.get(decision, decision)
+
+
 def test_decisions_that_a_crash_kept_from_the_log_are_written_later(
     coordinator: Coordinator, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released(coordinator, registry, 1)
     waiting = approve(coordinator, registry, 2, approved=False)
     with monkeypatch.context() as broken:
-        broken.setattr(registry.audit, "append", lambda *_: None)
+        unwritten(broken, registry)
         registry.rollouts.approve(waiting.id, by="alice", sites=["north"])
         registry.rollouts.hold(1, by="bob")
     before = len(entries(registry))
