@@ -261,7 +261,8 @@ class Released(_Entry):
 class CandidateDecided(_Entry):
     """At the coordinator: an account approved or refused a candidate; ``sites`` is its first ring.
 
-    ``by`` is ``policy`` where the campaign's settings approved it. None of ``sites`` is all.
+    ``by`` is ``policy`` where the campaign's settings approved it, and where it is ``waiting``
+    again: approved, not published yet, and then its task was rolled back. None of ``sites`` is all.
     ``champion_changed`` says that it was approved by somebody who knew that the gate had compared
     it with another release than the current one; left out where not, and in lines from before it
     was kept.
@@ -270,7 +271,7 @@ class CandidateDecided(_Entry):
     kind: Literal["candidate-decided"] = "candidate-decided"
     candidate: Identifier
     model_digest: Hex64
-    decision: Literal["approved", "refused"]
+    decision: Literal["approved", "refused", "waiting"]
     by: Identifier
     sites: tuple[Identifier, ...] | None = None
     champion_changed: Annotated[bool, Field(exclude_if=lambda value: not value)] = False

@@ -143,6 +143,19 @@ def decision_entry(candidate: Candidate, decision: str) -> CandidateDecided:
     )
 
 
+def set_back_entry(candidate: Candidate) -> CandidateDecided:
+    """Return the entry of an approved candidate that waits again, since its task was rolled back.
+
+    Nobody decided that: by policy, what was approved before a rollback waits for a person.
+    """
+    return CandidateDecided(
+        candidate=candidate.id,
+        model_digest=candidate.model_digest,
+        decision="waiting",
+        by="policy",
+    )
+
+
 def rollout_entry(release: Release, by: str) -> RolloutChanged:
     """Return the entry of a release's state, which an account changed."""
     return RolloutChanged(version=release.version, state=release.state, by=by, sites=release.sites)

@@ -87,7 +87,12 @@ class ReleasePublisher:
         return self._repository.root_bytes()
 
     def publish(
-        self, draft: ReleaseDraft, tensors: Tensors, *, sites: Sequence[str] | None = None
+        self,
+        draft: ReleaseDraft,
+        tensors: Tensors,
+        *,
+        sites: Sequence[str] | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> int:
         """Publish a model as the newest release of its task.
 
@@ -102,6 +107,9 @@ class ReleasePublisher:
             The full weights, with ``tensors_digest(tensors) == draft.model_digest``.
         sites : sequence of str, optional
             The first ring: who may take it now; by default every site. `roll_out` widens it.
+        before : callable, optional
+            Called while no other publisher can publish, unless the candidate is published already;
+            what it raises leaves it unpublished.
 
         Returns
         -------
@@ -127,6 +135,7 @@ class ReleasePublisher:
             state = self._repository.load()
             version = _published(state, draft)
             if version is None:
+                before()
                 self._repository.remove_leftovers()
                 ring = None if sites is None else tuple(sites)
                 version = self._release(state, draft, _serialised(tensors), ring)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +35,9 @@ class CandidateSource(Protocol):
     def record_release(self, manifest: ReleaseManifest) -> object:
         """Record that a candidate was published; repeatable."""
 
+    def still_approved(self, identifier: str) -> bool:
+        """Tell whether a candidate may be published now; what may not waits for a person."""
+
 
 def publish_approved(
     publisher: ReleasePublisher, candidates: CandidateSource, models: Path
@@ -42,6 +46,9 @@ def publish_approved(
 
     The repository is written first and the registry second. A crash in between leaves an
     approved candidate that is published already: the next call finds its version and records it.
+
+    What could not be published before its task was rolled back waits for a person instead: its
+    higher version would undo the rollback.
 
     Returns
     -------
@@ -58,9 +65,16 @@ def publish_approved(
     for candidate in candidates.approved_candidates():
         try:
             weights = read_weights(models, candidate)
-            version = publisher.publish(candidate.draft, weights, sites=candidate.sites)
+            version = publisher.publish(
+                candidate.draft,
+                weights,
+                sites=candidate.sites,
+                before=partial(_check_approval, candidates, candidate.id),
+            )
             candidates.record_release(publisher.manifest(version))
             versions.append(version)
+        except _Waits:
+            logger.warning("candidate-waits-again candidate=%s", candidate.id)
         except WardroundError as error:
             logger.warning("candidate-unpublished candidate=%s code=%s", candidate.id, error.code)
             failure = failure or error
@@ -128,6 +142,15 @@ def background_tasks(
         SupervisedTask("timestamp", refresh, every_seconds=pause),
         SupervisedTask("publish", publish, every_seconds=PUBLISH_SECONDS),
     )
+
+
+class _Waits(Exception):
+    """The candidate is to be published no more."""
+
+
+def _check_approval(candidates: CandidateSource, identifier: str) -> None:
+    if not candidates.still_approved(identifier):
+        raise _Waits
 
 
 def _unreadable(path: Path, how: str, code: str) -> ReleaseError:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from common.errors import InputRefused, NotFound, RoundFailed
 from common.release import ReleaseDraft
 from server.registry.champions import champion_change, lock_releases, pending_candidates
-from server.registry.tables import CandidateRow, ReleaseRow, SiteRow
+from server.registry.tables import CampaignRow, CandidateRow, ReleaseRow, SiteRow
 
 Ring = Sequence[str] | None
 """Names of sites, None for every site."""
@@ -121,6 +121,19 @@ def refuse_second_rollback(session: Session, task: str) -> None:
                 action="Wait until it is published, and see whether another one is needed.",
                 code="rollback-pending",
             )
+
+
+def rolled_back_since(session: Session, row: CandidateRow) -> bool:
+    """Tell whether the candidate's task was rolled back after it was approved."""
+    task = ReleaseDraft.model_validate_json(row.draft).task
+    query = (
+        select(CandidateRow)
+        .join(CampaignRow, CampaignRow.id == CandidateRow.campaign)
+        .where(CampaignRow.task == task, CandidateRow.id != row.id)
+        .where(CandidateRow.decided_at >= (row.decided_at or row.created_at))
+    )
+    later = (ReleaseDraft.model_validate_json(other.draft) for other in session.scalars(query))
+    return any(draft.lineage.restores is not None for draft in later)
 
 
 def checked_ring(session: Session, sites: Ring) -> Ring:

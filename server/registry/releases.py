@@ -12,12 +12,12 @@ from common.errors import NotFound, RoundFailed, StoreError
 from common.evaluation import SiteEvaluation
 from common.moments import utc_now
 from common.release import ReleaseDraft, ReleaseManifest
-from server.audit import released
+from server.audit import released, set_back_entry
 from server.registry import rows
 from server.registry.campaign_moves import Fence
 from server.registry.champions import champion_change, champion_of, lock_releases
 from server.registry.changes import Changes
-from server.registry.decision_checks import Ring
+from server.registry.decision_checks import Ring, rolled_back_since
 from server.registry.records import Candidate, Release
 from server.registry.rollouts import Rollouts
 from server.registry.sessions import Sessions
@@ -125,6 +125,29 @@ class ReleaseRecords:
             .order_by(CandidateRow.created_at)
         )
         return tuple(rows.candidate(row) for row in self._sessions.all(query))
+
+    def still_approved(self, identifier: str) -> bool:
+        """Tell whether an approved candidate may be published now.
+
+        One whose task was rolled back since it was approved may not: whoever approved it did not
+        know, and its higher version would undo the rollback. It waits for a person from here on,
+        with the audit log's line. Do not ask about one that the signed repository has already.
+        """
+        with self._sessions.writing() as session:
+            row = session.get(CandidateRow, identifier, with_for_update=True)
+            if row is None or row.state != "approved":
+                return False
+            draft = ReleaseDraft.model_validate_json(row.draft)
+            lock_releases(session, draft.task)
+            if draft.lineage.restores is not None or not rolled_back_since(session, row):
+                return True
+            row.reason = champion_change(session, row) or "It was approved before a rollback."
+            row.state, row.sites, row.decided_by, row.decided_at = "waiting", None, None, None
+            session.flush()
+            waits = set_back_entry(rows.candidate(row))
+            lines = self.audit.append_in(session.connection(), waits)
+        self.audit.remember(lines[-1])
+        return False
 
     def record_release(self, manifest: ReleaseManifest) -> Release:
         """Record that a candidate was published. Repeatable.

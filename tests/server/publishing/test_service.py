@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from safetensors.numpy import save_file
 
-from common.errors import ReleaseError, StoreError
-from common.release import ReleaseManifest
+from common.audit_entries import CandidateDecided
+from common.errors import ReleaseError, RoundFailed, StoreError
+from common.folders import write_public
+from common.release import LatestRelease, ReleaseManifest
+from server.publishing import repository
 from server.publishing.publisher import ReleasePublisher
 from server.publishing.service import keep_timestamp_fresh, publish_approved
 from server.registry.registry import Registry
-from tests.releases import Coordinator, approve, weights
+from tests.releases import TASK, Coordinator, approve, weights
 
 
 def publish(coordinator: Coordinator, registry: Registry) -> tuple[int, ...]:
@@ -46,6 +50,7 @@ class DyingRegistry:
 
     def __init__(self, registry: Registry) -> None:
         self.approved_candidates = registry.approved_candidates
+        self.still_approved = registry.still_approved
 
     def record_release(self, manifest: ReleaseManifest) -> None:
         raise StoreError("killed")
@@ -88,6 +93,83 @@ def test_one_bad_candidate_does_not_hold_up_the_next(
     assert [r.candidate for r in registry.releases()] == ["candidate-2"]
     save_file(weights(1), path)
     assert publish(coordinator, registry) == (2,)
+
+
+def full_disk(path: Path, data: bytes) -> None:
+    """There is room for what is small."""
+    if path.suffix == ".safetensors":
+        raise StoreError(f"{path.name} cannot be written (No space left on device).")
+    write_public(path, data)
+
+
+@pytest.mark.parametrize("by", ["policy", "carla"])
+def test_what_could_not_be_published_before_a_rollback_does_not_undo_it(
+    coordinator: Coordinator, registry: Registry, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """v2 serves; its descendant is approved, the disk is full; a clinician goes back to v1."""
+    for seed in (1, 2):
+        approve(coordinator, registry, seed)
+        publish(coordinator, registry)
+    made = approve(coordinator, registry, 3, approved=by == "policy")
+    if by != "policy":
+        registry.rollouts.approve(made.id, by=by)
+    with monkeypatch.context() as full:
+        full.setattr(repository, "write_public", full_disk)
+        with pytest.raises(StoreError):
+            publish(coordinator, registry)
+        registry.rollouts.roll_back(1, by="anna", reason="misses cancers")
+        assert publish(coordinator, registry) == (3,), "its weights lie in the repository already"
+    assert publish(coordinator, registry) == ()
+    assert coordinator.publisher.rollout(TASK) == LatestRelease(task=TASK, version=3)
+    waiting = registry.candidate(made.id)
+    assert (waiting.state, waiting.sites, waiting.decided_by) == ("waiting", None, None)
+    assert waiting.reason is not None
+    assert "Release 2, from which it was trained, was withdrawn" in waiting.reason
+    lines = [line.entry() for line in registry.audit.lines(kinds=("candidate-decided",))]
+    assert lines[-1] == CandidateDecided(
+        candidate=made.id, model_digest=made.model_digest, decision="waiting", by="policy"
+    )
+    registry.audit_releases()
+    assert len(list(registry.audit.lines(kinds=("candidate-decided",)))) == len(lines)
+    with pytest.raises(RoundFailed, match="champion has changed"):
+        registry.rollouts.approve(made.id, by="anna")
+    registry.rollouts.approve(made.id, by="anna", champion_changed=True)
+    assert publish(coordinator, registry) == (4,), "whoever approves it now knows"
+
+
+def test_what_was_committed_before_a_rollback_is_recorded_and_replaced(
+    coordinator: Coordinator, registry: Registry
+) -> None:
+    """It has its version already: left to wait it would be at the sites, and nobody knew."""
+    for seed in (1, 2):
+        approve(coordinator, registry, seed)
+        publish(coordinator, registry)
+    made = approve(coordinator, registry, 3)
+    models = coordinator.settings.models
+    with pytest.raises(StoreError):
+        publish_approved(coordinator.publisher, DyingRegistry(registry), models)
+    registry.rollouts.roll_back(1, by="anna", reason="misses cancers")
+    assert publish(coordinator, registry) == (3, 4)
+    assert registry.candidate(made.id).state == "published"
+    assert registry.release(4).manifest.lineage.restores == 1
+    assert registry.rollouts.wanted(TASK).version == 4
+
+
+def test_a_publisher_that_looked_before_another_does_not_undo_what_that_one_published(
+    coordinator: Coordinator, registry: Registry
+) -> None:
+    """It has the list of approved candidates; meanwhile the other one lets the candidate wait."""
+    for seed in (1, 2):
+        approve(coordinator, registry, seed)
+        publish(coordinator, registry)
+    approve(coordinator, registry, 3)
+    late = DyingRegistry(registry)
+    looked = registry.approved_candidates()
+    late.approved_candidates = lambda: looked
+    registry.rollouts.roll_back(1, by="anna", reason="misses cancers")
+    assert publish(coordinator, registry) == (3,)
+    assert publish_approved(coordinator.publisher, late, coordinator.settings.models) == ()
+    assert [release.version for release in coordinator.publisher.releases()] == [1, 2, 3]
 
 
 def test_the_timestamp_is_signed_anew_when_a_third_of_its_life_is_over(
