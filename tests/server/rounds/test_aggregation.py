@@ -1,6 +1,5 @@
-import os
-import tracemalloc
-from collections.abc import Sequence
+"""What each aggregator makes of honest updates and of liars, and who weighs what."""
+
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from common.errors import RoundFailed
 from common.recipe import AggregationSpec
 from server.rounds.aggregation import (
-    Aggregate,
     aggregate,
     capped_shares,
     descending,
@@ -21,46 +19,10 @@ from server.rounds.aggregation import (
     norm_factors,
     trimmed,
 )
-from server.rounds.aggregation_spool import BLOCK_BYTES, UpdateSpool
+from server.rounds.aggregation_spool import UpdateSpool
+from tests.server.rounds.spooling import NAMES, line, spec, spool, spooled, values
 
-NAMES = ("mean", "median", "trimmed-mean", "krum", "near-median", "descent")
 UNWEIGHTED = NAMES[1:4]
-values = arrays(np.float32, (2, 3), elements=st.floats(-100, 100, width=32))
-
-
-def spec(name: str = "mean", **fields: object) -> AggregationSpec:
-    """Without a bound, unless one is asked for: what is tested is the aggregator alone."""
-    return AggregationSpec.model_validate({"name": name, "norm_multiple": 0} | fields)
-
-
-def spooled(
-    rows: Sequence[np.ndarray],
-    chosen: AggregationSpec,
-    *,
-    weights: Sequence[float] | None = None,
-    block_bytes: int = BLOCK_BYTES,
-) -> Aggregate:
-    """Aggregate updates of one tensor ``w``; site ``s000`` sent the first."""
-    shapes = {"w": rows[0].shape}
-    with UpdateSpool(Path(os.environ["TMPDIR"]), shapes, block_bytes=block_bytes) as spool:
-        for index, row in enumerate(rows):
-            weight = 1.0 if weights is None else weights[index]
-            norm = float(np.linalg.norm(row.astype(np.float64)))
-            spool.add(f"s{index:03d}", {"w": row}, weight=weight, norm=norm)
-        return aggregate(spool, chosen)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _folder(tmp_path_factory: pytest.TempPathFactory) -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("spool")))
-        yield
-
-
-def line(*numbers: float) -> np.ndarray:
-    return np.array(numbers, dtype=np.float32)
-
-
 FIVE = [line(1, 10), line(2, 20), line(3, 30), line(4, 40), line(100, -100)]
 
 
@@ -130,15 +92,6 @@ def test_the_largest_of_49_is_cut() -> None:
     assert spooled(rows, spec("trimmed-mean", trim_fraction=1 / 49)).delta["w"][0] < 49
 
 
-def test_updates_are_kept_in_order_of_their_sites(tmp_path: Path) -> None:
-    with UpdateSpool(tmp_path, {"w": (1,)}) as spool:
-        for site, value in (("west", 3.0), ("east", 1.0), ("north", 2.0)):
-            spool.add(site, {"w": line(value)}, weight=value, norm=value)
-        assert [u.site for u in spool.updates] == ["east", "north", "west"]
-        ((_, rows),) = spool.blocks()
-    np.testing.assert_array_equal(rows[:, 0], [1, 2, 3])
-
-
 @given(st.lists(st.tuples(values, st.integers(1, 100)), min_size=1, max_size=6))
 def test_the_mean_is_weighted(parts: list[tuple[np.ndarray, int]]) -> None:
     weights = [w for _, w in parts]
@@ -148,34 +101,14 @@ def test_the_mean_is_weighted(parts: list[tuple[np.ndarray, int]]) -> None:
     assert found.delta["w"].dtype == np.float32
 
 
-@given(st.lists(values, min_size=1, max_size=6), st.integers(1, 7), st.sampled_from(NAMES[:3]))
-def test_blocks_change_nothing(rows: list[np.ndarray], coordinates: int, name: str) -> None:
-    chosen = spec(name, norm_multiple=2.0)
-    whole = spooled(rows, chosen)
-    parts = spooled(rows, chosen, block_bytes=8 * len(rows) * coordinates)
-    np.testing.assert_allclose(whole.delta["w"], parts.delta["w"], rtol=1e-5, atol=1e-5)
-    for site, deviation in whole.deviations.items():
-        other = parts.deviations[site].distance
-        assert (deviation.distance is None) == (other is None)
-        assert deviation.distance is None or deviation.distance == pytest.approx(other)
-
-
-def test_blocks_change_nothing_for_krum() -> None:
-    """Random rows: among equal scores, the last bit of a sum would decide."""
-    rows = list(np.random.default_rng(1).normal(size=(7, 50)).astype(np.float32))
-    whole = spooled(rows, spec("krum", malicious=2)).delta["w"]
-    parts = spooled(rows, spec("krum", malicious=2), block_bytes=8 * 7 * 3).delta["w"]
-    np.testing.assert_allclose(whole, parts, rtol=1e-6)
-
-
 @given(st.lists(values, min_size=3, max_size=6), st.randoms(), st.sampled_from(NAMES))
 def test_who_answers_first_does_not_matter(rows: list[np.ndarray], random, name: str) -> None:
     def run(order: list[int]) -> np.ndarray:
-        with UpdateSpool(Path(os.environ["TMPDIR"]), {"w": (2, 3)}) as spool:
+        with spool({"w": (2, 3)}) as opened:
             for index in order:
                 norm = float(np.linalg.norm(rows[index]))
-                spool.add(f"s{index}", {"w": rows[index]}, weight=index + 1, norm=norm)
-            return aggregate(spool, AggregationSpec.model_validate({"name": name})).delta["w"]
+                opened.add(f"s{index}", {"w": rows[index]}, weight=index + 1, norm=norm)
+            return aggregate(opened, AggregationSpec.model_validate({"name": name})).delta["w"]
 
     order = list(range(len(rows)))
     first = run(order)
@@ -301,11 +234,8 @@ def test_krum_bears_twins() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_has_no_aggregate(name: str) -> None:
-    with (
-        UpdateSpool(Path(os.environ["TMPDIR"]), {"w": (2,)}) as spool,
-        pytest.raises(RoundFailed) as caught,
-    ):
-        aggregate(spool, spec(name))
+    with spool({"w": (2,)}) as opened, pytest.raises(RoundFailed) as caught:
+        aggregate(opened, spec(name))
     assert caught.value.code == "no-updates"
 
 
@@ -314,62 +244,6 @@ def test_nothing_has_no_aggregate(name: str) -> None:
 def test_one_or_two_updates_have_one(name: str, count: int) -> None:
     found = spooled([line(2, 4)] * count, spec(name)).delta["w"]
     np.testing.assert_allclose(found, [2, 4])
-
-
-def test_tensors_keep_their_names_and_shapes(tmp_path: Path) -> None:
-    shapes = {"b": (2, 3), "a": (4,), "scalar": ()}
-    delta = {n: np.full(s, i, np.float32) for i, (n, s) in enumerate(shapes.items())}
-    with UpdateSpool(tmp_path, shapes) as spool:
-        spool.add("north", delta, weight=1, norm=1)
-        found = aggregate(spool, spec()).delta
-    assert {n: a.shape for n, a in found.items()} == shapes
-    for name, array in delta.items():
-        np.testing.assert_array_equal(found[name], array)
-
-
-def test_no_update_is_ever_seen_as_a_file(tmp_path: Path) -> None:
-    """Not even a process that is killed leaves one site's update behind."""
-    with UpdateSpool(tmp_path / "new", {"w": (1000,)}) as spool:
-        spool.add("north", {"w": np.ones(1000, np.float32)}, weight=1, norm=1)
-        assert not list((tmp_path / "new").iterdir())
-        assert (tmp_path / "new").stat().st_mode & 0o077 == 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_memory_does_not_grow_with_the_number_of_sites(tmp_path: Path, name: str) -> None:
-    size, block = 500_000, 2**20
-
-    def peak(sites: int) -> int:
-        with UpdateSpool(tmp_path, {"a": (size,)}, block_bytes=block) as spool:
-            tracemalloc.start()
-            for seed in range(sites):
-                row = np.full(size, seed, dtype=np.float32)
-                spool.add(f"s{seed}", {"a": row}, weight=1, norm=float(seed + 1))
-            aggregate(spool, spec(name, norm_multiple=3))
-            found = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-            return found
-
-    few, many = peak(3), peak(24)
-    assert many < few * 1.2
-    assert many < size * 4 * 2 + 8 * block, "one update, one aggregate and a few blocks"
-
-
-def test_how_far_updates_lie_apart() -> None:
-    rows = [line(1, 0), line(1, 0.1), line(1, -0.1), line(-10, 0)]
-    found = spooled(rows, spec("median")).deviations
-    liar = found["s003"]
-    assert liar.cosine == pytest.approx(-1, abs=1e-3)
-    assert liar.distance is not None
-    assert liar.distance > 50
-    assert found["s000"].cosine == pytest.approx(1, abs=1e-3)
-
-
-def test_figures_that_cannot_be_had_are_none() -> None:
-    same = spooled([line(0, 0)] * 3, spec("mean")).deviations["s000"]
-    assert (same.cosine, same.distance) == (None, None)
-    broken = spooled([line(np.nan, 0), line(1, 1), line(1, 2)], spec("mean")).deviations["s000"]
-    assert (broken.cosine, broken.distance) == (None, None)
 
 
 def test_a_name_that_nobody_knows_is_not_the_mean() -> None:
