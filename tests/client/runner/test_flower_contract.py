@@ -12,6 +12,9 @@ import flwr
 import httpx
 import pytest
 from flwr.clientapp import ClientApp
+from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
+from flwr.proto.message_pb2 import Message as FlowerMessage
+from flwr.proto.node_pb2 import Node
 from flwr.supercore.exit import exit_handler
 from flwr.supercore.protobuf.client import ProtobufClient
 from flwr.supercore.superexec import run_superexec as superexec
@@ -119,6 +122,39 @@ def test_the_supernodes_client_is_ours(tmp_path: Path, monkeypatch: pytest.Monke
         assert not ours.trust_env
         with pytest.raises(httpx.ConnectError):  # the proxy is asked, not c.example's DNS
             ours.get("https://c.example:1/")
+
+
+def test_a_reply_leaves_without_the_time_that_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "client.PushMessages" in inspect.getsource(fleet.http_request_response)
+    fields = set(PushMessagesRequest.DESCRIPTOR.fields_by_name)
+    told = {"node", "messages_list", "message_object_trees", "clientapp_runtime_list", "session_id"}
+    assert fields <= told, "something new leaves with each reply"
+    sent: list[PushMessagesRequest] = []
+
+    def keep(_: object, *, request: PushMessagesRequest, **__: object) -> PushMessagesResponse:
+        sent.append(request)
+        return PushMessagesResponse()
+
+    monkeypatch.setattr(fleet, "FleetHttpClient", FleetHttpClient)  # put back afterwards
+    monkeypatch.setattr(ProtobufClient, "_unary_unary", keep)
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(make_authority().certificate)
+    flower.connect_supernode(Connection(ca=ca, proxy="http://127.0.0.1:9"))
+    with fleet.FleetHttpClient.from_server_address(
+        "c.example:1", False, str(ca), interceptors=[]
+    ) as client:
+        client.PushMessages(
+            PushMessagesRequest(
+                node=Node(node_id=7),
+                messages_list=[FlowerMessage()],
+                clientapp_runtime_list=[1.234567],
+            )
+        )
+    assert [
+        (r.node.node_id, len(r.messages_list), list(r.clientapp_runtime_list)) for r in sent
+    ] == [(7, 1, [])]
 
 
 def test_a_missing_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
