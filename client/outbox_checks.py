@@ -169,18 +169,22 @@ def _check_receipt(reply: SiteReply, grounds: Grounds, own: LedgerLine | None) -
     possible = 0 <= receipt.seconds <= grounds.elapsed + 10
     _hold(possible and receipt.seconds == round(receipt.seconds, -1), "receipt-seconds")
     _hold(receipt.evaluation_outside_guarantee, "receipt-evaluation")
+    told = grounds.policy.declared_patients or 0
+    _hold(reply.update is not None or receipt.public_patients == told, "receipt-patients")
     if plan.privacy.epsilon is None:
-        _check_bare_receipt(receipt, grounds)
+        _check_bare_receipt(receipt, grounds, own)
     else:
         _check_private_receipt(receipt, grounds, own)
 
 
-def _check_bare_receipt(receipt: Receipt, grounds: Grounds) -> None:
-    _hold(grounds.policy.allow_without_privacy, "privacy-required")
+def _check_bare_receipt(receipt: Receipt, grounds: Grounds, own: LedgerLine | None) -> None:
     _hold(receipt.privacy_unit == "none", "receipt-unit")
     figures = (receipt.epsilon_campaign, receipt.epsilon_life, receipt.delta)
     noise = (receipt.max_grad_norm, receipt.noise_multiplier)
     _hold((*figures, *noise) == (None,) * 5, "receipt-epsilon")
+    if own is None:  # it only scored, which no policy needs to allow without privacy
+        return
+    _hold(grounds.policy.allow_without_privacy, "privacy-required")
     told, declared = receipt.public_patients, grounds.policy.declared_patients
     _hold(told == (declared or public_patients(told)), "receipt-patients")
 
@@ -189,7 +193,8 @@ def _check_private_receipt(receipt: Receipt, grounds: Grounds, own: LedgerLine |
     policy = grounds.policy
     _hold(receipt.privacy_unit == "patient", "receipt-unit")
     _hold(receipt.delta == policy.delta, "receipt-delta")
-    _hold(receipt.public_patients == policy.declared_patients, "receipt-patients")
+    if own is not None:
+        _hold(receipt.public_patients == policy.declared_patients, "receipt-patients")
     noise = (own.max_grad_norm, own.noise_multiplier) if own is not None else (None, None)
     _hold((receipt.max_grad_norm, receipt.noise_multiplier) == noise, "receipt-noise")
     if own is not None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from client.outbox import Outbox
 from client.outbox_checks import Grounds, check_reply
+from client.policy import SitePolicy
 from common.errors import PrivacyRefused
 from common.evaluation import SiteEvaluation, evaluate_predictions
 from common.records import Forecast
 from common.update import Tensors
 from tests.client.outbox_rounds import Round, assert_held_back, begin
-from tests.client.rounds import TOY, make_plan
+from tests.client.rounds import TOY, make_plan, make_site
 
 
 def test_a_reply_to_another_plan_is_held_back(trained: Round, scored: Round) -> None:
@@ -143,3 +146,24 @@ def test_each_ground_counts(
     with pytest.raises(PrivacyRefused, match=rf"\({rule}\)") as caught:
         check_reply(trained.reply, change(grounds))
     assert caught.value.code == "outbox-refused"
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked"),
+    [({"declared_patients": None}, 8.0), ({"allow_without_privacy": False}, None)],
+    ids=["no-declared-patients", "no-training-without-privacy"],
+)
+def test_a_site_that_would_not_train_still_scores(
+    tmp_path: Path, base: Tensors, policy: dict[str, object], asked: float | None
+) -> None:
+    site = make_site(tmp_path / "site", patients=4, holdout=20, **policy)
+    with Outbox.open(site) as outbox:
+        scoring = make_plan(base=base, purpose="evaluate", epsilon=asked)
+        scored = begin(site, outbox, scoring, base)
+        left = scored.sent(scored.reply)
+        assert left.refusal is None
+        assert left.evaluation is not None
+        assert left.receipt is not None
+        assert left.receipt.public_patients == (SitePolicy.read(site.policy).declared_patients or 0)
+        counted = scored.sent(scored.with_receipt(public_patients=3))
+        assert counted.refusal is not None
