@@ -35,19 +35,30 @@ def read_csv(source: ImportSource, *, limits: ImageLimits = DEFAULT_LIMITS) -> S
         If the CSV is absent, not UTF-8, empty, or lacks a column. A bad row is no such case.
     """
     text = read_text(source.labels_path())
-    header_line = text.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=header_line.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        header = [name.strip() for name in next(reader)]
-    except (StopIteration, csv.Error) as error:
-        raise InputRefused(
-            "The labels CSV is empty.", action="It needs a header line.", code="labels-empty"
-        ) from error
+    header, reader = open_table(text)
     places = _places(source, header)
     pattern = compiled_pattern(source.patient_pattern)
     rows = _rows(source, reader, places, len(header), pattern, limits)
     return SourceRows(total=max(0, len(text.splitlines()) - 1), rows=rows)
+
+
+def open_table(text: str) -> tuple[list[str], Iterator[list[str]]]:
+    """Return a CSV's header, stripped, and a reader of its rows; comma, semicolon or tab.
+
+    Raises
+    ------
+    InputRefused
+        With code ``labels-empty``. The reader raises `csv.Error` for a row that cannot be parsed.
+    """
+    header_line = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=header_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        return [name.strip() for name in next(reader)], reader
+    except (StopIteration, csv.Error) as error:
+        raise InputRefused(
+            "The labels CSV is empty.", action="It needs a header line.", code="labels-empty"
+        ) from error
 
 
 def read_text(path: Path) -> str:

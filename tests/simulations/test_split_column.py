@@ -17,6 +17,10 @@ from simulations.split_column import dividing_column
         ("file,label\na,x\n", "split"),
         ("file,label,fold\na,x\n", "split"),
         ("", "split"),
+        ("file;label;fold\na;x;train\nb;y;test\n", "fold"),
+        ("file\tlabel\tfold\na\tx\ttrain\nb\ty\ttest\n", "fold"),
+        ("file, label, fold\na, x, train\nb, y, test\n", "fold"),
+        ("file,label,fold\na,x,train\n\nb,y,test\nc,y\n", "fold"),
     ],
 )
 def test_a_fold_counts_where_every_row_says_train_or_test(
