@@ -16,6 +16,7 @@ from client.cases.splits import draw_split
 from client.cases.tables import CaseRow, PatientRow
 from client.review.flagging import Flagging
 from client.review.flags import BURNED_IN_TEXT
+from client.review.near_duplicates import Compared
 from client.review.opinions import IMPORT, GivenOpinion
 from client.review.recording import blocking_codes, keep_opinion, opinions, said_by_import
 from client.review.settings import ReviewSettings
@@ -65,10 +66,12 @@ class Admission:
     holdout_fraction : float
     rules : ReviewSettings
         By which a reader's label counts.
-    flagging : Flagging
-        Looks at every new case.
     cases : sequence of NewCase
         All that will be asked, so that the database is asked once.
+    flagging : Flagging
+        Looks at every new case.
+    compared : Compared
+        Its comparison of the new images, from before the transaction.
     """
 
     def __init__(
@@ -80,13 +83,14 @@ class Admission:
         *,
         rules: ReviewSettings,
         flagging: Flagging,
+        compared: Compared,
     ) -> None:
         self._session = session
         self._pseudonyms = pseudonyms
         self._holdout_fraction = holdout_fraction
-        self._rules, self._flagging = rules, flagging
-        self._now = datetime.now(UTC)
+        self._rules, self._flagging, self._compared = rules, flagging, compared
         self._stored = find_stored(session, cases)
+        self._now = datetime.now(UTC)  # after the wait for the lock: moments follow commits
         self._patients = self._find_patients(cases)
         self._new_patients: list[PatientRow] = []
         self._new_cases: list[tuple[CaseRow, NewCase]] = []
@@ -109,20 +113,24 @@ class Admission:
 
         Then the flags, which may hold a case, and the readers' labels, which count as opinions.
         """
+        new_cases = [new for _, new in self._new_cases]
+        compared = self._flagging.compare(self._session, new_cases, self._compared)
         self._session.add_all(self._new_patients)
         self._session.flush()
         self._session.add_all(row for row, _ in self._new_cases)
         self._session.flush()
-        for row, new in self._new_cases:
-            self._flagging.look(self._session, row, _codes(new))
-            self._hold(row)
+        flagged = [(row, _codes(new)) for row, new in self._new_cases]
+        raised = self._flagging.look(self._session, flagged, compared)
+        for row, _ in self._new_cases:
+            if raised[row.id] & set(self._rules.blocking):
+                self._hold(row)
         for row, given, warnings in self._opinions:
             keep_opinion(self._session, row, given, self._rules, warnings=warnings)
         self._session.flush()
 
     def _hold(self, row: CaseRow) -> None:
         """Take the label off an imported case with a blocking flag: it is a voice, and waits."""
-        if row.label is not None and blocking_codes(self._session, row.id, self._rules, ()):
+        if row.label is not None:
             given = GivenOpinion(IMPORT, "correct", row.label, "import")
             row.label, row.status, row.confirmed_at = None, "waiting", None
             self._opinions.append((row, given, ()))

@@ -58,14 +58,16 @@ class CaseKeeper:
         """Store many cases in one transaction; see `client.cases.store.CaseStore.add_many`."""
         with self._transactions.reading() as session:
             stored = find_stored(session, cases)
-        # Withdrawn images included, which would be deleted again at once.
-        fresh = [c for c in cases if not _keys(c) & stored.keys()]
+            # Withdrawn images included, which would be deleted again at once.
+            fresh = [c for c in cases if not _keys(c) & stored.keys()]
+            compared = self._flagging.compare(session, fresh)
         written = set(self._images.put_many(c.image.data for c in fresh))
         with self._transactions.writing() as session:
             admission = Admission(
                 *(session, self._pseudonyms, self._holdout_fraction, cases),
                 rules=self._rules,
                 flagging=self._flagging,
+                compared=compared,
             )
             admitted = [admission.admit(case) for case in cases]
             self._keep_bytes(cases, admitted)

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from client.answers.answered import Answered
+from client.cases.case import NewCase
 from client.cases.tables import CaseRow
 from client.review.flags import (
     FROM_ANSWER,
@@ -17,7 +18,7 @@ from client.review.flags import (
     NEAR_DUPLICATE_SAME_PATIENT,
     Flag,
 )
-from client.review.near_duplicates import NearDuplicate, NearDuplicates
+from client.review.near_duplicates import Compared, NearDuplicate, NearDuplicates
 from client.review.settings import ReviewSettings
 from client.review.tables import CaseFlagRow
 
@@ -33,21 +34,47 @@ class Flagging:
     def __init__(self, near: NearDuplicates) -> None:
         self._near = near
 
-    def look(self, session: Session, case: CaseRow, codes: Sequence[str]) -> None:
-        """Raise the flags of a case that is in the session: those given, and its look-alikes.
+    def compare(
+        self, session: Session, cases: Sequence[NewCase], before: Compared | None = None
+    ) -> Compared:
+        """Compare new images with the stored ones; see `NearDuplicates.compare`."""
+        return self._near.compare(session, [(c.task, c.image.likeness) for c in cases], before)
+
+    def look(
+        self,
+        session: Session,
+        cases: Sequence[tuple[CaseRow, Sequence[str]]],
+        compared: Compared,
+    ) -> dict[str, set[str]]:
+        """Raise the flags of new cases: those given with each, and its look-alikes.
 
         Of look-alikes the nearest of each kind is kept.
+
+        Parameters
+        ----------
+        session : Session
+            That has written the cases.
+        cases : sequence of (CaseRow, sequence of str)
+        compared : Compared
+            Their images', from before they were written.
+
+        Returns
+        -------
+        dict of str to set of str
+            The codes that were raised, by case.
         """
-        for code in dict.fromkeys(codes):
-            session.add(_row(case.id, code, None))
-        found: dict[str, NearDuplicate] = {}
-        for other in self._near.find(session, case.task, case.likeness, of=case.id):
-            same = other.patient == case.patient
-            code = NEAR_DUPLICATE_SAME_PATIENT if same else NEAR_DUPLICATE_OTHER_PATIENT
-            found.setdefault(code, other)
-        for code, other in found.items():
-            session.add(_row(case.id, code, other))
+        raised: dict[str, set[str]] = {}
+        near = self._near.among(session, [case for case, _ in cases], compared)
+        for (case, codes), others in zip(cases, near, strict=True):
+            found: dict[str, NearDuplicate | None] = dict.fromkeys(codes)
+            for other in others:
+                same = other.patient == case.patient
+                kind = NEAR_DUPLICATE_SAME_PATIENT if same else NEAR_DUPLICATE_OTHER_PATIENT
+                found.setdefault(kind, other)
+            session.add_all(_row(case.id, code, other) for code, other in found.items())
+            raised[case.id] = set(found)
         session.flush()
+        return raised
 
 
 def flags_of(
