@@ -10,6 +10,7 @@ from client.drift import drift_level
 from client.monitoring.told import prediction_drift_level
 from client.plan_memory import PlanMemory
 from client.policy import SitePolicy
+from client.privacy.ledger import PrivacyLedger
 from client.settings import SiteSettings
 from common.plan import RoundPlan
 from common.records import SiteStatus, band_floor
@@ -49,8 +50,7 @@ def site_status(
     if not listed or plans.preflights(now=now) > policy.status_per_day:
         return None
     task = plan.recipe.name
-    rounds = plans.training_rounds(task)
-    since = rounds[-1].accepted_at if rounds else BEGINNING
+    since = _last_trained(settings, task, plans)
     with closing(CaseStore.open(settings)) as store:
         cases = [*store.training_cases(task), *store.holdout_cases(task)]
         fresh = {c.patient for c in cases if (c.confirmed_at or c.created_at) > since}
@@ -65,3 +65,16 @@ def site_status(
     if (told, drift, predictions) == (None, None, None):
         return None
     return SiteStatus(new_cases=told, drift=drift, prediction_drift=predictions)
+
+
+def _last_trained(settings: SiteSettings, task: str, plans: PlanMemory) -> datetime:
+    """Return when the newest round was accepted that the ledger knows to have been trained.
+
+    An accepted plan alone has learnt nothing: the device's memory may have run out, or the
+    coordinator never meant it to be trained.
+    """
+    with PrivacyLedger.open(settings) as ledger:
+        lines = ledger.entries()
+    trained = {(line.campaign, line.round) for line in lines if line.outcome == "trained"}
+    rounds = [r for r in plans.training_rounds(task) if (r.campaign, r.round) in trained]
+    return rounds[-1].accepted_at if rounds else BEGINNING

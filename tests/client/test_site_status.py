@@ -12,6 +12,8 @@ from client import site_status as module
 from client.audit import open_site_audit
 from client.outbox import Outbox
 from client.plan_memory import Limits
+from client.privacy.ledger import PrivacyLedger
+from client.privacy.ledger_lines import RoundRequest
 from client.round_handler import RoundHandler
 from client.settings import SiteSettings
 from client.site_records import SiteRecords
@@ -48,9 +50,25 @@ def left(site: SiteSettings) -> list[Left]:
     return [entry for entry in entries if isinstance(entry, Left)]
 
 
-def trained(site: SiteSettings) -> None:
+def accepted(site: SiteSettings, campaign: str = "older") -> None:
     with SiteRecords.open(site) as records:
-        records.plans.accept(make_plan(campaign="older"), Limits(10, 10), now=time.time())
+        records.plans.accept(make_plan(campaign=campaign), Limits(10, 10), now=time.time())
+
+
+def ended(site: SiteSettings, outcome: str, campaign: str = "older") -> None:
+    """A round that was accepted, and what became of it."""
+    accepted(site, campaign)
+    request = RoundRequest(
+        campaign=campaign,
+        round=1,
+        nonce="a" * 64,
+        rounds_left=1,
+        sampling_rate=0.1,
+        steps=1,
+        max_grad_norm=1.0,
+    )
+    with PrivacyLedger.open(site) as ledger:
+        ledger.outcome(ledger.reserve_without_privacy(request, delta=1e-5), outcome)
 
 
 def test_a_policy_that_lists_nothing_tells_nothing(tmp_path: Path) -> None:
@@ -63,8 +81,16 @@ def test_new_cases_are_told_in_bands_and_written_down(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site", patients=24, holdout=8, release_status=BOTH)
     assert told(site) == SiteStatus(new_cases=20)  # 32 patients; too few to tell of drift
     assert left(site)[-1].contents == ("forecast", "status")
-    trained(site)
+    ended(site, "trained")
     assert told(site) == SiteStatus(new_cases=0)
+
+
+def test_a_round_that_trained_nothing_leaves_new_cases_new(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site", patients=24, holdout=8, release_status=BOTH)
+    accepted(site, "killed")
+    assert told(site) == SiteStatus(new_cases=20)
+    ended(site, "device-memory")
+    assert told(site) == SiteStatus(new_cases=20)
 
 
 def test_drift_is_a_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
