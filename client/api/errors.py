@@ -54,6 +54,7 @@ STATUS_BY_CODE: Mapping[str, HTTPStatus] = {
     "dicom-unreadable": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "dicom-multi-frame": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "dicom-transfer-syntax": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "dicom-decoder-unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "upload-slow": HTTPStatus.REQUEST_TIMEOUT,
     "not-multipart": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "image-unsupported": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

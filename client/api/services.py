@@ -62,7 +62,7 @@ class Services:
 
         Raises
         ------
-        ImageRefused, Busy
+        ImageRefused, Busy, ProcessError
             As `DicomIntake.take`.
         """
         if not looks_like_dicom(image):

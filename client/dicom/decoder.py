@@ -22,7 +22,7 @@ import client
 from client.dicom.picture import DEFAULT_DICOM_LIMITS, DicomContext, DicomLimits, DicomPicture
 from client.dicom.refusals import refused
 from client.dicom.worker import read_frame, write_frame
-from common.errors import Busy, ImageRefused
+from common.errors import Busy, ImageRefused, ProcessError
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +91,17 @@ class DicomDecoder:
     ) -> DicomPicture:
         """Decode a file; see `client.dicom.decoding.decode_dicom`.
 
+        A process that died under the file may have died of something else (the machine's memory
+        was short): the file is given to one more before it is refused.
+
         Raises
         ------
         ImageRefused
             As there, or ``dicom-decoder-died`` or ``dicom-too-slow``.
         Busy
             If no process becomes free in time, or the decoder is closed.
+        ProcessError
+            ``dicom-decoder-unavailable``, if no process starts. The file was not looked at.
         """
         if len(data) > self._limits.bytes:
             raise refused("too-large", "The DICOM file is too large.", action="Export it smaller.")
@@ -107,8 +112,17 @@ class DicomDecoder:
         process = self._take()
         kept: _Process | None = None
         try:
-            process = process or _Process(self._limits)
-            answer, png = process.ask(request, data, self._limits.seconds)
+            for last in (False, True):
+                process = process or _Process(self._limits)
+                try:
+                    answer, png = process.ask(request, data, self._limits.seconds)
+                    break
+                except _Lost as lost:
+                    process.kill()
+                    process = None
+                    if lost.slow or last:
+                        raise _refusal(lost) from lost
+            assert process is not None
             kept = process if process.answered < _RESTART_AFTER else None
             return _picture(answer, png)
         finally:
@@ -140,8 +154,16 @@ class DicomDecoder:
         raise Busy("The DICOM decoder is closing.", code="closing")
 
 
+class _Lost(Exception):
+    """A process is no more: it died, or it was killed because it was slow."""
+
+    def __init__(self, slow: bool, seconds: float) -> None:
+        super().__init__()
+        self.slow, self.seconds = slow, seconds
+
+
 class _Process:
-    """One decoding process and its pipes."""
+    """One decoding process and its pipes; `ProcessError` if it does not start."""
 
     def __init__(self, limits: DicomLimits) -> None:
         self.answered = 0
@@ -155,21 +177,29 @@ class _Process:
         environment["PYTHONPATH"] = os.pathsep.join(
             (str(_ROOT), os.environ.get("WARDROUND_TEST_DICOM_PATH", str(_ROOT)))
         )
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "client.dicom.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env=environment,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "client.dicom.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=environment,
+            )
+        except OSError as error:
+            raise _unavailable(type(error).__name__) from error
         text = json.dumps(asdict(limits)).encode()
-        self._exchange(lambda pipe: pipe.write(len(text).to_bytes(4, "big") + text), _START_SECONDS)
+        frame = len(text).to_bytes(4, "big") + text
+        try:
+            self._exchange(lambda pipe: pipe.write(frame), _START_SECONDS)
+        except _Lost as lost:
+            self.kill()
+            raise _unavailable("too slow" if lost.slow else "it died") from lost
 
     def ask(
         self, request: dict[str, Any], data: bytes, seconds: float
     ) -> tuple[dict[str, Any], bytes]:
-        """Have one file decoded."""
+        """Have one file decoded; `_Lost` if the process does not survive it."""
         answer = self._exchange(lambda pipe: write_frame(pipe, request, data), seconds)
         self.answered += 1
         return answer
@@ -208,11 +238,7 @@ class _Process:
             "event=dicom-decoder-lost slow=%s seconds=%.1f exit=%s",
             *(slow.is_set(), time.monotonic() - started, self._process.poll()),
         )
-        if slow.is_set():
-            what = f"The DICOM file could not be decoded within {seconds:g} seconds."
-            raise refused("too-slow", what, action="Export it uncompressed.")
-        what = "The DICOM file made its decoder fail."
-        raise refused("decoder-died", what, action="Export it uncompressed.")
+        raise _Lost(slow.is_set(), seconds)
 
     @staticmethod
     def _read(
@@ -226,6 +252,24 @@ class _Process:
             return None
 
 
+def _refusal(lost: _Lost) -> ImageRefused:
+    if lost.slow:
+        what = f"The DICOM file could not be decoded within {lost.seconds:g} seconds."
+        return refused("too-slow", what, action="Export it uncompressed.")
+    what = "The DICOM file made its decoder fail."
+    return refused("decoder-died", what, action="Export it uncompressed.")
+
+
+def _unavailable(how: str) -> ProcessError:
+    log.error("event=dicom-decoder-unavailable %s", how)
+    return ProcessError(
+        f"The process that decodes DICOM files did not start ({how}).",
+        meaning="It says nothing of the files: none was looked at.",
+        action="See whether the machine has memory and the installation is whole; then try again.",
+        code="dicom-decoder-unavailable",
+    )
+
+
 def _picture(answer: dict[str, Any], png: bytes) -> DicomPicture:
     """Believe no more of the process than what fits; it has run on hostile bytes."""
     try:
@@ -236,8 +280,7 @@ def _picture(answer: dict[str, Any], png: bytes) -> DicomPicture:
             )
         fields = _Picture.model_validate(answer.get("picture"))
     except ValidationError as error:
-        what = "The DICOM file made its decoder fail."
-        raise refused("decoder-died", what, action="Export it uncompressed.") from error
+        raise _refusal(_Lost(slow=False, seconds=0.0)) from error
     return DicomPicture(
         png=png,
         modality=fields.modality,

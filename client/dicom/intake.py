@@ -55,7 +55,7 @@ class DicomIntake:
 
         Raises
         ------
-        ImageRefused, Busy
+        ImageRefused, Busy, ProcessError
             As `DicomDecoder.decode`, or ``dicom-burned-in-unknown``.
         """
         if not looks_like_dicom(data):

@@ -116,8 +116,8 @@ class Puller:
         Raises
         ------
         ProcessError, Busy, StoreError
-            If the PACS, another process or the disk is in the way; what was taken in by then
-            stays so, and the rest comes at the next poll.
+            If the PACS, the decoder, another process or the disk is in the way; what was taken in
+            by then stays so, and the rest comes at the next poll.
         """
         with self._cursor.open() as cursor:
             poll = _Poll(cursor)

@@ -38,7 +38,14 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made from a 
 
 from client.dicom.listening import BoundedEntity, BoundedServer
 from client.dicom.settings import DicomSettings
-from common.errors import Busy, ConfigurationError, InputRefused, StoreError, WardroundError
+from common.errors import (
+    Busy,
+    ConfigurationError,
+    InputRefused,
+    ProcessError,
+    StoreError,
+    WardroundError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +143,7 @@ class StorageReceiver:
             self._take(event.encoded_dataset())
         except InputRefused as refusal:
             return _status(CANNOT_UNDERSTAND, refusal)
-        except (Busy, StoreError) as failure:
+        except (Busy, ProcessError, StoreError) as failure:
             return _status(OUT_OF_RESOURCES, failure)
         except Exception as error:  # its text may quote a patient, so nobody else may log it
             log.error("event=dicom-failed %s", type(error).__name__)

@@ -92,7 +92,7 @@ class DicomStation:
 
         Raises
         ------
-        InputRefused, Busy, StoreError
+        InputRefused, Busy, ProcessError, StoreError
             Then nothing was kept, or the sender is to send it again.
         """
         picture = self.intake.take(data).header

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from client.api.errors import answer_of, problem_of
-from common.errors import ConfigurationError, InputRefused, PrivacyRefused, WardroundError
+from common.errors import (
+    ConfigurationError,
+    InputRefused,
+    PrivacyRefused,
+    ProcessError,
+    WardroundError,
+)
 
 PLANTED = "PlantedDoe"
 
@@ -25,3 +31,9 @@ def test_its_code_is_so_that_hospital_it_can_find_it() -> None:
     assert PLANTED not in found.model_dump_json()
     told = problem_of(InputRefused("The label is missing."), request_id="r")
     assert (told.status, told.what) == (422, "The label is missing.")
+
+
+def test_an_image_that_no_decoder_could_look_at_may_be_sent_again() -> None:
+    error = ProcessError("", code="dicom-decoder-unavailable")
+    answer = answer_of(error, path="/cases", request_id="r")
+    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from client.dicom.decoder import DicomDecoder
 from client.dicom.picture import DicomLimits
-from common.errors import Busy, ImageRefused
+from common.errors import Busy, ImageRefused, ProcessError
 from tests.client.dicom.files import NUMBER, PLANTED, dataset, file_bytes
 
 ROOT = str(Path(__file__).parents[3])
@@ -74,11 +76,30 @@ def test_the_process_has_no_secrets_a_bounded_memory_and_ends_with_the_decoder(
         decoder.decode(good())
 
 
-def test_a_killed_process_is_replaced(decoder: DicomDecoder) -> None:
+def test_a_killed_process_is_replaced_and_costs_no_file(decoder: DicomDecoder) -> None:
     decoder.decode(good())
     os.kill(decoder._free.queue[0]._process.pid, signal.SIGKILL)  # type: ignore[union-attr]
-    assert refusal(decoder, good()) == "dicom-decoder-died"
     assert decoder.decode(good()).modality == "XC"
+
+
+SLEEPS = "#!/bin/sh\nexec sleep 60\n"
+
+
+@pytest.mark.parametrize("program", ["#!/bin/false\n", SLEEPS, None], ids=["dies", "slow", "none"])
+def test_a_process_that_does_not_start_says_nothing_of_the_file(
+    program: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    if program is not None:
+        python.write_text(program)
+        python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr("client.dicom.decoder._START_SECONDS", 1.0)
+    with closing(DicomDecoder(waiting_seconds=0.1)) as decoder:
+        for _ in range(2):  # the place among the processes is free again
+            with pytest.raises(ProcessError) as caught:
+                decoder.decode(good())
+            assert caught.value.code == "dicom-decoder-unavailable"
 
 
 def test_who_waits_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom.uid import generate_uid
 
+from client.dicom.decoder import DicomDecoder
 from client.dicom.pull import Pulled
 from client.dicom.station import DicomStation
 from client.dicom.web import DicomwebSource, Listed
@@ -159,6 +162,27 @@ def test_a_connection_that_cannot_be_made_ends_the_poll_and_counts_against_no_im
                 asked.poll()
             assert caught.value.code == "dicomweb-away"
     assert asked.poll() == Pulled(stored=1)
+
+
+def test_a_decoder_that_cannot_start_ends_the_poll_and_refuses_no_image(
+    pacs: FakePacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pacs.put(image(0))
+    assert puller(pacs, tmp_path, Inbox()).poll() == Pulled(stored=1)
+    before = json.loads((tmp_path / "pulled.json").read_bytes())["entries"].keys()
+    for number in range(1, 4):
+        pacs.put(image(number))
+    with monkeypatch.context() as patched, closing(DicomDecoder()) as decoder:
+        patched.setattr(sys, "executable", "/bin/false")
+        asked = puller(pacs, tmp_path, decoder.decode)  # type: ignore[arg-type]
+        with pytest.raises(ProcessError) as caught:
+            asked.poll()
+        assert caught.value.code == "dicom-decoder-unavailable"
+    assert len(pacs.fetched()) == 2
+    assert json.loads((tmp_path / "pulled.json").read_bytes())["entries"].keys() == before
+    decodes = InProcessDecoder().decode
+    asked = puller(pacs, tmp_path, decodes)  # type: ignore[arg-type]
+    assert asked.poll() == Pulled(stored=3, known=1)
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from pynetdicom import AE
 
+from client.dicom.decoder import DicomDecoder
+from client.dicom.intake import DicomIntake
 from client.dicom.receiver import StorageReceiver
 from client.dicom.settings import DicomSettings
-from common.errors import Busy, ConfigurationError, ImageRefused, StoreError
+from common.errors import Busy, ConfigurationError, ImageRefused, ProcessError, StoreError
 from tests.client.dicom.files import PLANTED, dataset, planted
 
 SETTINGS = DicomSettings(port=0, callers=("PACS",), maximum_bytes=2**20)
@@ -88,6 +92,7 @@ def test_a_data_set_beyond_the_limit_is_cut_off(port: int, inbox: Inbox) -> None
         (ImageRefused("", code="dicom-bits"), 0xC000, "dicom-bits"),
         (Busy(""), 0xA700, "busy"),
         (StoreError(""), 0xA700, "store"),
+        (ProcessError("", code="dicom-decoder-unavailable"), 0xA700, "dicom-decoder-unavailable"),
         (RuntimeError("PlantedDoe"), 0xA700, "internal"),
     ],
 )
@@ -104,6 +109,15 @@ def test_refusals_become_statuses(
     answer = sent(port, planted(dataset()))
     assert (answer.Status, answer.ErrorComment) == (status, comment)
     assert not [word for word in PLANTED if word in caplog.text]
+
+
+def test_what_no_decoder_could_look_at_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with closing(DicomIntake(DicomDecoder(), None)) as intake:
+        receiver = StorageReceiver(SETTINGS, intake.take)  # type: ignore[arg-type]
+        answer = sent(receiver.start(), dataset())
+        receiver.stop()
+    assert (answer.Status, answer.ErrorComment) == (0xA700, "dicom-decoder-unavailable")
 
 
 @pytest.mark.parametrize(
