@@ -21,6 +21,7 @@ from client.dicom.filing import can_be_filed
 from client.dicom.outbox import Pending, ReportOutbox
 from client.dicom.report import write_report
 from client.dicom.settings import DicomSettings
+from client.dicom.stored import is_kept
 from common.errors import NotFound, ProcessError, WardroundError
 
 log = logging.getLogger(__name__)
@@ -75,8 +76,7 @@ class StowArchive:
             )
         except httpx.HTTPError as error:
             raise _undelivered(type(error).__name__) from error
-        # 202: kept in part, and there is but one part. Orthanc sends an empty sequence with 200.
-        if answer.status_code != 200 or _failed(answer):
+        if not is_kept(answer.status_code, answer.content, report):
             raise _undelivered(f"status {answer.status_code}")
 
 
@@ -229,14 +229,6 @@ class Delivery:
     def _give_up(self, pending: Pending, why: str) -> None:
         log.error("event=dicom-report-given-up id=%s case=%s %s", pending.id, pending.case_id, why)
         self._outbox.remove(pending.id)
-
-
-def _failed(answer: httpx.Response) -> bool:
-    """Tell whether FailedSOPSequence (0008,1198) names an instance (PS3.18, I.2.2)."""
-    try:
-        return bool(answer.json().get("00081198", {}).get("Value"))
-    except (ValueError, AttributeError):  # no JSON, which is allowed; the status says enough
-        return False
 
 
 def _undelivered(how: str) -> ProcessError:

@@ -28,6 +28,10 @@ class FakePacs:
     odd: dict[str, Callable[[Handler], None]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    sent: list[bytes] = field(default_factory=list)
+    """Bodies that came by STOW-RS."""
+    answers: list[tuple[int, bytes]] = field(default_factory=list)
+    """Status and body of the next answers to these; 200 and nothing after them."""
     knows_offset: bool = True
     most: int | None = None
     """Rows of one answer, whatever ``limit`` asks for."""
@@ -65,6 +69,11 @@ class FakePacs:
         else:
             _, data = self.files[parts.path.rsplit("/", 1)[1]]
             reply(handler, multipart(data), MULTIPART)
+
+    def take(self, handler: Handler) -> None:
+        self.sent.append(handler.rfile.read(int(handler.headers["content-length"])))
+        status, body = self.answers.pop(0) if self.answers else (200, b"{}")
+        reply(handler, body, JSON, status)
 
 
 MULTIPART = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
@@ -114,6 +123,9 @@ def fake_pacs(*, tls: ssl.SSLContext | None = None) -> Iterator[FakePacs]:
                 pacs.answer(self)
             except OSError:  # hung up on, as some tests want
                 self.close_connection = True
+
+        def do_POST(self) -> None:
+            pacs.take(self)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,14 +22,16 @@ from client.cases.store import CaseStore
 from client.dicom.answer import Answer, ExplainedAnswer
 from client.dicom.capture import write_capture
 from client.dicom.decoding import decode_dicom
-from client.dicom.delivery import Delivery
+from client.dicom.delivery import Archive, Delivery, StowArchive
 from client.dicom.outbox import Pending, ReportOutbox
 from client.dicom.picture import DicomContext
 from client.dicom.service import Service, ServiceExplainer, ServicePredictor, site_service
+from client.dicom.settings import DicomSettings
 from client.explanation.drawing import png
 from common.database import open_database
 from common.errors import ImageRefused, ProcessError
 from tests.client.dicom.files import NAME, NUMBER, PLANTED, dataset, file_bytes, planted
+from tests.client.dicom.pacs import FakePacs
 from tests.client.serving import picture, site_settings
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
@@ -89,7 +92,9 @@ class Site:
     outbox: ReportOutbox
     case_id: str
 
-    def delivery(self, explain: Asked | None, pacs: Pacs, predict: Asked | None = None) -> Delivery:
+    def delivery(
+        self, explain: Asked | None, pacs: Archive, predict: Asked | None = None
+    ) -> Delivery:
         made = Delivery(
             self.outbox,
             self.store,
@@ -136,6 +141,25 @@ def test_the_heat_map_follows_the_report(site: Site) -> None:
     assert site.outbox.pending() == []
     assert pacs.kept[0].StudyInstanceUID == pacs.kept[1].StudyInstanceUID
     assert pacs.kept[0].SeriesInstanceUID != pacs.kept[1].SeriesInstanceUID
+
+
+@pytest.mark.parametrize(("status", "tag"), [(409, "00081198"), (202, "00081199")])
+def test_the_heat_map_follows_a_report_that_the_pacs_has_already(
+    site: Site, pacs: FakePacs, status: int, tag: str
+) -> None:
+    sent: list[str] = []
+
+    def archive(report: bytes) -> None:
+        made = dcmread(io.BytesIO(report))
+        says = {"00081155": {"Value": [made.SOPInstanceUID]}, "00081197": {"Value": [0x0111]}}
+        pacs.answers = [] if sent else [(status, json.dumps({tag: {"Value": [says]}}).encode())]
+        sent.append(made.Modality)
+        stow(report)
+
+    stow = StowArchive(DicomSettings(stow_url=pacs.url), None)
+    assert site.delivery(Asked([EXPLAINED]), archive).work() == 1
+    assert (sent, len(pacs.sent), site.outbox.pending()) == (["SR", "OT"], 2, [])
+    stow._client.close()
 
 
 def test_without_being_asked_for_there_is_none(site: Site) -> None:
