@@ -1,7 +1,8 @@
 """Importing cases: read, check, store in batches, and sum up.
 
-One bad row never stops the rest. A batch is durable before the next is read; an import that was
-killed is simply run again, and finds what it had stored.
+One bad row never stops the rest. A batch, of 256 rows or 256 MiB, is durable before the next is
+read (but for as many rows as there are threads); an import that was killed is simply run again, and
+finds what it had stored.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from client.cases.accepted_image import AcceptedImage, accept_image
 from client.cases.case import NewCase
@@ -21,6 +21,7 @@ from client.cases.store import CaseStore
 from client.dicom.decoder import DicomDecoder
 from client.dicom.intake import DicomIntake
 from client.dicom.modalities import accepted_modalities, make_intake
+from client.intake.batches import checked_batches
 from client.intake.csv_source import read_csv
 from client.intake.dicom_source import read_dicom
 from client.intake.labels import LabelReader
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 BATCH_ROWS = 256
+BATCH_BYTES = 256 * 2**20
 _MAXIMUM_THREADS = 8
 
 logger = logging.getLogger(__name__)
@@ -110,8 +112,8 @@ def import_cases(
     ------
     InputRefused
         If the source as a whole cannot be used.
-    StoreError
-        If the database or the disk failed; all batches before are kept.
+    StoreError, ProcessError
+        If the database or the disk failed, or no DICOM decoder starts; all batches before are kept.
     """
     if isinstance(target, SiteSettings):
         store, intake = CaseStore.open(target), make_intake(target, recipe)
@@ -139,11 +141,18 @@ def import_cases(
     opened = read_rows(source, limits=limits)
     tally = ImportTally(recipe, show_files=source.show_files)
     wanted = _wanted(opened.rows, source, keep, tally)
-    done = 0
-    with ThreadPoolExecutor(min(_MAXIMUM_THREADS, os.cpu_count() or 1)) as pool:
-        while batch := list(islice(wanted, BATCH_ROWS)):
-            checked = pool.map(lambda row: _check(row, labels, limits, dicom), batch)
-            _store_batch(target, recipe.name, list(zip(batch, checked, strict=True)), tally)
+    done, threads = 0, min(_MAXIMUM_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in checked_batches(
+            pool,
+            wanted,
+            lambda row: _check(row, labels, limits, dicom),
+            ahead=threads,
+            most_rows=BATCH_ROWS,
+            most_bytes=BATCH_BYTES,
+            size=_bytes_held,
+        ):
+            _store_batch(target, recipe.name, batch, tally)
             done += len(batch)
             if progress is not None:
                 progress(done, max(done, opened.total - tally.left_out))
@@ -228,6 +237,10 @@ def _label_in_tree(row: SourceRow, instance: str) -> str | None:
             code="label-ambiguous",
         )
     return by_uid or row.label
+
+
+def _bytes_held(checked: _Checked | InputRefused) -> int:
+    return len(checked.image.data) if isinstance(checked, _Checked) else 0
 
 
 def _store_batch(

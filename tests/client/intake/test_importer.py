@@ -6,16 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from client.cases.store import CaseStore
+from client.cases.store import Case, CaseStore, NewCase
+from client.intake import importer
+from client.intake.batches import checked_batches
 from client.intake.importer import import_cases
 from client.intake.source import CsvColumns, ImportSource
+from common.errors import CaseRefused
 from common.recipe import load_recipe
 from tests.client.intake.sources import RECIPE, adds_up, warning_codes, write_csv, write_images
-from tests.client.stores import TASK, make_site, open_store
+from tests.client.stores import TASK, make_site, open_store, picture
 
 
 def test_one_hospital_of_several(store: CaseStore, tmp_path: Path) -> None:
@@ -86,6 +91,47 @@ def test_into_a_site_folder_with_progress(tmp_path: Path) -> None:
     summary = import_cases(site, RECIPE, source, progress=lambda *step: seen.append(step))
     assert summary.kept == 3
     assert seen == [(3, 3)]
+
+
+def test_a_batch_ends_before_its_files_fill_the_memory(
+    store: CaseStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for n in range(20):
+        (data / f"{n}.png").write_bytes(picture(n, side=130))  # noise, 50 kB and more
+    source = write_csv(data, "file,label", *[f"{n}.png,nv" for n in range(20)])
+    batches: list[list[NewCase]] = []
+    real = store.add_many
+
+    def watched(cases: Sequence[NewCase]) -> list[Case | CaseRefused]:
+        batches.append(list(cases))
+        return real(cases)
+
+    monkeypatch.setattr(store, "add_many", watched)
+    monkeypatch.setattr(importer, "BATCH_BYTES", 200_000)
+    assert import_cases(store, RECIPE, source).kept == 20
+    assert len(batches) >= 5
+    held = [sum(len(case.image.data) for case in batch) for batch in batches]
+    assert max(held) < 200_000 + 60_000
+
+
+def test_rows_are_read_no_further_than_the_batch_and_a_few_ahead() -> None:
+    read: list[int] = []
+
+    def rows() -> Iterator[int]:
+        for number in range(100):
+            read.append(number)
+            yield number
+
+    with ThreadPoolExecutor(2) as pool:
+        batches = checked_batches(
+            pool, rows(), lambda n: -n, ahead=2, most_rows=10, most_bytes=50, size=lambda _: 10
+        )
+        assert next(batches) == [(n, -n) for n in range(5)]
+        assert len(read) == 7
+        assert [len(batch) for batch in batches] == [5] * 19
+    assert read == list(range(100))
 
 
 _IMPORTER = """
