@@ -1,4 +1,4 @@
-"""For the tests of the outbox: a site, and an honest round of each kind there."""
+"""A base model; for the tests of the outbox, a site and an honest round of each kind there."""
 
 from __future__ import annotations
 

@@ -17,14 +17,7 @@ from client.settings import SiteSettings
 from client.site_folder import create_site_folder
 from common.model import build_model, state_tensors
 from common.plan import PrivacyRequest, Purpose, RoundPlan, SignedPlan, sign_plan
-from common.recipe import (
-    Augmentation,
-    DecisionSpec,
-    ImageSpec,
-    LocalTraining,
-    ModelSpec,
-    Recipe,
-)
+from common.recipe import Augmentation, DecisionSpec, ImageSpec, LocalTraining, ModelSpec, Recipe
 from common.signing import SigningKey
 from common.update import Tensors, tensors_digest
 from tests.client.pictures import picture

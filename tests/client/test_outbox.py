@@ -23,12 +23,7 @@ from common.signing import SigningKey
 from common.update import ModelUpdate, Tensors
 from common.wire import content_of, records_to_reply
 from tests.client.outbox_rounds import PATIENT, Round, assert_held_back, audited, begin
-from tests.client.rounds import (
-    change_policy,
-    make_plan,
-    make_site,
-    signed,
-)
+from tests.client.rounds import change_policy, make_plan, make_site, signed
 
 
 @pytest.mark.parametrize("which", ["trained", "bare", "scored", "forecast"])
