@@ -15,7 +15,7 @@ from common.compression import COMPRESSIONS, Compression
 from common.errors import PlanRefused, PrivacyRefused
 from common.evaluation_counts import Statistic
 from common.plan import RoundPlan
-from common.recipe import Recipe
+from common.recipe import SMALLEST_CLIP, Recipe
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _RECIPE = r"^[a-z0-9][a-z0-9-]{0,62}(@[0-9a-f]{64})?$"
@@ -88,7 +88,7 @@ class SitePolicy(BaseModel):
     epsilon_campaign: Positive = 8.0
     epsilon_round: Positive | None = None
     delta: Annotated[float, Field(gt=0, lt=1e-3)] = 1e-5
-    max_grad_norm: Positive = 10.0
+    max_grad_norm: Annotated[float, Field(ge=SMALLEST_CLIP, allow_inf_nan=False)] = 10.0
     min_noise_multiplier: Annotated[float, Field(ge=0.3, le=100)] = 0.5
     release_evaluation: bool = False
     minimum_cell: Annotated[int, Field(ge=1)] = 10

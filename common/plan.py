@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import PlanRefused
-from common.recipe import LocalTraining, Recipe
+from common.recipe import SMALLEST_CLIP, LocalTraining, Recipe
 from common.signing import Signature, SigningKey, VerifyKey
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -35,7 +35,7 @@ class PrivacyRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epsilon: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None
-    max_grad_norm: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+    max_grad_norm: Annotated[float, Field(ge=SMALLEST_CLIP, le=1e6, allow_inf_nan=False)]
     augmentation_multiplicity: Annotated[int, Field(ge=1, le=32)] = 1
 
 

@@ -20,9 +20,16 @@ from common.recipe.part import Fraction
 from common.recipe.reading import load_recipe, parse_recipe, shipped_recipes
 from common.recipe.release_gate import DecisionSpec, ReleaseGateSpec
 from common.recipe.task import Recipe
-from common.recipe.training import LocalTraining, LossSpec, NonPrivateExtras, PrivacySpec
+from common.recipe.training import (
+    SMALLEST_CLIP,
+    LocalTraining,
+    LossSpec,
+    NonPrivateExtras,
+    PrivacySpec,
+)
 
 __all__ = [
+    "SMALLEST_CLIP",
     "AggregationName",
     "AggregationSpec",
     "AlgorithmName",

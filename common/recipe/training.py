@@ -8,6 +8,9 @@ from pydantic import Field
 
 from common.recipe.part import Part, PositiveFloat
 
+SMALLEST_CLIP = 1e-6
+"""Far above the numbers that float32 holds inexactly: scaled by less, a gradient grows again."""
+
 
 class LossSpec(Part):
     """The loss is always a mean of per-sample terms, so that one patient moves one term.
@@ -59,6 +62,6 @@ class PrivacySpec(Part):
 
     epsilon: PositiveFloat = 8.0
     trainable: Literal["all", "bias", "head"] = "all"
-    max_grad_norm: PositiveFloat = 1.0
+    max_grad_norm: Annotated[float, Field(ge=SMALLEST_CLIP, allow_inf_nan=False)] = 1.0
     augmentation_multiplicity: Annotated[int, Field(ge=1, le=32)] = 1
     training: LocalTraining = LocalTraining()

@@ -74,7 +74,7 @@ def _within_bounds(plan: RoundPlan) -> bool:
         and plan.issued_at < plan.expires_at
         and epsilon is not None
         and 0 < epsilon <= 1000
-        and 0 < plan.privacy.max_grad_norm <= 1e6
+        and 1e-6 <= plan.privacy.max_grad_norm <= 1e6
         and 0 < training.sampling_rate <= 1
         and 0 < training.learning_rate < np.inf
         and 1 <= training.local_steps <= 10_000

@@ -38,6 +38,7 @@ def test_no_file_means_no_policy(tmp_path: Path) -> None:
         "rounds_per_day = -1",
         "epsilon_round = 0",
         "max_grad_norm = -1",
+        "max_grad_norm = 1e-7",
     ],
 )
 def test_a_wrong_field_refuses_everything(tmp_path: Path, text: str) -> None:

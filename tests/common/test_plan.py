@@ -78,6 +78,7 @@ def test_even_a_signed_plan_must_keep_to_the_schema(payload: bytes) -> None:
         {"surprise": 1},
         {"privacy": {"epsilon": -1.0, "max_grad_norm": 1.0}},
         {"privacy": {"epsilon": float("inf"), "max_grad_norm": 1.0}},
+        {"privacy": {"epsilon": 8.0, "max_grad_norm": 1e-7}},
     ],
 )
 def test_a_plan_out_of_bounds_cannot_be_made(changes: dict[str, object]) -> None:
