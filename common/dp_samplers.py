@@ -11,14 +11,16 @@ every parameter for each sample alone. Opacus looks samplers up by exact type in
 * it ignores ``padding_mode``;
 * the stock ghost norm of `nn.Linear` (Li et al. 2021, arXiv:2110.05679) returns nothing for
   inputs of four or more dimensions, as in ConvNeXt's MLP;
-* in float32 it takes a large gradient for a small one where its terms cancel, so that a base model
-  made for it would get past the clip.
+* in float32 it takes a large gradient for a small one where its terms cancel.
+
+The ghost norms serve the gradient check and the benchmark alone: no round is trained by ghost
+clipping (`client.training.gradients` says why).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (PyTorch's own name for it)
@@ -30,9 +32,6 @@ from timm.layers.norm import GroupNorm, GroupNorm1, LayerNorm, LayerNorm2d
 from torch import Tensor, nn
 
 from common.errors import ModelError
-
-GHOST_MEAN_SIZE = 100_000
-"""Mean numbers in a trainable tensor above which ghost clipping is the quicker; see its use."""
 
 Samples: TypeAlias = dict[Tensor, Tensor]
 Sampler: TypeAlias = Callable[..., Samples]
@@ -164,8 +163,8 @@ def _gram_norm(inputs: Tensor, upstream: Tensor) -> Tensor:
     -----
     The square of the norm is the sum of the two Gram matrices' product. Where inputs share a large
     offset and the upstream gradients sum to zero, its terms are 1e10 times the sum and more, which
-    float32 loses: hence float64. What is left to rounding, here and in the float32 backward pass
-    whose result is clipped by this norm, is added: about 1e-6 of an ordinary gradient.
+    float32 loses: hence float64. What is left to rounding here is added: about 1e-6 of an ordinary
+    gradient. It bounds no second backward pass, whose rounding is its own.
     """
     x, u = inputs.double(), upstream.double()
     gram_x, gram_u = x @ x.mT, u @ u.mT
@@ -287,16 +286,3 @@ def register_samplers() -> None:
 def has_exact_sampler(layer: nn.Module) -> bool:
     """Tell whether the layer's own type (a subclass does not count) is one of `SAMPLERS`."""
     return type(layer) in SAMPLERS
-
-
-def preferred_mode(model: nn.Module) -> Literal["hooks", "ghost"]:
-    """Return the quicker Opacus mode for what is trainable in a model; both are exact.
-
-    Hooks write every sample's whole gradient to memory; ghost clipping writes norms only, and
-    pays a second backward pass. So ghost wins where parameter tensors are large. Measured by
-    ``tests/bench/dp_step.py`` at 64 px, cost of a plain step = 1, hooks against ghost:
-    resnet18 3.4 / 2.5, convnext_tiny 4.0 / 2.9, vit_small 3.3 / 2.7; the other way round
-    efficientnet_b0 2.6 / 2.9, efficientnet_b4 2.2 / 2.5, densenet121 2.4 / 2.8.
-    """
-    sizes = [p.numel() for p in model.parameters() if p.requires_grad]
-    return "ghost" if sum(sizes) > GHOST_MEAN_SIZE * len(sizes) else "hooks"

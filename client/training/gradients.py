@@ -1,28 +1,27 @@
 """Each patient's gradient, clipped, and their sum: the part of DP-SGD that touches one patient.
 
-Two exact ways (`common.gradient_check` proves both before a site trains). With hooks, every
-patient's whole gradient is held, averaged over augmentations, and clipped. Ghost clipping (Li et
-al. 2021, arXiv:2110.05679) finds only its norm, and scales the patient's loss in a second backward
-pass: far less memory, and quicker where layers are large. It cannot average augmentations before
-the clip, so more than one of them means hooks.
+Every patient's whole gradient is held, averaged over augmentations, measured, scaled and added:
+what is measured is what is added, bit for bit. Ghost clipping (Li et al. 2021, arXiv:2110.05679)
+would need less memory, but it measures in one backward pass and adds what a second one gives.
+Their rounding differs, and whoever makes the base model can blow that difference up: a patient
+then gets past the clip by hundreds of times its size. `common.gradient_check` proves the gradients
+before a site trains; `client.training.device.physical_rows` bounds their memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
-from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
+from opacus.grad_sample import GradSampleHooks
 from torch import nn
 
 from client.training.job import Workbench
 from client.training.loss import per_sample_loss
-from common.dp_samplers import preferred_mode
 from common.errors import ModelError
 
-TINY = 1e-6
-"""Keeps the division finite; it makes the clip smaller, never larger."""
+SLACK = 1 + 1e-6
+"""More than rounding can add to a scaled gradient; it makes the clip smaller, never larger."""
 
 
 class PatientHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus ships no types
@@ -63,30 +62,16 @@ class ClippedSum:
         The clip C.
     multiplicity : int
         Consecutive rows that are one patient.
-    ghost : bool, optional
-        The way; by default ghost clipping where it is quicker and possible.
     """
 
-    def __init__(
-        self,
-        bench: Workbench,
-        *,
-        max_grad_norm: float,
-        multiplicity: int = 1,
-        ghost: bool | None = None,
-    ) -> None:
-        # bfloat16 would round the sum after its patients were clipped: only hooks then.
-        possible = multiplicity == 1 and not bench.job.device.autocast
-        wanted = preferred_mode(bench.network) == "ghost" if ghost is None else ghost
-        self._ghost = possible and wanted
+    def __init__(self, bench: Workbench, *, max_grad_norm: float, multiplicity: int = 1) -> None:
         self._bench = bench
         self._clip = max_grad_norm
         self._multiplicity = multiplicity
         self._parameters = bench.parameters()
-        rows = bench.rows(per_sample_gradients=not self._ghost)
+        rows = bench.rows(per_sample_gradients=True)
         self.patients_at_once = max(1, rows // multiplicity)
-        kind = GradSampleHooksFastGradientClipping if self._ghost else PatientHooks
-        self._hooks = kind(bench.network, loss_reduction="sum")
+        self._hooks = PatientHooks(bench.network, loss_reduction="sum")
 
     def close(self) -> None:
         """Take all traces of Opacus off the model."""
@@ -106,20 +91,15 @@ class ClippedSum:
         A patient whose gradient is no number adds nothing: it could not be clipped, would wipe
         out all others, and that this happened would itself tell about the patient.
         """
-        (self._by_ghost if self._ghost else self._by_hooks)(inputs, labels)
-
-    def _by_hooks(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         patients = len(labels) // self._multiplicity
         for parameter in self._parameters:
             parameter.grad_sample = None  # type: ignore[attr-defined]
         self._losses(inputs, labels).sum().backward()  # type: ignore[no-untyped-call]
         gradients = [self._of_patients(p, patients) for p in self._parameters]
-        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
-        finite = norms.isfinite()
-        factors = torch.where(finite, self._factors(norms), 0)
+        factors = self._factors(_norms(gradients))
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            if not bool(finite.all()):
-                gradient[~finite] = 0  # 0 times NaN is NaN
+            if not bool(factors.all()):
+                gradient[factors == 0] = 0  # 0 times NaN is NaN
             parameter.grad = torch.einsum("i,i...", factors, gradient)
             parameter.grad_sample = None  # type: ignore[attr-defined]
 
@@ -131,37 +111,29 @@ class ClippedSum:
             return rows
         return rows.view(patients, self._multiplicity, *parameter.shape).mean(1)
 
-    def _by_ghost(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        losses = self._losses(inputs, labels)
-        losses.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
-        norms: torch.Tensor = self._hooks.get_norm_sample().detach()
-        finite = norms.isfinite()
-        if not bool(finite.any()):
-            self.add_nobody()
-        elif not bool(finite.all()):
-            del losses
-            self._by_ghost(inputs[finite], labels[finite])
-        else:
-            for parameter in self._parameters:
-                parameter.grad = None
-            with self._without_hooks():
-                (losses * self._factors(norms)).sum().backward()  # type: ignore[no-untyped-call]
-
     def _losses(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with self._bench.precision():
             logits = self._bench.network(inputs)
         return per_sample_loss(logits, labels, self._bench.job.recipe.loss)
 
     def _factors(self, norms: torch.Tensor) -> torch.Tensor:
-        return (self._clip / (norms + TINY)).clamp(max=1.0)
+        """Return what each patient is scaled by, float32; 0 where it cannot be done exactly."""
+        factors = (self._clip / (norms * SLACK)).clamp(max=1.0)
+        # Below float32's normal numbers a factor is off by more than the slack.
+        exact = norms.isfinite() & (factors >= torch.finfo(torch.float32).tiny)
+        return torch.where(exact, factors, 0).float()
 
-    @contextmanager
-    def _without_hooks(self) -> Iterator[None]:
-        self._hooks.disable_hooks()
-        try:
-            yield
-        finally:
-            self._hooks.enable_hooks()
+
+def _norms(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return each patient's norm over all parameters, shape (patients,).
+
+    In float64, since float32 loses squares below 1e-45 and has none above 3e38. Apple's GPUs have
+    no float64: there a gradient that large counts as no number.
+    """
+    wide = torch.float32 if gradients[0].device.type == "mps" else torch.float64
+    norms = [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=wide) for g in gradients]
+    whole: torch.Tensor = torch.stack(norms).norm(dim=0)
+    return whole
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

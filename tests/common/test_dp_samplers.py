@@ -16,7 +16,6 @@ from common.dp_samplers import (
     convolution_norm,
     has_exact_sampler,
     linear_norm,
-    preferred_mode,
     register_samplers,
 )
 from common.errors import ModelError
@@ -232,10 +231,3 @@ def test_a_subclass_has_no_exact_sampler():
 
     assert has_exact_sampler(nn.Conv2d(1, 1, 1))
     assert not has_exact_sampler(Scaled(1, 1, 1))
-
-
-def test_large_layers_prefer_ghost_clipping():
-    assert preferred_mode(nn.Linear(600, 600)) == "ghost"
-    assert preferred_mode(nn.Linear(10, 10)) == "hooks"
-    frozen = nn.Sequential(nn.Linear(600, 600).requires_grad_(False), nn.Linear(10, 10))
-    assert preferred_mode(frozen) == "hooks"

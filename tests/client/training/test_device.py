@@ -41,6 +41,18 @@ def test_more_memory_holds_more_rows() -> None:
     assert model.training
 
 
+@pytest.mark.parametrize("architecture", ["convnext_tiny", "vit_small_patch16_224", "resnet50"])
+def test_each_images_gradient_is_counted(architecture: str) -> None:
+    """Of the largest networks, too, a physical batch holds no more than the setting allows."""
+    model_spec = TOY.model.model_copy(update={"architecture": architecture})
+    model = build_model(TOY.model_copy(update={"model": model_spec}), pretrained=False)
+    set_trainable(model, "all")
+    gradient = 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    rows = physical_rows(model, 32, megabytes=2048, per_sample_gradients=True)
+    assert rows > 1
+    assert 2 * rows * gradient < 2048 * 2**20
+
+
 def test_one_image_always_fits() -> None:
     assert physical_rows(TinyNet(), 16, megabytes=0, per_sample_gradients=True) == 1
 

@@ -8,28 +8,19 @@ from scipy import stats
 from torch import nn
 
 from client.training import PrivateStep, train_private
-from client.training import gradients as training_gradients
 from client.training.device import Device
 from client.training.gradients import ClippedSum, PatientHooks
 from client.training.loss import per_sample_loss
 from client.training.noise import PrivateRandom
 from common.errors import PrivacyRefused, UpdateRefused
 from common.imaging import to_tensor
-from common.model import build_model
 from common.recipe import Augmentation, LossSpec, NonPrivateExtras
-from tests.client.rounds import TOY
 from tests.client.training_toys import TinyNet, flat, toy_images, toy_job, toy_recipe, weights
 
 CLIP = 0.5
 NO_NOISE = PrivateStep(
     noise_multiplier=0.0, max_grad_norm=CLIP, expected_patients=1.0, augmentation_multiplicity=1
 )
-
-
-@pytest.fixture(params=["hooks", "ghost"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(training_gradients, "preferred_mode", lambda _: request.param)
-    return str(request.param)
 
 
 def moved(images, job=None, step=NO_NOISE, model=None) -> np.ndarray:  # type: ignore[no-untyped-def]
@@ -97,28 +88,6 @@ def test_physical_batches_give_the_update_of_one_batch(monkeypatch: pytest.Monke
     for rows in (1, 5, 8):
         monkeypatch.setattr("client.training.job.physical_rows", lambda *a, rows=rows, **k: rows)
         np.testing.assert_allclose(moved(images, job, step), whole, rtol=1e-4, atol=1e-7)
-
-
-@pytest.mark.parametrize("loss", [LossSpec(), LossSpec(name="focal", class_weights=(3.0, 1.0))])
-def test_ghost_clipping_gives_the_sum_of_hooks(
-    loss: LossSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a real network, where some patients are clipped and some are not."""
-    recipe = TOY.model_copy(
-        update={"loss": loss, "augmentation": Augmentation(horizontal_flip=False)}
-    )
-    images = toy_images([1] * 6)
-    images = replace(images, pixels=np.kron(images.pixels, np.ones((1, 2, 2, 1), np.uint8)))
-    results = []
-    for mode in ("hooks", "ghost"):
-        monkeypatch.setattr(training_gradients, "preferred_mode", lambda _, mode=mode: mode)
-        model = build_model(recipe, pretrained=False)
-        names = [n for n, p in model.named_parameters() if p.requires_grad]
-        before = {n: p.detach().numpy().copy() for n, p in model.named_parameters()}
-        step = replace(NO_NOISE, max_grad_norm=6.0)
-        after = train_private(model, images, toy_job(recipe), step=step).tensors
-        results.append(np.concatenate([(after[n] - before[n]).ravel() for n in names]))
-    assert np.linalg.norm(results[0] - results[1]) < 1e-4 * np.linalg.norm(results[0])
 
 
 def test_memory_splits_batches(monkeypatch: pytest.MonkeyPatch) -> None:
