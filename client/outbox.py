@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -28,11 +28,11 @@ from client.audit import note_policy, site_audit
 from client.cases.tables import PlanRow
 from client.outbox_checks import (
     Grounds,
+    LeftUpdate,
     Memory,
     Shapes,
     check_refusal,
     check_reply,
-    reserved,
     withheld,
 )
 from client.plan_keys import read_plan_keys
@@ -203,20 +203,21 @@ class Outbox:
             lines_before=request.lines,
             elapsed=time.monotonic() - request.begun,
             trainable=_trainable(plan, request.shapes or {}) if plan.purpose == "train" else {},
-            left_before=self._left_before(lines, plan) if plan.purpose == "train" else None,
+            left_before=self._left_before(plan) if plan.purpose == "train" else None,
             preflights=self._preflights(request.at) if plan.purpose == "preflight" else 0,
         )
         check_reply(reply, grounds)
         return reply_to_records(reply)
 
-    def _left_before(self, lines: Sequence[LedgerLine], plan: RoundPlan) -> str | None:
-        own = reserved(lines, plan)
-        if not own or own[0].nonce == plan.nonce:
-            return None
+    def _left_before(self, plan: RoundPlan) -> LeftUpdate | None:
+        # By the round, not by the nonce that reserved it: that request's answer may never have
+        # left, and a later one's may.
         for line in self._log.lines(kinds=("left",)):
             entry = line.entry()
-            if isinstance(entry, Left) and entry.nonce == own[0].nonce and entry.update_digest:
-                return entry.update_digest
+            if not isinstance(entry, Left) or not entry.update_digest or entry.nonce is None:
+                continue
+            if (entry.campaign, entry.round) == (plan.campaign, plan.round):
+                return LeftUpdate(entry.nonce, entry.update_digest)
         return None
 
     def _memory(self, nonce: str) -> Memory | None:

@@ -56,12 +56,20 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class LeftUpdate:
+    """An update that left in answer to an earlier request for the same round."""
+
+    nonce: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class Grounds:
     """On what a reply is judged.
 
     ``lines`` are the ledger's now, ``lines_before`` as the request came, ``elapsed`` seconds ago;
-    ``trainable`` are the shapes of the tensors that the plan lets move; ``left_before`` is the
-    digest of the update that left in answer to the request that the round was trained for;
+    ``trainable`` are the shapes of the tensors that the plan lets move; ``left_before`` is
+    the update that left already for the same round;
     ``preflights`` were accepted in the last 24 hours, this one included.
     """
 
@@ -73,7 +81,7 @@ class Grounds:
     lines_before: Sequence[LedgerLine]
     trainable: Shapes
     elapsed: float
-    left_before: str | None = None
+    left_before: LeftUpdate | None = None
     preflights: int = 0
 
 
@@ -123,9 +131,10 @@ def _check_update(update: ModelUpdate, grounds: Grounds) -> LedgerLine:
         _hold(_finite(array), "update-not-finite")
     _check_packed(update, grounds)
     own = reserved(grounds.lines, plan)
-    if grounds.left_before is not None and own and own[0].nonce != plan.nonce:
-        first = ModelUpdate(replace(bound, nonce=own[0].nonce), update.tensors)
-        _hold(first.digest == grounds.left_before, "update-repeated")
+    before = grounds.left_before
+    if before is not None:
+        first = ModelUpdate(replace(bound, nonce=before.nonce), update.tensors)
+        _hold(first.digest == before.digest, "update-repeated")
     _hold([line.kind for line in own] == ["reserve", "outcome"], "update-unreserved")
     _hold(own[1].outcome == "trained", "update-untrained")
     _hold((own[0].campaign, own[0].round) == (plan.campaign, plan.round), "update-unreserved")
