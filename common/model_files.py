@@ -15,6 +15,7 @@ from safetensors import numpy as safetensors_numpy
 from torch import nn
 
 from common.errors import ModelError
+from common.recipe import Recipe
 
 
 def state_tensors(model: nn.Module) -> dict[str, NDArray[np.generic]]:
@@ -153,3 +154,19 @@ def holds_batch_norm(path: Path) -> bool:
         If it is absent or no safetensors file.
     """
     return any(name.endswith(".running_mean") for name in read_safetensors(path))
+
+
+def keeping_batch_norm(recipe: Recipe, weights: Path | None) -> Recipe:
+    """Return the recipe for a campaign that starts from a file: its BatchNorm is kept, frozen.
+
+    The recipe as it is where the file holds no BatchNorm statistics, or there is no file. Whoever
+    builds the campaign's network needs this recipe, not the one that it was made of.
+
+    Raises
+    ------
+    ModelError
+        If the file is absent or no safetensors file.
+    """
+    if weights is None or not holds_batch_norm(weights):
+        return recipe
+    return recipe.with_changes(normalisation="frozen")

@@ -86,11 +86,10 @@ def prepare_campaign(
     settings: CoordinatorSettings, recipe: Recipe, *, weights: Path | None = None, **chosen: Any
 ) -> str:
     """Create a campaign and start nothing; see `launch_campaign`."""
-    from common.model_files import holds_batch_norm  # these import torch
+    from common.model_files import keeping_batch_norm  # these import torch
     from server.campaigns import create_campaign
 
-    if weights is not None and holds_batch_norm(weights):
-        recipe = recipe.with_changes(normalisation="frozen")
+    recipe = keeping_batch_norm(recipe, weights)
     with opened(settings) as registry:
         return create_campaign(settings, registry, recipe, weights=weights, **chosen)
 

@@ -17,7 +17,7 @@ from common.update import Tensors
 from server.buffering import buffer_settings
 from server.model_store import ModelStore
 from server.protocol import GateProtocol, default_protocol
-from server.registry.records import CampaignSettings, Release, Scope, TrainablePhase
+from server.registry.records import Campaign, CampaignSettings, Release, Scope, TrainablePhase
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
 
@@ -135,6 +135,24 @@ def create_campaign(
     )
     logger.info("campaign-created campaign=%s task=%s", campaign.id, recipe.name)
     return campaign.id
+
+
+def random_features(campaign: Campaign, *, weights: Path | None) -> str:
+    """Say that a campaign would train a classifier on features that nobody ever trained.
+
+    It is what a task's first campaign is without weights to start from, by the shipped recipes
+    with privacy. Later ones start from the current release. Empty where it is not so.
+    """
+    head_alone = {phase.scope for phase in campaign.settings.phases} == {"head"}
+    if not head_alone or weights is not None or campaign.base_release is not None:
+        return ""
+    if campaign.recipe.model.pretrained:
+        return ""
+    return (
+        f"Only the classifier of {campaign.recipe.model.architecture} is trained, and what it sees "
+        "are random features: there is no release to start from, and no --weights was given. "
+        "docs/campaigns.md says how to start from pretrained ones."
+    )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Dividing one labelled data set into hospitals. A patient is never divided.
 
+A patient is whom one id means: under one site's name where a column gives the hospitals, for each
+may number its patients from 1; in the whole table where the rows are dealt out.
+
 Three rules: by a column of the table (the hospitals that the images really come from), by a hash
 of the patient (hospitals that are alike), and by Dirichlet label skew (Hsu et al. 2019,
 arXiv:1909.06335: hospitals that see different diseases; the smaller alpha, the more they differ).
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -29,12 +32,20 @@ class ByColumn:
 
     column: str = "site"
 
+    def __str__(self) -> str:
+        """Return it as `parse_site_rule` reads it."""
+        return f"column:{self.column}"
+
 
 @dataclass(frozen=True)
 class ByPatientHash:
     """``sites`` hospitals that are alike, by SHA-256 of seed and patient; equal in patients."""
 
     sites: int
+
+    def __str__(self) -> str:
+        """Return it as `parse_site_rule` reads it."""
+        return f"hash:{self.sites}"
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,10 @@ class ByDirichlet:
 
     sites: int
     alpha: float
+
+    def __str__(self) -> str:
+        """Return it as `parse_site_rule` reads it."""
+        return f"dirichlet:{self.sites}:{self.alpha}"
 
 
 SiteRule: TypeAlias = ByColumn | ByPatientHash | ByDirichlet
@@ -103,8 +118,8 @@ def split_into_hospitals(
         The whole data set. A row without a patient id stands for a patient of its own. Rows that
         could not be parsed, which name no file, go to the first hospital: its import refuses them.
     rule : SiteRule
-        For `ByColumn` the rows' ``site`` is used; a patient seen at several hospitals goes to
-        the one with most of the images.
+        For `ByColumn` each row goes to its ``site``: an id that occurs at several is a patient of
+        each (`shared_patient_ids` counts them).
     seed : int, default 0
         Of the hash and of the Dirichlet draw.
 
@@ -119,15 +134,12 @@ def split_into_hospitals(
         If a row has no site, two sites' names become one identifier, there are fewer than two
         hospitals, or fewer patients than hospitals.
     """
-    patients: dict[str, list[SourceRow]] = defaultdict(list)
-    for row in rows:
-        if row.file:
-            patients[_patient(row)].append(row)
-    site_of = _assign(patients, rule, seed)
+    named = [row for row in rows if row.file]
+    site_of = _by_column(named) if isinstance(rule, ByColumn) else _dealt_out(named, rule, seed)
     first = min(site_of.values(), default="")
     shares: dict[str, list[SourceRow]] = defaultdict(list)
     for row in rows:
-        shares[site_of[_patient(row)] if row.file else first].append(row)
+        shares[site_of[row.number] if row.file else first].append(row)
     if len(shares) < 2:
         raise InputRefused(
             "The data make fewer than two hospitals.",
@@ -135,6 +147,12 @@ def split_into_hospitals(
             code="one-hospital",
         )
     return tuple(Hospital(name, tuple(shares[name])) for name in sorted(shares))
+
+
+def shared_patient_ids(hospitals: Iterable[Iterable[str | None]]) -> int:
+    """Return how many patient ids occur at several hospitals, given each one's; None is no id."""
+    owners = Counter(patient for ids in hospitals for patient in {*ids} - {None})
+    return sum(count > 1 for count in owners.values())
 
 
 def check_quorum(recipe: Recipe, hospitals: Sequence[Hospital]) -> None:
@@ -171,9 +189,13 @@ def _patient(row: SourceRow) -> str:
     return row.patient_id or row.file
 
 
-def _assign(patients: Mapping[str, list[SourceRow]], rule: SiteRule, seed: int) -> dict[str, str]:
-    if isinstance(rule, ByColumn):
-        return _by_column(patients)
+def _dealt_out(
+    rows: Sequence[SourceRow], rule: ByPatientHash | ByDirichlet, seed: int
+) -> dict[int, str]:
+    """Return each row's hospital, by its number; all rows of a patient go to one."""
+    patients: dict[str, list[SourceRow]] = defaultdict(list)
+    for row in rows:
+        patients[_patient(row)].append(row)
     if len(patients) < rule.sites:
         raise InputRefused(
             f"{len(patients)} patients cannot make {rule.sites} hospitals.",
@@ -183,30 +205,30 @@ def _assign(patients: Mapping[str, list[SourceRow]], rule: SiteRule, seed: int) 
     if isinstance(rule, ByPatientHash):
         # In order of the hash, dealt out in turn: alike in size, and none is empty.
         order = sorted(patients, key=lambda patient: _hash(patient, seed))
-        return {patient: _site_name(i % rule.sites) for i, patient in enumerate(order)}
-    return _by_dirichlet(patients, rule, np.random.default_rng(seed))
+        dealt = {patient: site_name(i % rule.sites) for i, patient in enumerate(order)}
+    else:
+        dealt = _by_dirichlet(patients, rule, np.random.default_rng(seed))
+    return {row.number: dealt[_patient(row)] for row in rows}
 
 
-def _by_column(patients: Mapping[str, list[SourceRow]]) -> dict[str, str]:
-    assigned: dict[str, str] = {}
+def _by_column(rows: Sequence[SourceRow]) -> dict[int, str]:
+    assigned: dict[int, str] = {}
     written: dict[str, str] = {}
-    for patient, rows in patients.items():
-        sites = Counter(row.site for row in rows)
-        site, _ = sites.most_common(1)[0]
-        name = site_identifier(site or "")
+    for row in rows:
+        name = site_identifier(row.site or "")
         if not name:
             raise InputRefused(
-                f"Line {rows[0].number} of the table names no site.",
+                f"Line {row.number} of the table names no site.",
                 action="Fill the column in, or use another --sites-by.",
                 code="site-missing",
             )
-        if written.setdefault(name, str(site)) != site:
+        if written.setdefault(name, str(row.site)) != row.site:
             raise InputRefused(
-                f"The sites {written[name]!r} and {site!r} would both be called {name!r}.",
+                f"The sites {written[name]!r} and {row.site!r} would both be called {name!r}.",
                 action="Rename one of them.",
                 code="site-names",
             )
-        assigned[patient] = name
+        assigned[row.number] = name
     return assigned
 
 
@@ -237,11 +259,12 @@ def _deal(
         shares = rng.dirichlet(np.full(rule.sites, rule.alpha))
         cuts = np.floor(np.cumsum(shares)[:-1] * len(group) + 0.5).astype(int)
         for site, part in enumerate(np.split(np.arange(len(group)), cuts)):
-            dealt.update({str(group[i]): _site_name(site) for i in part})
+            dealt.update({str(group[i]): site_name(site) for i in part})
     return dealt
 
 
-def _site_name(index: int) -> str:
+def site_name(index: int) -> str:
+    """Return the name of a hospital that no table names; ``index`` counts from 0."""
     return f"hospital-{index + 1:03d}"
 
 

@@ -19,6 +19,7 @@ from simulations.scoring import (
     scores_by_hospital,
 )
 from simulations.trained import LastPoint, last_point, trained_passes, trained_rounds
+from simulations.warned import Warned
 
 
 class _Document(BaseModel):
@@ -46,11 +47,14 @@ class HospitalReport(_Document):
 class RoundReport(_Document):
     """One training round. Scores are of the model that it began with, as the sites' counts say.
 
-    ``seconds`` is None while a round is open; ``update_norm`` is the mean over sites.
+    ``updates`` were taken in, of ``sites`` different hospitals: in a buffered round one may have
+    sent several. ``seconds`` is None while a round is open; ``update_norm`` is the mean over
+    updates.
     """
 
     number: int
     sites: int
+    updates: int
     macro_auroc: float | None
     balanced_accuracy: float | None
     update_norm: float | None
@@ -65,16 +69,35 @@ class Gap(_Document):
     balanced_accuracy: float | None
 
 
+class Setup(_Document):
+    """What was chosen beside the recipe, so that a run can be told from another and repeated.
+
+    ``sites_by``, ``slow`` (``SITE=SECONDS``) and ``adversaries`` (``SITE=BEHAVIOUR``) are written
+    as the command takes them. ``weights`` is the name of the file that it started from,
+    ``weights_digest`` that file's SHA-256 (hex); both None where there was none.
+    """
+
+    seed: int
+    sites_by: str
+    weights: str | None = None
+    weights_digest: str | None = None
+    slow: tuple[str, ...] = ()
+    adversaries: tuple[str, ...] = ()
+
+
 class SimulationReport(_Document):
     """The whole result of `wardround simulate`; its JSON is ``metrics.json``.
 
-    ``federated`` and ``pooled`` are exact scores over all test images; ``passes`` is what was
-    trained over each hospital's data (`trained_passes`), in ``rounds`` of ``planned_rounds``: fewer
-    where they stopped early. ``last`` is the model after the last round, scored as the ``curve``'s
-    rounds are: by the sites' counts of cases. ``aggregation`` is how updates became one, and
-    ``adversaries`` the simulated attacks, as ``SITE=BEHAVIOUR``. ``refused_by_code`` counts the
-    rows of the data that no hospital could import. ``own`` are the scores of the
-    model with each hospital's own ``local_layers`` at its own patients.
+    ``federated`` and ``pooled`` are exact scores over all test images; ``passes`` is what both
+    were trained over all training images (`trained_passes`), in ``rounds`` of ``planned_rounds``:
+    fewer where they stopped early. ``last`` is the model after the last round, scored as the
+    ``curve``'s rounds are: by the sites' counts of cases. ``aggregation`` is how updates became
+    one, and ``adversaries`` the simulated attacks. ``seed``, ``sites_by``, ``weights``,
+    ``weights_digest`` and ``slow`` are as in `Setup`. ``refused_by_code`` counts
+    the rows of the data that no hospital could import; ``patient_ids_at_several_sites`` the ids
+    that are taken as another patient at each; ``warnings`` are the imports' and the campaign's.
+    ``own`` are the scores of the model with each hospital's own ``local_layers`` at its own
+    patients.
     """
 
     recipe: str
@@ -88,7 +111,14 @@ class SimulationReport(_Document):
     mode: str = "synchronous"
     local_layers: tuple[str, ...] = ()
     adversaries: tuple[str, ...]
+    seed: int
+    sites_by: str
+    weights: str | None = None
+    weights_digest: str | None = None
+    slow: tuple[str, ...] = ()
     refused_by_code: Mapping[str, int] = {}
+    patient_ids_at_several_sites: int = 0
+    warnings: tuple[Warned, ...] = ()
     rounds: int
     planned_rounds: int | None = None
     passes: float
@@ -110,14 +140,16 @@ class SimulationReport(_Document):
         rounds: Sequence[Round],
         contributions: Sequence[Contribution],
         *,
+        setup: Setup,
         federated: Predictions,
         pooled: Predictions | None,
         own: Predictions | None = None,
         private: bool,
         campaign_seconds: float,
         seconds: float,
-        adversaries: tuple[str, ...] = (),
         imports: Sequence[ImportSummary] = (),
+        shared_patients: int = 0,
+        warnings: tuple[Warned, ...] = (),
     ) -> SimulationReport:
         """Put the report together."""
         count = len(recipe.classes)
@@ -135,13 +167,13 @@ class SimulationReport(_Document):
             algorithm=recipe.federation.algorithm,
             mode=recipe.federation.mode,
             local_layers=recipe.federation.local_layers,
-            adversaries=adversaries,
+            **setup.model_dump(),
             refused_by_code=_refused(imports),
+            patient_ids_at_several_sites=shared_patients,
+            warnings=warnings,
             rounds=len(trained),
             planned_rounds=recipe.federation.rounds,
-            passes=trained_passes(
-                recipe, rounds, contributions, sites=len(hospitals), private=private
-            ),
+            passes=trained_passes(recipe, rounds, contributions, hospitals, private=private),
             federated=whole,
             own=pooled_score(own, count) if own is not None else None,
             pooled=union,
@@ -217,7 +249,8 @@ def _round(found: Round, contributions: Sequence[Contribution]) -> RoundReport:
     ended = found.finished_at
     return RoundReport(
         number=found.number,
-        sites=len(accepted),
+        sites=len({c.site for c in accepted}),
+        updates=len(accepted),
         macro_auroc=found.metrics.macro_auroc if found.metrics is not None else None,
         balanced_accuracy=found.metrics.balanced_accuracy if found.metrics is not None else None,
         update_norm=float(np.mean(norms)) if norms else None,

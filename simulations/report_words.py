@@ -16,9 +16,11 @@ def as_markdown(report: SimulationReport) -> str:
         f"# Simulation of {report.recipe}",
         "",
         f"{report.architecture} at {report.image_size} px, {len(report.hospitals)} hospitals, "
-        f"{rounds_in_words(report)}, {report.passes:.1f} passes over the data, {privacy}, "
+        f"{rounds_in_words(report)}, {report.passes:.1f} passes over the images, {privacy}, "
         f"aggregated by {report.aggregation}{_method(report)}.{attacked} "
         f"Rounds took {report.campaign_seconds:.0f} s, all together {report.seconds:.0f} s.",
+        "",
+        setup_in_words(report),
         *([f"\n{refused_in_words(report)}"] if report.refused_by_code else []),
         "",
         "## All test patients",
@@ -48,6 +50,8 @@ def as_markdown(report: SimulationReport) -> str:
         "![Curves](curves.svg)",
         "",
     ]
+    if report.warnings:
+        lines += ["## Warnings", "", *(f"- {warned.line()}" for warned in report.warnings), ""]
     return "\n".join(lines)
 
 
@@ -60,6 +64,16 @@ def refused_in_words(report: SimulationReport) -> str:
     """Return which rows of the data were refused, by code; empty where none was."""
     codes = ", ".join(f"{count} x {code}" for code, count in report.refused_by_code.items())
     return f"Refused rows of the data: {codes}." if codes else ""
+
+
+def setup_in_words(report: SimulationReport) -> str:
+    """Return what was chosen beside the recipe."""
+    told = [f"Seed {report.seed}", f"divided by `{report.sites_by}`"]
+    if report.weights is not None:
+        told.append(f"started from {report.weights} (SHA-256 {report.weights_digest})")
+    if report.slow:
+        told.append(f"slow: {', '.join(report.slow)}")
+    return f"{', '.join(told)}."
 
 
 def rounds_in_words(report: SimulationReport) -> str:

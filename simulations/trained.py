@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 from common.recipe import Recipe
 from server.registry.records import Contribution, Round
+from simulations.scoring import HospitalImages
 
 
 class LastPoint(BaseModel):
@@ -23,19 +25,29 @@ def trained_passes(
     recipe: Recipe,
     rounds: Sequence[Round],
     contributions: Sequence[Contribution],
+    hospitals: Sequence[HospitalImages],
     *,
-    sites: int,
     private: bool,
 ) -> float:
-    """Return the passes over each site's training data that a campaign's updates hold, the mean.
+    """Return the passes over all training images that a campaign's updates hold.
 
-    Accepted updates of finished rounds, a site, x local steps x sampling rate: rounds that an early
-    stop left out do not count, nor do all sites in a buffered step of a few updates.
+    The images that the accepted updates of finished rounds were shown (each local step, the
+    sampling rate's share), over all that there are: rounds that an early stop left out do not
+    count, nor do all sites in a buffered step of a few updates. With privacy a step draws patients,
+    and one image of each (`client.training.sampling.sample_patients`): a patient with three
+    images shows a third of them. Augmentations of one image, however many, are one.
     """
     local = recipe.privacy.training if private else recipe.training
     numbers = {r.number for r in trained_rounds(rounds)}
-    accepted = sum(c.outcome == "accepted" and c.round in numbers for c in contributions)
-    return accepted / max(1, sites) * local.local_steps * local.sampling_rate
+    taken = [c for c in contributions if c.outcome == "accepted" and c.round in numbers]
+    updates = Counter(c.site for c in taken)
+    shown = sum(
+        updates[hospital.name]
+        * (len(hospital.training.patients) if private else len(hospital.training))
+        for hospital in hospitals
+    )
+    images = sum(len(hospital.training) for hospital in hospitals)
+    return shown / max(1, images) * local.local_steps * local.sampling_rate
 
 
 def trained_rounds(rounds: Sequence[Round]) -> list[Round]:

@@ -35,16 +35,17 @@ from deploy.commands.import_flags import (
     aliases_of,
     order_of,
 )
-from deploy.console import RECIPE_HELP, emit, progress
+from deploy.console import RECIPE_HELP, emit, progress, progress_console
 
 if TYPE_CHECKING:
-    from client.intake.source import ImportSource
     from common.recipe import Recipe
     from simulations.adversaries import Adversary
+    from simulations.federation import Simulation
     from simulations.hospitals import SiteRule
     from simulations.report import SimulationReport
     from simulations.scoring import Scores
     from simulations.slow_sites import SlowSite
+    from simulations.warned import Warned
 
 
 PHANTOM_ROUNDS = 5
@@ -160,6 +161,7 @@ def simulate(
     from deploy.demo.phantom_defaults import for_phantoms
     from server.campaigns import check_majority
     from simulations.adversaries import parse_adversary
+    from simulations.federation import Simulation, nothing_left
     from simulations.hospitals import ByColumn, parse_site_rule
     from simulations.slow_sites import parse_slow_site
     from simulations.split_column import dividing_column
@@ -192,36 +194,39 @@ def simulate(
     folder = out or Path("runs") / f"simulation-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     rule = parse_site_rule(sites_by)
     if phantom:
-        data = _phantom_data(chosen, folder, hospitals=hospitals, patients=patients, seed=seed)
-    columns = CsvColumns(
-        file=file_column,
-        label=label_column,
-        patient=patient_column,
-        site=rule.column if isinstance(rule, ByColumn) else "site",
-        split=split_column or dividing_column(labels or (data or Path()) / "labels.csv"),
-    )
-    source = ImportSource(
-        data=data or Path(),
-        labels=labels,
-        columns=columns,
-        aliases=aliases_of(label_alias),
-        class_order=order_of(class_order),
-        patient_pattern=patient_pattern,
-    )
-    report = _run(
-        chosen,
-        source,
-        rule,
-        folder,
-        private=not no_privacy,
-        pooled=baseline is Baseline.pooled,
-        seed=seed,
-        workers=workers,
-        adversaries=attacking,
-        slow=slow_sites,
-        weights=weights,
-        quiet=as_json,
-    )
+        _check_phantoms(folder, rule, attacking, slow_sites, hospitals=hospitals)
+    with nothing_left(folder, ("data",) if phantom else ()):
+        if phantom:
+            data = _phantom_data(chosen, folder, hospitals=hospitals, patients=patients, seed=seed)
+        columns = CsvColumns(
+            file=file_column,
+            label=label_column,
+            patient=patient_column,
+            site=rule.column if isinstance(rule, ByColumn) else "site",
+            split=split_column or dividing_column(labels or (data or Path()) / "labels.csv"),
+        )
+        source = ImportSource(
+            data=data or Path(),
+            labels=labels,
+            columns=columns,
+            aliases=aliases_of(label_alias),
+            class_order=order_of(class_order),
+            patient_pattern=patient_pattern,
+        )
+        simulation = Simulation(
+            recipe=chosen,
+            source=source,
+            rule=rule,
+            out=folder,
+            private=not no_privacy,
+            pooled=baseline is Baseline.pooled,
+            seed=seed,
+            workers=workers,
+            adversaries=attacking,
+            slow=slow_sites,
+            weights=weights,
+        )
+        report = _run(simulation, quiet=as_json)
     emit(report, as_json=as_json, show=lambda console: show_report(report, folder, console))
 
 
@@ -278,18 +283,38 @@ def _figures(scores: Scores) -> tuple[str, ...]:
     )
 
 
+def _check_phantoms(
+    folder: Path,
+    rule: SiteRule,
+    attacking: tuple[Adversary, ...],
+    slow: tuple[SlowSite, ...],
+    *,
+    hospitals: int,
+) -> None:
+    """Refuse a folder in use, and hospitals that there will not be, before anything is drawn."""
+    from simulations.adversaries import check_adversaries
+    from simulations.federation import check_empty
+    from simulations.hospitals import ByColumn, site_name
+    from simulations.slow_sites import check_slow_sites
+
+    check_empty(folder)
+    count = hospitals if isinstance(rule, ByColumn) else rule.sites
+    names = [site_name(index) for index in range(count)]
+    check_adversaries(attacking, names)
+    check_slow_sites(slow, names)
+
+
 def _phantom_data(
     recipe: Recipe, folder: Path, *, hospitals: int, patients: int, seed: int
 ) -> Path:
     """Draw phantom hospitals into ``data/`` of the run's folder."""
     import numpy as np
 
-    from simulations.engine import check_empty
+    from simulations.hospitals import site_name
     from simulations.phantoms import scanner_for_site, write_phantom_folder
 
-    check_empty(folder)
     for index in range(hospitals):
-        name = f"hospital-{index + 1:03d}"
+        name = site_name(index)
         write_phantom_folder(
             folder / "data",
             recipe,
@@ -302,36 +327,9 @@ def _phantom_data(
     return folder / "data"
 
 
-def _run(
-    recipe: Recipe,
-    source: ImportSource,
-    rule: SiteRule,
-    folder: Path,
-    *,
-    private: bool,
-    pooled: bool,
-    seed: int,
-    workers: int,
-    adversaries: tuple[Adversary, ...],
-    slow: tuple[SlowSite, ...],
-    weights: Path | None,
-    quiet: bool,
-) -> SimulationReport:
-    from simulations.engine import Simulation, run_simulation
+def _run(simulation: Simulation, *, quiet: bool) -> SimulationReport:
+    from simulations.engine import run_simulation
 
-    simulation = Simulation(
-        recipe=recipe,
-        source=source,
-        rule=rule,
-        out=folder,
-        private=private,
-        pooled=pooled,
-        seed=seed,
-        workers=workers,
-        adversaries=adversaries,
-        slow=slow,
-        weights=weights,
-    )
     with progress(quiet=quiet) as display:
         bars: dict[str, TaskID] = {}
 
@@ -340,4 +338,10 @@ def _run(
                 bars[stage] = display.add_task(stage, total=total)
             display.update(bars[stage], completed=done, total=total)
 
-        return run_simulation(simulation, on_stage=on_stage)
+        return run_simulation(simulation, on_stage=on_stage, on_warning=_say)
+
+
+def _say(warned: Warned) -> None:
+    progress_console.print(
+        f"Warning: {warned.line()}", markup=False, highlight=False, soft_wrap=True
+    )

@@ -29,7 +29,8 @@ from common.recipe import (
     load_recipe,
 )
 from server.model_store import ModelStore
-from simulations.engine import Federation, Simulation, prepare_federation, run_campaign
+from simulations.engine import run_campaign
+from simulations.federation import Federation, Simulation, prepare_federation
 from simulations.hospitals import ByColumn
 from simulations.phantoms import scanner_for_site, write_phantom_folder
 from simulations.scoring import load_hospitals, own_layers, pooled_score, predictions_of

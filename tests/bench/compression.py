@@ -23,7 +23,8 @@ from client.intake.source import CsvColumns, ImportSource
 from common.compression import Compression
 from common.recipe import load_recipe
 from server.model_store import ModelStore
-from simulations.engine import Federation, Simulation, prepare_federation, run_campaign
+from simulations.engine import run_campaign
+from simulations.federation import Federation, Simulation, prepare_federation
 from simulations.hospitals import ByColumn
 from simulations.scoring import HospitalImages, load_hospitals, pooled_score, predictions_of
 

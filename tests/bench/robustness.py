@@ -35,7 +35,8 @@ from server.model_store import ModelStore
 from server.rounds import update_intake
 from server.rounds.update_checks import Expected, NormHistory
 from simulations.adversaries import Adversary, Behaviour
-from simulations.engine import Federation, Simulation, prepare_federation, run_campaign
+from simulations.engine import run_campaign
+from simulations.federation import Federation, Simulation, prepare_federation
 from simulations.hospitals import ByColumn
 from simulations.phantoms import scanner_for_site, write_phantom_folder
 from simulations.pooled import PooledTraining, train_pooled

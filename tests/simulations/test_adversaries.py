@@ -25,7 +25,7 @@ from simulations.adversaries import (
     stamp_trigger,
     tamper,
 )
-from simulations.engine import Simulation, prepare_federation
+from simulations.federation import Simulation, prepare_federation
 from simulations.hospitals import ByColumn
 from tests.fakes import FakeSite, first_model
 from tests.plans import make_plan

@@ -13,6 +13,7 @@ from simulations.hospitals import (
     ByDirichlet,
     ByPatientHash,
     parse_site_rule,
+    shared_patient_ids,
     site_identifier,
     split_into_hospitals,
 )
@@ -32,11 +33,13 @@ def rows_of(patients, images=2, labels=("a", "b", "c"), sites=("North", "South")
     ]
 
 
-def owners(hospitals):
+def owners(hospitals, *, by_site=False):
+    """Return who has which patient; under ``by_site`` an id is a patient of the site's own."""
     result = defaultdict(set)
     for hospital in hospitals:
         for found in hospital.rows:
-            result[found.patient_id or found.file].add(hospital.name)
+            patient = found.patient_id or found.file
+            result[(found.site, patient) if by_site else patient].add(hospital.name)
     return result
 
 
@@ -54,7 +57,8 @@ def test_no_patient_is_divided_and_no_row_is_lost(patients, images, rule, seed):
         hospitals = split_into_hospitals(rows, rule, seed=seed)
     except InputRefused:
         return  # a skew may leave a hospital empty, and one site is no federation
-    assert all(len(names) == 1 for names in owners(hospitals).values())
+    by_site = isinstance(rule, ByColumn)
+    assert all(len(names) == 1 for names in owners(hospitals, by_site=by_site).values())
     assert sorted(r.number for h in hospitals for r in h.rows) == [r.number for r in rows]
     assert all(h.rows and h.patients for h in hospitals)
 
@@ -92,14 +96,24 @@ def test_a_smaller_alpha_skews_the_labels_more():
     assert skew(0.2) > 0.2 > 0.05 > skew(1000.0)
 
 
-def test_a_patient_seen_twice_goes_where_most_images_are():
-    rows = [
-        row(1, "p", site="A"),
-        row(2, "p", site="B"),
-        row(3, "p", site="B"),
-        row(4, "q", site="A"),
-    ]
-    assert owners(split_into_hospitals(rows, ByColumn()))["p"] == {"b"}
+def test_an_id_at_several_sites_is_a_patient_of_each():
+    """Hospitals number their patients from 1: two with the same number are not one person."""
+    rows = [row(n, f"{n // 3}", site="ABC"[n % 3]) for n in range(300)]
+    hospitals = split_into_hospitals(rows, ByColumn())
+    assert [h.patients for h in hospitals] == [100, 100, 100]
+    assert [{r.site for r in h.rows} for h in hospitals] == [{"A"}, {"B"}, {"C"}]
+
+
+def test_ids_at_several_sites_are_counted_and_rows_without_one_are_not():
+    assert shared_patient_ids([["p", "p", "q", None], ["q", None, "r"], ["q"]]) == 1
+    assert shared_patient_ids([["p"], ["q"]]) == 0
+
+
+def test_a_row_without_a_site_is_refused_with_its_line():
+    rows = [row(1, "p", site="A"), row(2, "q", site="B"), row(3, "p")]
+    with pytest.raises(InputRefused, match="Line 3") as caught:
+        split_into_hospitals(rows, ByColumn())
+    assert caught.value.code == "site-missing"
 
 
 def test_rows_without_a_patient_stand_alone():
@@ -135,6 +149,7 @@ def test_an_impossible_division_says_why(rows, rule, code):
 )
 def test_rules_are_read(text, rule):
     assert parse_site_rule(text) == rule
+    assert str(rule) == text
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ from deploy.commands import simulate as command
 from deploy.commands.campaign_flags import LocalLayerName
 from deploy.commands.simulate import show_report, simulate
 from simulations.adversaries import Adversary
-from simulations.engine import prepare_federation
-from simulations.report import SimulationReport
+from simulations.federation import prepare_federation
+from simulations.report import Setup, SimulationReport
 from simulations.report_words import as_markdown
 from simulations.scoring import HospitalImages, Predictions
 from simulations.slow_sites import SlowSite
+from simulations.warned import Warned
 from tests.client.stores import picture
 
 RECIPE = "mammography"
@@ -43,12 +44,47 @@ def test_phantoms_are_not_drawn_into_a_folder_in_use(tmp_path):
     assert caught.value.code == "folder-exists"
 
 
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"adversary": ["north=nan"]}, "adversary"),
+        ({"slow": ["hospital-004=3"]}, "slow-site"),
+        ({"slow": ["hospital-003=3"], "sites_by": "hash:2"}, "slow-site"),
+    ],
+)
+def test_hospitals_that_there_are_not_are_refused_before_phantoms_are_drawn(
+    tmp_path, monkeypatch, options, code
+):
+    def drawn(*_, **__):
+        raise AssertionError("phantoms were drawn")
+
+    monkeypatch.setattr(command, "_phantom_data", drawn)
+    with pytest.raises(ConfigurationError) as caught:
+        simulate(RECIPE, phantom=True, out=tmp_path / "run", **options)
+    assert caught.value.code == code
+    assert not (tmp_path / "run").exists()
+
+
+def test_phantoms_of_a_refused_simulation_do_not_stand_in_the_way_of_the_next(
+    tmp_path, monkeypatch
+):
+    """What only the data can tell: here fewer hospitals than the quorum."""
+    options = {"phantom": True, "patients": 5, "hospitals": 2, "out": tmp_path / "run"}
+    with pytest.raises(ConfigurationError) as caught:
+        simulate(RECIPE, quorum=3, **options)
+    assert caught.value.code == "quorum"
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr("simulations.engine.run_simulation", lambda *_, **__: report())
+    simulate(RECIPE, quorum=2, **options)
+
+
 def test_options_reach_the_simulation(tmp_path, monkeypatch, capsys):
     asked = {}
 
-    def run(simulation, *, on_stage):
+    def run(simulation, *, on_stage, on_warning):
         asked["simulation"] = simulation
         on_stage("Rounds", 1, 2)
+        on_warning(Warned(hospital="north", code="label-leak", message="The label is [told]."))
         return report()
 
     monkeypatch.setattr("simulations.engine.run_simulation", run)
@@ -84,14 +120,16 @@ def test_options_reach_the_simulation(tmp_path, monkeypatch, capsys):
     assert federation.local_layers == ("normalisation",)
     assert (simulation.private, simulation.pooled) == (True, True)
     assert (tmp_path / "run" / "data" / "labels.csv").is_file()
-    assert json.loads(capsys.readouterr().out)["recipe"] == RECIPE
+    said = capsys.readouterr()
+    assert json.loads(said.out)["recipe"] == RECIPE
+    assert said.err.strip() == "Warning: north: label-leak: The label is [told]."
 
 
 def asked_for(monkeypatch, tmp_path, **options):
     """Return the simulation that options make, its hospitals imported."""
     asked = []
 
-    def run(simulation, *, on_stage):
+    def run(simulation, *, on_stage, on_warning):
         federation = prepare_federation(simulation)
         asked.append((simulation, federation))
         return report()
@@ -216,6 +254,7 @@ def report():
         hospitals,
         (),
         (),
+        setup=Setup(seed=0, sites_by="column:site"),
         federated=worse,
         pooled=good,
         private=False,
