@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.commands.campaign_flags import Weights
 from deploy.commands.flags import AsJson
 from deploy.commands.import_flags import (
     ClassOrder,
@@ -84,6 +85,7 @@ def demo(
             help="Also run the first campaign without privacy.  [default: with --data]",
         ),
     ] = None,
+    weights: Weights = None,
     labels: LabelsFile = None,
     file_column: FileColumn = "file",
     label_column: LabelColumn = "label",
@@ -113,13 +115,17 @@ def demo(
     it takes about four minutes on two idle cores.
     """
     from client.intake.source import CsvColumns, ImportSource
+    from common.model_files import keeping_batch_norm
     from deploy.demo.checks import check_folder, check_network, make_folder
+    from deploy.demo.hospitals import PHANTOM_HOSPITALS
     from deploy.demo.journey import DemoChoices
+    from deploy.demo.recipes import for_hospitals
     from deploy.demo.report import show
 
     chosen = _recipe(recipe, model, image_size, phantom=data is None)
     where = folder or Path("runs") / f"demo-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     check_folder(where)
+    chosen = keeping_batch_norm(chosen, weights)
     source = ImportSource(
         data=data or Path(),
         labels=labels,
@@ -131,7 +137,9 @@ def demo(
         patient_pattern=patient_pattern,
     )
     hospitals = None if data is None else _real_hospitals(source, chosen)
-    check_network(chosen)
+    count = len(PHANTOM_HOSPITALS) if hospitals is None else len(hospitals)
+    chosen, warnings = for_hospitals(chosen, count)
+    check_network(chosen, weights)
     make_folder(where, named=folder is not None)
     choices = DemoChoices(
         recipe=chosen,
@@ -139,6 +147,8 @@ def demo(
         rounds=rounds or (PHANTOM_ROUNDS if data is None else chosen.federation.rounds),
         private=not no_privacy,
         compare=not no_privacy and (data is not None if compare is None else compare),
+        weights=weights,
+        warnings=warnings,
     )
     report = _run(where, hospitals, choices, seed=seed, serve=serve, quiet=as_json)
     emit(report, as_json=as_json, show=lambda console: show(report, console))

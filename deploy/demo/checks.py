@@ -41,8 +41,8 @@ def make_folder(folder: Path, *, named: bool) -> None:
         raise _not_new(folder) from error
 
 
-def check_network(recipe: Recipe) -> None:
-    """Build the recipe's network once, with random weights, and forget it.
+def check_network(recipe: Recipe, weights: Path | None = None) -> None:
+    """Build the recipe's network once, with random weights or a file's, and forget it.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def check_network(recipe: Recipe) -> None:
     from common.model import build_model  # imports torch
 
     try:
-        build_model(recipe, pretrained=False)
+        build_model(recipe, pretrained=False, weights=weights)
     except ModelError as error:
         raise ConfigurationError(
             error.what,

@@ -53,8 +53,14 @@ class Hospital:
 
     def import_into(self, settings: SiteSettings, recipe: Recipe) -> ImportSummary:
         """Import the hospital's first cases into its site."""
-        mine = {_patient(row) for row in self.rows}
-        return import_cases(settings, recipe, self.source, keep=lambda row: _patient(row) in mine)
+        # By row: another hospital may have a patient of the same number.
+        mine = {row.number for row in self.rows}
+        return import_cases(settings, recipe, self.source, keep=lambda row: row.number in mine)
+
+    @property
+    def patient_ids(self) -> set[str | None]:
+        """The ids of its patients as the table writes them, those who arrive later included."""
+        return {row.patient_id for row in self.rows} | {case.patient_id for case in self.newcomers}
 
     def sample_images(self, count: int) -> list[bytes]:
         """Return the bytes of a few of its images that can be read."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,22 +15,32 @@ from client.cases.store import CaseStore
 from client.declaration import declare_patients
 from client.policy import SitePolicy
 from client.releases.policy import ReleasePolicy
-from common.errors import ProcessError, RoundFailed
+from common.errors import RoundFailed
 from common.folders import write_private
 from common.recipe import Recipe
 from deploy.campaigns import Progress as CampaignProgress
-from deploy.demo.hospitals import Hospital, Newcomer
-from deploy.demo.measure import measure_site, pooled_metrics
+from deploy.campaigns import opened
+from deploy.demo.hospitals import Hospital
+from deploy.demo.measure import failed_checks, measure_site, pooled_metrics, training_counts
+from deploy.demo.newcomers import confirm_new_cases
+from deploy.demo.recipes import without_noise
 from deploy.demo.report import DemoReport, SiteReport
 from deploy.demo.stages import Stage, Stages
 from deploy.demo.traffic import Tally, Traffic
 from deploy.local import LocalFederation
+from server.campaigns import random_features
 from server.registry.records import Candidate
 from server.registry.registry import Registry
+from simulations.hospitals import shared_patient_ids
+from simulations.warned import (
+    Warned,
+    import_warnings,
+    random_features_warning,
+    shared_ids_warning,
+)
 
 FEDERATION = "federation"
 SWAP_SECONDS = 120.0
-UNCLIPPED_HEAD_RATE, UNCLIPPED_RATE = 1e-2, 1e-3
 SETTLE_SECONDS = 2.0
 FIRST_CAMPAIGN_SHARE = 0.7
 """Of each site's epsilon for life, so that the second campaign has something to spend."""
@@ -38,13 +49,19 @@ MINIMUM_CELL = 5
 
 @dataclass(frozen=True)
 class DemoChoices:
-    """What was asked for; ``epsilon`` bounds a site's life, ``rounds`` are campaign one's."""
+    """What was asked for; ``epsilon`` bounds a site's life, ``rounds`` are campaign one's.
+
+    ``weights`` is the file to start from, whose BatchNorm ``recipe`` keeps; ``warnings`` are what
+    was to be said of the choices themselves.
+    """
 
     recipe: Recipe
     epsilon: float
     rounds: int
     private: bool
     compare: bool
+    weights: Path | None = None
+    warnings: tuple[Warned, ...] = ()
 
 
 class Demo:
@@ -74,6 +91,14 @@ class Demo:
         self._choices = choices
         self._stages = stages
         self._started = time.monotonic()
+        self._warnings: list[Warned] = []
+        shared = shared_patient_ids(hospital.patient_ids for hospital in hospitals)
+        self._warn(*choices.warnings, *shared_ids_warning(shared))
+
+    def _warn(self, *warnings: Warned) -> None:
+        for warned in warnings:
+            self._stages.warn(warned.line())
+        self._warnings += warnings
 
     @contextmanager
     def federation(
@@ -109,6 +134,8 @@ class Demo:
                     site = federation.site(hospital.name)
                     summary = hospital.import_into(site, choices.recipe)
                     declare_patients(site.policy, summary.suggested_declaration)
+                    if patients_of is None:
+                        self._warn(*import_warnings(hospital.name, summary))
                 federation.wait_ready()
             yield federation
 
@@ -122,7 +149,9 @@ class Demo:
         """Run both campaigns on a running federation, and return what came of them."""
         choices = self._choices
         share = FIRST_CAMPAIGN_SHARE * choices.epsilon
-        first = self._campaign(federation, "campaign 1", choices.rounds, share)
+        first = self._campaign(
+            federation, "campaign 1", choices.rounds, share, weights=choices.weights
+        )
         v1 = self._released(federation, first, version=1)
         self._confirm_new_cases(federation)
         images = [image for h in self._hospitals.values() for image in h.sample_images(4)]
@@ -131,7 +160,11 @@ class Demo:
         # Where the gate refused the first model, nobody can ask for a prediction yet.
         with traffic if v1 is not None else nullcontext():
             rounds = max(1, choices.rounds // 2)
-            second = self._campaign(federation, "campaign 2", rounds, choices.epsilon)
+            # Weights would go before the release that the second campaign is to go on from.
+            again = choices.weights if v1 is None else None
+            second = self._campaign(
+                federation, "campaign 2", rounds, choices.epsilon, weights=again
+            )
             v2 = self._released(federation, second, version=1 if v1 is None else 2)
             time.sleep(SETTLE_SECONDS)  # requests to the new version are part of the swap
         return self._report(federation, first, second, v2 is not None, traffic.tallies)
@@ -141,17 +174,27 @@ class Demo:
 
         On the same patients, who are held out where they were.
         """
-        recipe = _without_noise(self._choices.recipe)
+        choices = self._choices
         with self.federation(
             name="without-privacy", private=False, patients_of=FEDERATION
         ) as federation:
             candidate = self._campaign(
-                federation, "the same without privacy", self._choices.rounds, None, recipe=recipe
+                federation,
+                "the same without privacy",
+                choices.rounds,
+                None,
+                recipe=self._without_noise(federation),
+                weights=choices.weights,
             )
         metrics = pooled_metrics(candidate)
         return report.model_copy(
             update={"without_privacy": metrics, "seconds": time.monotonic() - self._started}
         )
+
+    def _without_noise(self, federation: LocalFederation) -> Recipe:
+        sites = [federation.site(name) for name in self._hospitals]
+        patients, images = training_counts(sites, self._choices.recipe)
+        return without_noise(self._choices.recipe, patients=patients, images=images)
 
     def _campaign(
         self,
@@ -161,6 +204,7 @@ class Demo:
         epsilon: float | None,
         *,
         recipe: Recipe | None = None,
+        weights: Path | None = None,
     ) -> Candidate:
         choices = self._choices
         stage = self._stages.begin(title, total=rounds, unit="round")
@@ -169,7 +213,9 @@ class Demo:
             rounds=rounds,
             epsilon=epsilon,
             private=choices.private and epsilon is not None,
+            weights=weights,
         )
+        self._warn(*_random_features(federation, identifier, weights))
         federation.wait_campaign(identifier, lambda progress: self._show(stage, progress))
         self._stages.end(stage)
         registry = Registry.open(federation.coordinator)
@@ -212,17 +258,13 @@ class Demo:
             stage = self._stages.begin(
                 f"new cases at {hospital.name}", total=len(hospital.newcomers)
             )
-            base = federation.site_url(hospital.name)
-            try:
-                with httpx.Client(base_url=base, timeout=30.0, trust_env=False) as client:
-                    for done, case in enumerate(hospital.newcomers, start=1):
-                        _confirm(client, case)
-                        self._stages.advance(stage, done)
-            except httpx.HTTPError as error:
-                raise ProcessError(
-                    f"The service of {hospital.name} did not take a new case ({error}).",
-                    action=f"Read {federation.logs / f'{hospital.name}-service.log'}.",
-                ) from error
+            confirm_new_cases(
+                hospital.newcomers,
+                hospital.name,
+                federation.site_url(hospital.name),
+                log=federation.logs / f"{hospital.name}-service.log",
+                on_done=partial(self._stages.advance, stage),
+            )
 
     def _report(
         self,
@@ -248,9 +290,10 @@ class Demo:
             sites=sites,
             v1=pooled_metrics(first),
             v2=pooled_metrics(second),
-            v1_refused_by=_failed_checks(first) if first.state == "refused" else (),
-            v2_refused_by=() if v2_released else _failed_checks(second),
+            v1_refused_by=failed_checks(first) if first.state == "refused" else (),
+            v2_refused_by=() if v2_released else failed_checks(second),
             without_privacy=None,
+            warnings=tuple(self._warnings),
             seconds=time.monotonic() - self._started,
             folder=str(self._folder),
         )
@@ -291,34 +334,12 @@ class Demo:
         )
 
 
-def _confirm(client: httpx.Client, case: Newcomer) -> None:
-    """Post a case and confirm its label, as a clinician does."""
-    form = {} if case.patient_id is None else {"patient_id": case.patient_id}
-    answer = client.post("/cases", data=form, files={"image": ("image", case.read())})
-    answer.raise_for_status()
-    path = f"/cases/{answer.json()['case_id']}/confirm"
-    client.post(path, json={"label": case.label}).raise_for_status()
-
-
-def _without_noise(recipe: Recipe) -> Recipe:
-    """Return a recipe whose studies without privacy train as much as its private campaigns do.
-
-    The same parameters move in as many steps on as many patients. The step's length cannot be
-    the same: a private one is fitted to clipped gradients, and unclipped ones would diverge
-    with it, so AdamW finds its own.
-    """
-    model = recipe.model.model_copy(update={"trainable": recipe.privacy.trainable})
-    rate = UNCLIPPED_HEAD_RATE if model.trainable == "head" else UNCLIPPED_RATE
-    free = {"optimizer": "adamw", "learning_rate": rate, "momentum": 0.0}
-    return recipe.model_copy(
-        update={
-            "model": model,
-            "training": recipe.privacy.training.model_copy(update=free),
-            "federation": recipe.federation.model_copy(
-                update={"server": recipe.federation.server_with_privacy}
-            ),
-        }
-    )
+def _random_features(
+    federation: LocalFederation, campaign: str, weights: Path | None
+) -> tuple[Warned, ...]:
+    with opened(federation.coordinator) as registry:
+        said = random_features(registry.campaign(campaign), weights=weights)
+    return random_features_warning(said)
 
 
 def _served_version(url: str) -> int | None:
@@ -327,7 +348,3 @@ def _served_version(url: str) -> int | None:
     except httpx.HTTPError:
         return None
     return int(answer.json()["version"]) if answer.status_code == httpx.codes.OK else None
-
-
-def _failed_checks(candidate: Candidate) -> tuple[str, ...]:
-    return tuple(check.name for check in candidate.draft.gate if not check.passed)

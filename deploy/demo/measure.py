@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from client.cases.store import CaseStore
@@ -49,6 +50,17 @@ def measure_site(
     return SiteMeasurement(scores, spent_rdp, spent_prv)
 
 
+def training_counts(sites: Iterable[SiteSettings], recipe: Recipe) -> tuple[int, int]:
+    """Return how many training patients several sites have, and how many images of them."""
+    patients = images = 0
+    for settings in sites:
+        with closing(CaseStore.open(settings)) as store:
+            counts = store.counts(recipe.name)
+        patients += counts.train_patients
+        images += sum(line.train for line in counts.classes)
+    return patients, images
+
+
 def pooled_metrics(candidate: Candidate) -> PooledMetrics:
     """Return a candidate's figures over all sites, as the coordinator computed them from counts."""
     measured = candidate.draft.metrics.candidate
@@ -58,6 +70,11 @@ def pooled_metrics(candidate: Candidate) -> PooledMetrics:
         accuracy=measured.accuracy,
         majority_baseline=measured.majority_baseline,
     )
+
+
+def failed_checks(candidate: Candidate) -> tuple[str, ...]:
+    """Return the names of the gate's checks that a candidate did not pass."""
+    return tuple(check.name for check in candidate.draft.gate if not check.passed)
 
 
 def _holdout(settings: SiteSettings, recipe: Recipe) -> PatientImages:

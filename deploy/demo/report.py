@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from simulations.warned import Warned
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -48,7 +50,10 @@ class PooledMetrics(_Part):
 
 
 class DemoReport(_Part):
-    """The whole demo. ``epsilon`` is each site's bound for life; times are in seconds."""
+    """The whole demo. ``epsilon`` is each site's bound for life; times are in seconds.
+
+    ``warnings`` are what the imports, the first model and the number of hospitals gave cause for.
+    """
 
     recipe: str
     model: str
@@ -62,6 +67,7 @@ class DemoReport(_Part):
     v1_refused_by: tuple[str, ...] = ()
     v2_refused_by: tuple[str, ...]
     without_privacy: PooledMetrics | None
+    warnings: tuple[Warned, ...] = ()
     seconds: float
     folder: str
 
@@ -88,6 +94,8 @@ def show(report: DemoReport, console: Console) -> None:
     for name, refused_by in (("v1", report.v1_refused_by), ("v2", report.v2_refused_by)):
         if refused_by:
             console.print(f"{name} was refused by the release gate: {', '.join(refused_by)}.")
+    for warned in report.warnings:
+        console.print(f"Warning: {warned.line()}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{report.seconds:.0f} s. {_left(Path(report.folder))}", soft_wrap=True)
 
 

@@ -64,6 +64,12 @@ class Stages:
         yield
         self.end(stage)
 
+    def warn(self, text: str) -> None:
+        """Say something that a person should know, with bars or without, and to scripts, too."""
+        self._display.console.print(
+            f"Warning: {text}", markup=False, highlight=False, soft_wrap=True
+        )
+
     def _say(self, text: str) -> None:
         if self._lines is not None:
             seconds = time.monotonic() - self._started

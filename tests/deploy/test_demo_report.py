@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from deploy.demo.report import DemoReport, PooledMetrics, SiteReport, show
+from simulations.warned import Warned
 
 
 def report(**changes: object) -> DemoReport:
@@ -60,6 +61,13 @@ def test_majority_baseline_stands_beside_the_score() -> None:
     line = next(line for line in shown(report()).splitlines() if "v1, ε" in line)
     assert "0.824" in line
     assert "0.543" in line
+
+
+def test_warnings_are_in_the_document_and_said_at_the_end() -> None:
+    warned = Warned(hospital="st-anne", code="label-leak", message="The label is [told].")
+    text = shown(report(warnings=(warned,)))
+    assert "Warning: st-anne: label-leak: The label is [told]." in text
+    assert "Warning" not in shown(report())
 
 
 def test_a_refused_release_is_said_with_its_check() -> None:
