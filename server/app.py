@@ -14,23 +14,32 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.errors import ConfigurationError, NotFound, RoundFailed, WardroundError
+from common.errors import (
+    ConfigurationError,
+    NotFound,
+    RoundFailed,
+    StoreError,
+    WardroundError,
+)
 from common.signing import SigningKey
 from common.tracing import Place, traced
 from server.audit import note_candidate
 from server.model_store import ModelStore
-from server.registry.records import Candidate
+from server.registry.records import Campaign, Candidate
 from server.registry.registry import Registry
 from server.revocations import revoked_sites
 from server.rounds.buffered_loop import BufferedRun
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.clock import Clock, SystemClock
+from server.rounds.control_variates import remove_variates
 from server.rounds.driver import campaign_folder, driving
 from server.rounds.kept_answers import remove_answers
 from server.rounds.link import Link
 from server.rounds.loop import CampaignPaused, CampaignRun
+from server.rounds.loop_state import LoopState
 from server.rounds.preflight import preflight
 from server.rounds.site_directory import SiteDirectory
+from server.rounds.turns import Turns
 from server.settings import CoordinatorSettings
 
 logger = logging.getLogger(__name__)
@@ -162,8 +171,11 @@ def _run(
         settings=campaign.settings,
         plan_seconds=settings.plan_seconds,
     )
+    models = ModelStore(settings.models)
+    checkpoints = Checkpoints(models, campaign_folder(settings, identifier))
     done = registry.candidates(campaign=identifier)
     if done:  # killed after its last deed
+        _clear(campaign, done[0], models, checkpoints)
         if not any(f'"{done[0].id}"' in line.body for line in registry.audit.lines(kinds=KINDS)):
             note_candidate(registry.audit, done[0])
         return done[0]
@@ -171,7 +183,26 @@ def _run(
         preflight(link, campaign)
     if campaign.settings.only_preflight:
         return None
-    models = ModelStore(settings.models)
-    checkpoints = Checkpoints(models, campaign_folder(settings, identifier))
     kind = CampaignRun if campaign.settings.buffer is None else BufferedRun
     return kind(campaign, link=link, models=models, checkpoints=checkpoints).run()
+
+
+def _clear(
+    campaign: Campaign, candidate: Candidate, models: ModelStore, checkpoints: Checkpoints
+) -> None:
+    """Remove what a campaign that has its candidate needs no more, as its run does at its end."""
+    kept = {candidate.model_digest, campaign.initial_digest}
+    for digest in kept:
+        checkpoints.protect(digest)
+    try:
+        newest = checkpoints.newest()
+        best = None if newest is None else LoopState.unpack(newest.state).best
+        checkpoints.clear()
+        remove_variates(checkpoints.folder)
+        turns = Turns(checkpoints.folder)
+        for digest in turns.bases() | (set() if best is None else {best.digest}):
+            if digest not in kept:
+                models.remove(digest)
+        turns.remove()
+    except StoreError as error:  # what is damaged stays; the campaign is over all the same
+        logger.warning("leftovers-stay campaign=%s code=%s", campaign.id, error.code)
