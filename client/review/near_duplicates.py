@@ -67,7 +67,7 @@ class _Known:
     seen: set[str] = field(default_factory=set)
     since: datetime | None = None
 
-    def take(self, session: Session, query: Select[tuple[str, str, str, datetime]]) -> None:
+    def take(self, session: Session, query: Select[str, str, str, datetime]) -> None:
         """Add the rows of a query that are not here yet."""
         rows = [row for row in session.execute(query) if row[0] not in self.seen]
         if rows:
@@ -139,7 +139,7 @@ class NearDuplicates:
             distances = _distances(words, word)
             near += [
                 NearDuplicate(cases[i].id, cases[i].patient, int(distances[i]))
-                for i in np.flatnonzero(distances <= self._bits)
+                for i in np.flatnonzero(distances <= self._bits).tolist()
                 if cases[i] is not case and cases[i].task == case.task
             ]
             yield sorted(near, key=lambda one: one.distance)
