@@ -184,8 +184,7 @@ def _registry(folder: Path) -> Iterator[Registry]:
     from server.registry.registry import Registry
     from server.settings import CoordinatorSettings
 
-    nested = folder / "coordinator"
-    registry = Registry.open(CoordinatorSettings.read(nested if nested.is_dir() else folder))
+    registry = Registry.open(CoordinatorSettings.find(folder))
     try:
         yield registry
     finally:

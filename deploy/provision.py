@@ -116,10 +116,12 @@ def provision(
     ------
     ConfigurationError
         If a name or host is malformed, an existing coordinator has no certificate for a host, or
-        a site was revoked (code ``site-revoked``).
+        a site was revoked (code ``site-revoked``), or ``folder`` is itself a coordinator's or a
+        site's (code ``not-a-federation``).
     """
     names = _checked_names(sites)
     folder = folder.resolve()
+    _refuse_a_part(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".provision.lock", timeout=LOCK_SECONDS):
@@ -153,6 +155,25 @@ def provision(
         certificate_expires_at=certificate.not_valid_after_utc,
         sites=kits,
     )
+
+
+def _refuse_a_part(folder: Path) -> None:
+    """Refuse a coordinator's or a site's own folder: another CA would be made inside it."""
+    whose = {"coordinator.toml": "the coordinator's", "site.toml": "a site's"}
+    for file, of in whose.items():
+        if not (folder / file).is_file():
+            continue
+        above = (folder.parent, folder.parent.parent)
+        federation = next(
+            (f for f in above if (f / "coordinator/coordinator.toml").is_file()), None
+        )
+        raise ConfigurationError(
+            f"{folder} is {of} own folder, not the federation's.",
+            action=f"Name {federation}."
+            if federation is not None
+            else "Name the folder that holds the federation's coordinator and sites folders.",
+            code="not-a-federation",
+        )
 
 
 def _checked_names(sites: Sequence[str]) -> tuple[str, ...]:

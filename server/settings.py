@@ -14,7 +14,7 @@ The folder, as `wardround provision` makes it::
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -57,6 +57,21 @@ class CoordinatorSettings(FolderSettings):
     session_seconds: Annotated[int, Field(ge=60)] = 43_200
     provider: ProviderSettings | None = None
     local_accounts: bool = True
+
+    @classmethod
+    def find(cls, folder: Path) -> Self:
+        """Read the settings of a coordinator's own folder, or of the federation's that holds it.
+
+        A folder that is a coordinator's itself goes before one in it.
+
+        Raises
+        ------
+        ConfigurationError
+            As `read`.
+        """
+        nested = folder / "coordinator"
+        own = (folder / cls.file_name).is_file() or not nested.is_dir()
+        return cls.read(folder if own else nested)
 
     @model_validator(mode="after")
     def _somebody_can_sign_in(self) -> CoordinatorSettings:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.campaign_file import CampaignFile
-from deploy.commands.campaign_choice import chosen_campaign, coordinator_settings
+from deploy.commands.campaign_choice import chosen_campaign
 from deploy.commands.campaign_documents import emit_standing, emit_started
 from deploy.commands.campaign_flags import CampaignFlags, Identifier, Watch
 from deploy.commands.first_model import warn_of_first_model
 from deploy.commands.flag_groups import spread_flags
 from deploy.commands.flags import AsJson, Folder
+from deploy.commands.registry import coordinator_settings
 from deploy.commands.undeclared import warn_of_undeclared
 from deploy.console import progress
 

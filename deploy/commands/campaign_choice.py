@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.recipe import Recipe, load_recipe
 from deploy.campaign_file import CampaignFile
-
-if TYPE_CHECKING:
-    from server.settings import CoordinatorSettings
 
 OF_THE_RECIPE = {
     *("model", "image_size", "aggregation", "algorithm", "local_layers"),
     *("mode", "buffer_size", "site_rounds"),
 }
 """What a campaign file changes in its recipe."""
-
-
-def coordinator_settings(folder: Path) -> CoordinatorSettings:
-    """Read the coordinator's settings, from its own folder or the federation's."""
-    from server.settings import CoordinatorSettings
-
-    nested = folder / "coordinator"
-    return CoordinatorSettings.read(nested if nested.is_dir() else folder)
 
 
 def chosen_campaign(chosen: CampaignFile) -> tuple[Recipe, dict[str, Any]]:

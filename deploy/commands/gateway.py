@@ -29,9 +29,9 @@ def gateway(
     """Write the gateway's nginx configuration, check it, and reload a gateway that runs."""
     from common.errors import ConfigurationError
     from deploy.gateway import configuration
-    from deploy.pki.renewal import coordinator
+    from server.settings import CoordinatorSettings
 
-    settings = coordinator(folder)
+    settings = CoordinatorSettings.find(folder)
     path = configuration.render(settings)
     checked = True
     try:

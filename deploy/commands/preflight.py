@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
 from deploy.campaign_file import CampaignFile
-from deploy.commands.campaign_choice import chosen_campaign, coordinator_settings
+from deploy.commands.campaign_choice import chosen_campaign
 from deploy.commands.campaign_flags import CampaignFlags
 from deploy.commands.flag_groups import spread_flags
 from deploy.commands.flags import AsJson, Folder
-from deploy.commands.registry import draw_answers
+from deploy.commands.registry import coordinator_settings, draw_answers
 from deploy.console import emit, progress
 from server.site_answers import SiteAnswer
 

@@ -90,8 +90,7 @@ def coordinator_settings(folder: Path) -> CoordinatorSettings:
     """Read the coordinator's settings, from its own folder or the federation's."""
     from server.settings import CoordinatorSettings
 
-    nested = folder / "coordinator"
-    return CoordinatorSettings.read(nested if nested.is_dir() else folder)
+    return CoordinatorSettings.find(folder)
 
 
 @contextmanager

@@ -65,8 +65,7 @@ def report(
             action="Name the release's version, or a campaign with --candidate.",
             code="report-of-what",
         )
-    nested = folder / "coordinator"
-    registry = Registry.open(CoordinatorSettings.read(nested if nested.is_dir() else folder))
+    registry = Registry.open(CoordinatorSettings.find(folder))
     try:
         found = (
             release_report(registry, version)

@@ -220,8 +220,7 @@ def _store(folder: Path) -> Iterator[tuple[CoordinatorSettings, TriggerStore]]:
     from server.settings import CoordinatorSettings
     from server.triggers.store import TriggerStore
 
-    nested = folder / "coordinator"
-    settings = CoordinatorSettings.read(nested if nested.is_dir() else folder)
+    settings = CoordinatorSettings.find(folder)
     Registry.open(settings).close()  # brings the schema up to date
     engine = open_database(settings.database)
     try:

@@ -41,8 +41,7 @@ def coordinator_up(
     from server.settings import CoordinatorSettings
 
     _refuse_other_database("WARDROUND_COORDINATOR_DATABASE_URL", file="coordinator.toml")
-    nested = folder / "coordinator"
-    settings = CoordinatorSettings.read(nested if nested.is_dir() else folder)
+    settings = CoordinatorSettings.find(folder)
     processes = CoordinatorProcesses(settings, gateway=gateway)
     starting = progress_console.status("Starting the coordinator…")
     with interruptible(), starting as status, running(processes):

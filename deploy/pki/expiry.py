@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 from common.errors import ConfigurationError
 from deploy.pki import book
-from deploy.pki.renewal import coordinator
 from server.settings import CoordinatorSettings
 
 WARN_DAYS = 30
@@ -53,7 +52,7 @@ def status(folder: Path, *, now: datetime | None = None) -> PkiStatus:
     if (folder / "site.toml").is_file():
         found = _site(folder, now)
     else:
-        found = _coordinator(coordinator(folder), now)
+        found = _coordinator(CoordinatorSettings.find(folder), now)
     attention = any(one.state in ("expiring", "expired") for one in found)
     return PkiStatus(certificates=tuple(found), attention=attention)
 

@@ -15,7 +15,6 @@ from common.errors import ConfigurationError
 from common.folders import write_private, write_public
 from common.signing import SigningKey
 from deploy.pki import book
-from deploy.pki.renewal import coordinator
 from server.settings import CoordinatorSettings
 
 NEXT = "plan-next.pem"
@@ -38,7 +37,7 @@ class RotatedPlanKey(BaseModel):
 
 def announce(folder: Path) -> RotatedPlanKey:
     """Make the next plan key and hand its public half out; a second call hands out the same."""
-    settings = coordinator(folder)
+    settings = CoordinatorSettings.find(folder)
     with book.opened(settings):
         path = settings.keys / NEXT
         if not path.is_file():
@@ -56,7 +55,7 @@ def activate(folder: Path) -> RotatedPlanKey:
     ConfigurationError
         If none was announced (code ``no-plan-key-announced``).
     """
-    settings = coordinator(folder)
+    settings = CoordinatorSettings.find(folder)
     with book.opened(settings):
         path = settings.keys / NEXT
         if not path.is_file():
@@ -72,7 +71,7 @@ def activate(folder: Path) -> RotatedPlanKey:
 
 def retire(folder: Path) -> RotatedPlanKey:
     """Drop every public key but those in use; sites delete the file of the old one."""
-    settings = coordinator(folder)
+    settings = CoordinatorSettings.find(folder)
     with book.opened(settings):
         kept = {SigningKey.read(p).verify_key.key_id for p in _private_keys(settings)}
         public = {SigningKey.read(p).verify_key.pem() for p in _private_keys(settings)}

@@ -52,7 +52,7 @@ def renew_site(folder: Path, site: str) -> Renewed:
     ConfigurationError
         If the site was revoked (code ``site-revoked``).
     """
-    settings = coordinator(folder)
+    settings = CoordinatorSettings.find(folder)
     kit = folder / "sites" / site
     with book.opened(settings):
         book.refuse_revoked(settings, site)
@@ -77,7 +77,7 @@ def revoke_site(folder: Path, site: str) -> Revoked:
     NotFound
         If the federation has no such site.
     """
-    settings = coordinator(folder)
+    settings = CoordinatorSettings.find(folder)
     with book.opened(settings):
         certificates = book.issued(settings).get(site, ())
         if not certificates and not (settings.pki / "nodes" / f"{site}.pub").is_file():
@@ -98,7 +98,7 @@ def renew_server(folder: Path, hosts: Sequence[str] = ()) -> Renewed:
     Those that are given come first: new kits are sent to the first.
     The gateway takes it up at once; SuperLink and coordinator's service at their next start.
     """
-    settings = coordinator(folder)
+    settings = CoordinatorSettings.find(folder)
     with book.opened(settings):
         old = x509.load_pem_x509_certificate((settings.keys / "server.crt").read_bytes())
         names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -111,12 +111,6 @@ def renew_server(folder: Path, hosts: Sequence[str] = ()) -> Renewed:
     return Renewed(
         subject="server", folder=settings.keys, gateway_reloaded=configuration.reload(settings)
     )
-
-
-def coordinator(folder: Path) -> CoordinatorSettings:
-    """Read the coordinator of a federation's folder, or the coordinator's own folder."""
-    own = folder if (folder / "coordinator.toml").is_file() else folder / "coordinator"
-    return CoordinatorSettings.read(own)
 
 
 def _write_pair(keys: Path, made: Certificate) -> None:

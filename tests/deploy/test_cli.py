@@ -14,6 +14,7 @@ import typer
 
 from deploy.cli import app, main
 from deploy.console import EXIT_FAILED, EXIT_USAGE
+from deploy.provision import provision
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -117,6 +118,31 @@ def test_a_recipe_is_named_alike_everywhere_and_its_old_name_still_works(
         call = ["provision", "--folder", folder, "--site", "north", name, "dermoscopy", "--json"]
         assert run(monkeypatch, *call) == 0
         assert json.loads(capsys.readouterr().out)["sites"][0]["name"] == "north"
+
+
+def test_every_command_takes_a_coordinators_own_folder_before_one_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provision(tmp_path, sites=["north"], task="dermoscopy")
+    own = tmp_path / "coordinator"
+    (own / "coordinator").mkdir()  # no coordinator's: to read it is to fail
+    here = ["--folder", str(own)]
+    for arguments in (
+        ["coordinator", "campaign", "list", *here],
+        ["coordinator", "campaign", "cancel", "none", *here],
+        ["coordinator", "release", "list", *here],
+        ["coordinator", "release", "report", "1", *here],
+        ["coordinator", "trigger", "list", *here],
+        ["coordinator", "user", "list", *here],
+        ["coordinator", "gateway", *here],
+        ["pki", "status", *here],
+        ["pki", "renew-server", *here],
+        ["audit", "verify", "--coordinator", str(own)],
+        ["audit", "verify", *here],
+    ):
+        run(monkeypatch, *arguments, "--json")
+        document = json.loads(capsys.readouterr().out)
+        assert document.get("error") in (None, "not-found"), (arguments, document)
 
 
 def test_what_json_prints_is_one_document_also_with_warnings(

@@ -122,6 +122,17 @@ def test_new_kits_go_to_the_name_that_the_coordinator_was_given_last(tmp_path: P
     assert "old.example" in done.hosts
 
 
+@pytest.mark.parametrize("part", ["coordinator", "sites/north"])
+def test_no_federation_is_made_inside_a_part_of_one(tmp_path: Path, part: str) -> None:
+    provision(tmp_path, sites=["north"], task="dermoscopy")
+    before = digests(tmp_path)
+    with pytest.raises(ConfigurationError) as caught:
+        provision(tmp_path / part, sites=["east"], task="dermoscopy")
+    assert caught.value.code == "not-a-federation"
+    assert caught.value.action == f"Name {tmp_path.resolve()}."
+    assert digests(tmp_path) == before
+
+
 @pytest.mark.parametrize("names", [["North"], ["../evil"], ["a/b"], [""], ["same", "same"]])
 def test_a_wrong_name_makes_nothing(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(ConfigurationError):

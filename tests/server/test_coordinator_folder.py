@@ -6,6 +6,7 @@ import pytest
 from common.errors import ConfigurationError
 from common.signing import SigningKey
 from server.coordinator_folder import create_coordinator_folder, plan_public_key
+from server.settings import CoordinatorSettings
 
 
 def test_layout_and_modes(tmp_path: Path) -> None:
@@ -30,6 +31,16 @@ def test_an_existing_folder_keeps_its_keys(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         create_coordinator_folder(tmp_path / "c", releases=False)
     assert (settings.keys / "plan.pem").read_bytes() == before
+
+
+def test_a_coordinator_is_found_by_its_own_folder_or_the_federations(tmp_path: Path) -> None:
+    made = create_coordinator_folder(tmp_path / "coordinator", releases=False)
+    for folder in (tmp_path, made.folder):
+        assert CoordinatorSettings.find(folder).folder == made.folder
+    create_coordinator_folder(made.folder / "coordinator", releases=False)
+    assert CoordinatorSettings.find(made.folder).folder == made.folder, "its own goes first"
+    with pytest.raises(ConfigurationError, match="There is no"):
+        CoordinatorSettings.find(made.folder / "data")
 
 
 def test_a_wrong_setting_leaves_nothing_behind(tmp_path: Path) -> None:
