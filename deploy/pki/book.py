@@ -121,14 +121,33 @@ def refuse_revoked(settings: CoordinatorSettings, site: str) -> None:
 
 
 def issued(settings: CoordinatorSettings) -> dict[str, tuple[x509.Certificate, ...]]:
-    """Return every site's certificates, the oldest first."""
-    found: dict[str, tuple[x509.Certificate, ...]] = {}
-    for folder in sorted((settings.pki / "issued").glob("*")):
-        certificates = (
-            x509.load_pem_x509_certificate(path.read_bytes()) for path in folder.glob("*.crt")
-        )
-        found[folder.name] = tuple(sorted(certificates, key=lambda c: c.not_valid_before_utc))
-    return found
+    """Return every site's certificates, the oldest first.
+
+    Raises
+    ------
+    StoreError
+        If one cannot be read: what is not seen would be missing from the revocation list.
+    """
+    folder = settings.pki / "issued"
+    try:
+        sites = sorted(path for path in folder.iterdir() if path.is_dir())
+        return {site.name: _certificates(site) for site in sites}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{getattr(error, 'filename', None) or folder} cannot be read ({error}).",
+            meaning="It is not known which certificates the sites have.",
+            action="Give the whole folder to the account that runs the coordinator (chown -R), or "
+            "restore its pki folder from backup.",
+        ) from error
+
+
+def _certificates(folder: Path) -> tuple[x509.Certificate, ...]:
+    # Not glob: that passes over a folder which it may not read, and says nothing.
+    files = (path for path in folder.iterdir() if path.suffix == ".crt")
+    found = [x509.load_pem_x509_certificate(path.read_bytes()) for path in files]
+    return tuple(sorted(found, key=lambda certificate: certificate.not_valid_before_utc))
 
 
 def nodes(settings: CoordinatorSettings) -> dict[str, bytes]:

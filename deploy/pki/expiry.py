@@ -71,6 +71,8 @@ def _coordinator(settings: CoordinatorSettings, now: datetime) -> list[Certifica
     ]
     shut_out = book.revoked(settings)
     for site, certificates in book.issued(settings).items():
+        if not certificates:  # a crash came before its first was written
+            continue
         newest = certificates[-1]
         path = settings.pki / "issued" / site / f"{newest.serial_number:x}.crt"
         state = _certificate("site", path, now)

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from pydantic import BaseModel, ConfigDict
 
-from common.errors import NotFound, ProcessError
+from common.errors import NotFound, ProcessError, StoreError
 from common.folders import write_private, write_public
 from deploy import flower_run
 from deploy.certificates import Certificate, make_server_certificate
@@ -76,11 +76,16 @@ def revoke_site(folder: Path, site: str) -> Revoked:
     ------
     NotFound
         If the federation has no such site.
+    StoreError
+        If a certificate of the book cannot be read, or the site has none in it (code
+        ``certificates-missing``): those that it holds would go on being let in.
     """
     settings = CoordinatorSettings.find(folder)
     with book.opened(settings):
         certificates = book.issued(settings).get(site, ())
-        if not certificates and not (settings.pki / "nodes" / f"{site}.pub").is_file():
+        if not certificates:
+            if (settings.pki / "nodes" / f"{site}.pub").is_file():
+                raise _without_certificates(settings, site)
             raise _unknown(settings, site)
         book.shut_out(settings, site)
     reloaded = configuration.reload(settings)
@@ -141,6 +146,16 @@ def _remove_node(settings: CoordinatorSettings, site: str) -> bool:
     except ProcessError:
         return False
     return True
+
+
+def _without_certificates(settings: CoordinatorSettings, site: str) -> StoreError:
+    return StoreError(
+        f"The book has no certificate of {site} in {settings.pki / 'issued' / site}.",
+        meaning="Nothing was revoked: the gateway would go on letting in those that it has.",
+        action=f"Restore the coordinator's pki folder from backup. If {site} never had one, "
+        "`wardround pki renew` makes it; then revoke it.",
+        code="certificates-missing",
+    )
 
 
 def _unknown(settings: CoordinatorSettings, site: str) -> NotFound:

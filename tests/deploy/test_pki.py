@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -148,6 +151,54 @@ def test_a_damaged_book_lets_nobody_in_on_a_guess(folder: Path) -> None:
     for use in (book.nodes, book.write_revocation_list):
         with pytest.raises(StoreError):
             use(settings(folder))
+
+
+@pytest.mark.parametrize("hidden", ["north", "issued"])
+def test_what_cannot_be_read_is_not_taken_for_nothing(
+    folder: Path, hidden: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name), hidden))
+    with pytest.raises(StoreError, match="cannot be read") as caught:
+        renewal.revoke_site(folder, "north")
+    assert "chown" in caught.value.action
+    monkeypatch.undo()
+    assert book.revoked(settings(folder)) == {}, "it would look as if it had been revoked"
+
+
+def refusing(real: Callable[..., object], name: str) -> Callable[..., object]:
+    """Look into a folder as an account does to which one of that name is closed."""
+
+    def look(path: str | Path = ".") -> object:
+        if Path(path).name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    return look
+
+
+def test_a_damaged_certificate_is_not_taken_for_none(folder: Path) -> None:
+    (path,) = (settings(folder).pki / "issued" / "north").iterdir()
+    path.write_text("nothing")
+    with pytest.raises(StoreError, match="cannot be read"):
+        renewal.revoke_site(folder, "north")
+    assert book.revoked(settings(folder)) == {}
+
+
+def test_a_site_without_a_certificate_in_the_book_is_not_called_revoked(folder: Path) -> None:
+    shutil.rmtree(settings(folder).pki / "issued" / "north")
+    (settings(folder).pki / "issued" / "south" / "left.txt").touch()
+    with pytest.raises(StoreError) as caught:
+        renewal.revoke_site(folder, "north")
+    assert caught.value.code == "certificates-missing"
+    assert book.revoked(settings(folder)) == {}
+    renewal.renew_site(folder, "north")  # as its action says, where it never had one
+    assert renewal.revoke_site(folder, "north").certificates == 1
+
+
+def test_status_goes_on_past_a_site_whose_first_certificate_was_cut_off(folder: Path) -> None:
+    (settings(folder).pki / "issued" / "east").mkdir()
+    assert "CN=east" not in {one.subject for one in expiry.status(folder).certificates}
 
 
 def test_the_server_certificate_is_renewed_for_the_same_names_and_more(folder: Path) -> None:
