@@ -12,7 +12,9 @@ from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.wording import number
+from deploy.account import SETTINGS, own_folder
 from deploy.commands.flags import AsJson, Site
+from deploy.commands.registry import coordinator_settings
 from deploy.console import EXIT_REFUSED, emit
 
 if TYPE_CHECKING:
@@ -62,8 +64,11 @@ def verify(
 
     sites, coordinators = _sorted(folder or [])
     sites = [*(site or ()), *sites]
-    if coordinator is None and coordinators:
-        coordinator = coordinators[0]
+    if coordinator is not None:
+        coordinators.insert(0, coordinator)
+    for named in (*sites, *coordinators):
+        own_folder(named)
+    coordinator = _the_one(coordinators)
     if not (sites or coordinator or export):
         raise ConfigurationError(
             "There is nothing to verify.",
@@ -104,9 +109,35 @@ def export(
 
 
 def _sorted(folders: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Tell sites' folders from coordinators': only a site's has a site.toml."""
+    """Tell sites' folders from coordinators', by the settings in them.
+
+    Raises
+    ------
+    ConfigurationError
+        With code ``usage``, if one is neither: a log that was not read must not pass for whole.
+    """
     sites = [folder for folder in folders if (folder / "site.toml").is_file()]
-    return sites, [folder for folder in folders if folder not in sites]
+    others = [folder for folder in folders if folder not in sites]
+    for folder in others:
+        if not any((folder / name).is_file() for name in SETTINGS):
+            raise ConfigurationError(
+                f"{folder} is neither a site's nor a coordinator's folder.",
+                action="Correct the path: it holds a site.toml or a coordinator.toml.",
+                code="usage",
+            )
+    return sites, others
+
+
+def _the_one(coordinators: list[Path]) -> Path | None:
+    """Return the one coordinator that was named, if any; refuse several."""
+    if len({coordinator_settings(folder).folder for folder in coordinators}) > 1:
+        raise ConfigurationError(
+            f"{', '.join(map(str, coordinators))} are different coordinators.",
+            meaning="The sites' logs are compared with one.",
+            action="Verify each coordinator with its own sites.",
+            code="usage",
+        )
+    return coordinators[0] if coordinators else None
 
 
 def _show(report: AuditReport, console: Console) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.recipe import load_recipe
+from deploy.account import own_folder
 from deploy.commands.site_access import hint_of_first_user, nobody
 from deploy.console import progress_console
 from deploy.interruption import interruptible
@@ -31,7 +32,10 @@ def local() -> None:
 
 @commands.command("up")
 def up(
-    folder: Annotated[Path, typer.Option(help="A new folder, or an earlier federation's.")],
+    folder: Annotated[
+        Path,
+        typer.Option(callback=own_folder, help="A new folder, or an earlier federation's."),
+    ],
     site: Annotated[
         list[str] | None, typer.Option(help="A site to have; may repeat. Known sites stay.")
     ] = None,

@@ -10,12 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from common.recipe import load_recipe
+from deploy.account import own_folder
 from deploy.commands.flags import AsJson
 from deploy.console import RECIPE_HELP, emit
 
 
 def provision(
-    folder: Annotated[Path, typer.Option(help="Where the federation's folders go.")],
+    folder: Annotated[
+        Path, typer.Option(callback=own_folder, help="Where the federation's folders go.")
+    ],
     site: Annotated[list[str], typer.Option(help="A site's name; give it once a site.")],
     recipe: Annotated[
         str,

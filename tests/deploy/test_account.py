@@ -45,6 +45,12 @@ def test_root_writes_nothing_into_the_folder_of_a_services_account(
         ("coordinator", "campaign", "list", "--folder", "."),
         ("coordinator", "campaign", "pause", "none", "--folder", "."),
         ("pki", "renew-server", "--folder", "."),
+        ("provision", "--folder", ".", "--site", "east", "--recipe", "dermoscopy"),
+        ("local", "up", "--folder", "."),
+        ("audit", "verify", "--site", "sites/north"),
+        ("audit", "verify", "--coordinator", "."),
+        ("audit", "verify", "--folder", "."),
+        ("audit", "verify", "--folder", "sites/north"),
     ],
 )
 def test_every_kind_of_command_asks_as_whom_it_runs(
@@ -55,12 +61,19 @@ def test_every_kind_of_command_asks_as_whom_it_runs(
 ) -> None:
     for file in ("sites/north/site.toml", "coordinator/coordinator.toml"):
         os.chown(federation / file, NOBODY, NOBODY)
+    monkeypatch.setattr("deploy.local.LocalFederation", _started)
     monkeypatch.chdir(federation)
     monkeypatch.setattr("sys.argv", ["wardround", *command])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
     assert "runs as root" in " ".join(capfd.readouterr().err.split())
+    assert not (federation / "sites" / "east").exists()
+    assert list(federation.glob("**/*.db")) == []
+
+
+def _started(*_: object, **__: object) -> None:
+    pytest.fail("A federation was started as root.")
 
 
 def test_a_folder_of_nobody_yet_is_anybodys(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from client.settings import SiteSettings
 from client.site_folder import create_site_folder
 from common.audit_entries import Left, PlanAccepted, PredictionMade, ReleaseInstalled
 from common.database import open_database
+from common.errors import ConfigurationError
 from common.plan import RoundPlan
 from common.records import SiteReply
 from common.release import ModelFile, model_target
@@ -25,6 +26,7 @@ from common.signing import SigningKey
 from common.wire import content_of, records_to_reply, records_to_request
 from deploy.audit_export import read_export
 from deploy.cli import app
+from server.coordinator_folder import create_coordinator_folder
 from tests.fakes import FakeSite, scaled
 from tests.server.campaigns import Coordinator
 
@@ -209,6 +211,28 @@ def test_an_export_stands_in_for_a_folder(federation: Federation, tmp_path: Path
 def test_nothing_to_verify() -> None:
     with pytest.raises(Exception, match="nothing to verify"):
         call("audit", "verify")
+
+
+@pytest.mark.parametrize("coordinated", [True, False])
+def test_a_folder_that_is_nobodys_is_not_passed_over(
+    federation: Federation, tmp_path: Path, *, coordinated: bool
+) -> None:
+    own = str(federation.coordinator.settings.folder)
+    given = ["--coordinator", own] if coordinated else ["--folder", own]
+    with pytest.raises(ConfigurationError, match="neither a site's nor") as caught:
+        call("audit", "verify", *given, "--folder", str(tmp_path / "nrth"), "--json")
+    assert caught.value.code == "usage"
+
+
+@pytest.mark.parametrize("flag", ["--coordinator", "--folder"])
+def test_one_coordinator_at_a_time(federation: Federation, tmp_path: Path, flag: str) -> None:
+    own = federation.coordinator.settings.folder
+    other = create_coordinator_folder(tmp_path / "other", releases=False).folder
+    with pytest.raises(ConfigurationError, match="different coordinators") as caught:
+        call("audit", "verify", flag, str(own), "--folder", str(other))
+    assert caught.value.code == "usage"
+    code, output = call("audit", "verify", flag, str(own.parent), "--folder", str(own), "--json")
+    assert (code, len(json.loads(output)["logs"])) == (0, 1), "it is the same one, named twice"
 
 
 def test_a_reply_that_was_changed_on_the_way_is_named(tmp_path: Path) -> None:
