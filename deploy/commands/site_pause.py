@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from common.errors import PrivacyRefused
 from deploy.commands.flags import AsJson, Site
 from deploy.console import emit
 
@@ -47,10 +48,17 @@ def pause(
     before = current_pause(settings)
     made = switch_on(settings, by=console_person(), reason=reason)
     document = PauseDocument(
-        site=settings.name, paused=True, changed=before is None, since=made.since, by=made.by
+        site=settings.name,
+        paused=True,
+        changed=before is None,
+        since=made.since,
+        by=made.by,
+        policy_paused=_policy_paused(settings.policy),
     )
-    said = "is paused" if before is None else "was paused already"
-    emit(document, as_json=as_json, show=lambda console: console.print(f"Training {said}."))
+    said = f"Training {'is paused' if before is None else 'was paused already'}."
+    if document.policy_paused:
+        said += " policy.toml says paused = true, too."
+    emit(document, as_json=as_json, show=lambda console: console.print(said))
 
 
 def resume(
@@ -80,6 +88,16 @@ def resume(
     if policy_paused:
         said += " But policy.toml says paused = true: set it to false there."
     emit(document, as_json=as_json, show=lambda console: console.print(said))
+
+
+def _policy_paused(policy: Path) -> bool:
+    """Tell what the file says, the switch beside it apart; one that is no policy says nothing."""
+    from client.policy import SitePolicy
+
+    try:
+        return SitePolicy.parse(policy.read_text("utf-8"), origin=str(policy)).paused
+    except (OSError, UnicodeDecodeError, PrivacyRefused):
+        return False  # nothing is answered without a policy; pausing must not fail for it
 
 
 def console_person() -> str:

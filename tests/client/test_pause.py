@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -85,12 +86,28 @@ def test_a_log_that_cannot_be_written_stops_the_resumption_and_not_the_pause(
     assert refused(site)
 
 
+@pytest.mark.parametrize("policy", [None, "paused = "])
+def test_the_switch_is_not_taken_for_the_policys_pause(
+    site: SiteSettings, policy: str | None
+) -> None:
+    if policy is not None:
+        site.policy.write_text(policy)  # no policy at all: pausing must work all the same
+    call = ["--site", str(site.folder), "--json"]
+    for changed in (True, False):
+        output = CliRunner().invoke(single_command(site_pause.pause), call).stdout
+        document = json.loads(output)
+        assert (document["paused"], document["changed"]) == (True, changed)
+        assert document["policy_paused"] is False
+
+
 def test_the_policys_own_pause_outlives_the_switch(site: SiteSettings) -> None:
     text = site.policy.read_text()
     site.policy.write_text(text.replace("paused = false", "paused = true"))
     call = ["--site", str(site.folder)]
     runner, shown = CliRunner(), single_command(site_pause.resume)
-    assert runner.invoke(single_command(site_pause.pause), call).exit_code == 0
+    paused = runner.invoke(single_command(site_pause.pause), [*call, "--json"])
+    assert json.loads(paused.stdout)["policy_paused"] is True
+    assert "policy.toml" in runner.invoke(single_command(site_pause.pause), call).stdout
     output = runner.invoke(shown, call, catch_exceptions=False).stdout
     assert "policy.toml says paused = true" in output
     assert refused(site)
