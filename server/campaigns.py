@@ -47,6 +47,7 @@ def create_campaign(
     round_deadline_seconds: float | None = None,
     attempts: int | None = None,
     protocol: GateProtocol | None = None,
+    goes_at_once: bool = False,
 ) -> str:
     """Record a new campaign, and put the model that it starts from into the model store.
 
@@ -84,6 +85,8 @@ def create_campaign(
         How long sites may take to connect; 120 by default.
     protocol : GateProtocol, optional
         The release gate's limits; the recipe's by default. Locked from now on.
+    goes_at_once : bool, default False
+        Whether whoever keeps the campaigns starts it, without anything else being done.
 
     Returns
     -------
@@ -132,6 +135,7 @@ def create_campaign(
         chosen,
         initial_digest=store.save(first.tensors),
         base_release=first.release,
+        goes_at_once=goes_at_once,
     )
     logger.info("campaign-created campaign=%s task=%s", campaign.id, recipe.name)
     return campaign.id

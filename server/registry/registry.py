@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select
 
 from common.anchor import Anchor
 from common.audit import AuditLog
+from common.audit_entries import CampaignMoved, Entry
 from common.audit_lines import AuditLine
 from common.database import migrate, open_database
 from common.errors import InputRefused, NotFound, StoreError
@@ -130,11 +131,14 @@ class Registry(ReleaseRecords):
         *,
         initial_digest: str,
         base_release: int | None = None,
+        goes_at_once: bool = False,
     ) -> Campaign:
         """Record a new campaign; its id sorts by time.
 
         The protocol that its settings hold is locked into the audit log in the same transaction:
-        a campaign without its line would be held to limits that nobody can prove.
+        a campaign without its line would be held to limits that nobody can prove. With
+        ``goes_at_once`` it is interrupted from the start: who keeps the campaigns goes on with it,
+        and nothing else has to be done, before which a crash could leave it where it is.
         """
         now = utc_now()
         row = CampaignRow(
@@ -142,18 +146,23 @@ class Registry(ReleaseRecords):
             task=recipe.name,
             recipe=recipe.model_dump_json(),
             settings=settings.model_dump_json(),
-            state="created",
+            state="interrupted" if goes_at_once else "created",
             base_release=base_release,
             initial_digest=initial_digest,
             created_at=now,
         )
+        entries: list[Entry] = []
+        if settings.protocol is not None:
+            entries.append(protocol_locked(row.id, settings.protocol))
+        if goes_at_once:
+            moved = CampaignMoved(campaign=row.id, action="resume", state=row.state, epoch=0)
+            entries.append(moved)
         lines: tuple[AuditLine, ...] = ()
         with self._sessions.writing() as session:
             session.add(row)
             session.flush()
-            if settings.protocol is not None:
-                locked = protocol_locked(row.id, settings.protocol)
-                lines = self.audit.append_in(session.connection(), locked)
+            if entries:
+                lines = self.audit.append_in(session.connection(), *entries)
         if lines:
             self.audit.remember(lines[-1])
         return rows.campaign(row)

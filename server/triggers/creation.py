@@ -29,36 +29,30 @@ def create_triggered(settings: CoordinatorSettings, registry: Registry, trigger:
     """Create a trigger's campaign, and let it go where the trigger says so; return its id."""
     from server.campaigns import create_campaign
 
-    campaign = create_campaign(
+    return create_campaign(
         settings,
         registry,
         trigger.recipe,
         rounds=trigger.plan.rounds,
         epsilon=trigger.plan.epsilon,
         auto_approve=trigger.plan.auto_approve,
+        goes_at_once=trigger.starts,
     )
-    if trigger.starts:
-        # Nothing drives it yet. An interrupted campaign is gone on with by whoever keeps them.
-        registry.moves.pause(campaign)
-        registry.moves.resume(campaign)
-    return campaign
 
 
 def create_poll(settings: CoordinatorSettings, registry: Registry, trigger: Trigger) -> str:
     """Create a campaign that only asks the sites about a trigger's task, and let it go."""
     from server.campaigns import create_campaign
 
-    campaign = create_campaign(
+    return create_campaign(
         settings,
         registry,
         trigger.recipe,
         rounds=trigger.plan.rounds,
         epsilon=trigger.plan.epsilon,
         only_preflight=True,
+        goes_at_once=True,
     )
-    registry.moves.pause(campaign)
-    registry.moves.resume(campaign)
-    return campaign
 
 
 def create_in_child(settings: CoordinatorSettings, trigger: Trigger, *, asks: bool = False) -> str:

@@ -59,7 +59,7 @@ class StatusPolls:
         failed = self._failed.get(task)
         if failed is not None and failed <= now < failed + AFTER_A_FAILURE:
             return False
-        if self.store.is_busy(task):
+        if self.store.is_busy(task, now=now):
             return False
         newest = self.store.newest_poll(task)
         # A poll from the future is a clock that was set back: ask again.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Engine, delete, select
+from sqlalchemy import ColumnElement, Engine, and_, delete, not_, select
 
 from common.errors import InputRefused, NotFound, RoundFailed, StoreError
 from common.moments import in_utc
@@ -18,13 +18,16 @@ from server.triggers.records import (
     firing_of,
     trigger_of,
 )
-from server.triggers.rules import Signal, SignalKind
+from server.triggers.rules import CLOCK_SET_BACK, Signal, SignalKind
 from server.triggers.signals import keep_signal, signals_of
 
 __all__ = ["Firing", "Trigger", "TriggerPlan", "TriggerStore"]
 
 _POLL = CampaignRow.settings.contains('"only_preflight":true')
 """A campaign that only asks: it trains nothing, so it keeps no trigger waiting."""
+
+LEFT_AFTER = timedelta(minutes=15)
+"""A campaign that only asks and has not begun by then was left: it begins in seconds."""
 
 
 class TriggerStore:
@@ -181,9 +184,17 @@ class TriggerStore:
         """Return the id of the newest campaign that only asked the sites, and when it was."""
         return self._newest(task, _POLL)
 
-    def is_busy(self, task: str) -> bool:
-        """Tell whether a campaign of the task has not ended, one that only asks included."""
-        query = select(CampaignRow).where(CampaignRow.task == task, CampaignRow.state.not_in(ENDED))
+    def is_busy(self, task: str, *, now: datetime) -> bool:
+        """Tell whether a campaign of the task has not ended, one that only asks included.
+
+        One that only asks and was left where it was created, or paused, is none: nothing goes on
+        with it, and it would keep the task's triggers from hearing anything, for ever.
+        """
+        row = CampaignRow
+        # One from the future is a clock that was set back.
+        new = row.created_at.between(now - LEFT_AFTER, now + CLOCK_SET_BACK)
+        left = and_(_POLL, row.state.in_(("created", "paused")), not_(new))
+        query = select(row).where(row.task == task, row.state.not_in(ENDED), not_(left))
         return bool(self._sessions.all(query.limit(1)))
 
     def _newest(self, task: str, which: ColumnElement[bool]) -> tuple[str, datetime] | None:

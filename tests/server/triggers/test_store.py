@@ -11,6 +11,7 @@ import pytest
 
 from common.database import migrate, open_database
 from common.errors import InputRefused, NotFound, RoundFailed
+from common.moments import utc_now
 from common.records import Forecast, SiteStatus
 from server.registry.records import CampaignSettings, SiteForecast, TrainablePhase
 from server.registry.registry import MIGRATIONS, Registry
@@ -121,10 +122,28 @@ def test_what_sites_tell_is_kept_where_they_were_only_asked(kept: Kept) -> None:
     assert newest is not None
     assert poll is not None
     assert (newest[0], poll[0]) == (trains, asks)
-    assert kept.store.is_busy("toy")
+    now = utc_now()
+    assert kept.store.is_busy("toy", now=now)
     for campaign in (trains, asks):
         kept.registry.moves.cancel(campaign)
-    assert not kept.store.is_busy("toy")
+    assert not kept.store.is_busy("toy", now=now)
+
+
+def test_a_question_that_was_left_where_it_was_created_keeps_nobody_waiting(kept: Kept) -> None:
+    """A person's whose command was killed, or a poll's from before creating it was one write."""
+    left, now = kept.campaign(only_preflight=True), utc_now()
+    days = timedelta(days=30)
+    for paused in (False, True):
+        if paused:
+            kept.registry.moves.pause(left)
+        assert kept.store.is_busy("toy", now=now + timedelta(minutes=5))
+        assert not kept.store.is_busy("toy", now=now + timedelta(minutes=20))
+        assert not kept.store.is_busy("toy", now=now - days), "the clock was set back"
+    kept.registry.moves.resume(left)
+    assert kept.store.is_busy("toy", now=now + days), "it goes on"
+    kept.registry.moves.cancel(left)
+    kept.campaign()
+    assert kept.store.is_busy("toy", now=now + days), "one that trains is a person's to start"
 
 
 @pytest.mark.parametrize(
