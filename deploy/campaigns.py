@@ -73,13 +73,35 @@ def launch_campaign(
         If the SuperLink does not take the run; the campaign is marked as failed.
     """
     identifier = prepare_campaign(settings, recipe, weights=weights, **chosen)
+    start_prepared(settings, identifier)
+    return identifier
+
+
+def start_prepared(settings: CoordinatorSettings, identifier: str) -> None:
+    """Start a campaign that the same command has created.
+
+    Where that fails, the campaign has failed, too: as one that was only created, it would keep
+    the triggers of its task waiting, and nobody would know of it.
+
+    Raises
+    ------
+    ProcessError
+        If the SuperLink does not take the run; the text names the campaign.
+    """
     try:
         start_campaign(settings, identifier)
-    except BaseException:
+    except BaseException as error:
         with opened(settings) as registry:
             registry.fail_campaign(identifier, "The SuperLink did not take the run.")
-        raise
-    return identifier
+        if not isinstance(error, ProcessError):
+            raise
+        raise ProcessError(
+            f"Campaign {identifier} was not started: {error.what}",
+            meaning=error.meaning,
+            action=f"{error.action} Then `wardround coordinator campaign resume {identifier}` "
+            "lets it go on.".lstrip(),
+            code=error.code,
+        ) from error
 
 
 def prepare_campaign(

@@ -44,12 +44,14 @@ def start(
     as_json: AsJson = False,
 ) -> None:
     """Start a campaign; the coordinator's SuperLink must be running on this machine."""
-    from deploy.campaigns import start_campaign
+    from deploy.campaigns import start_campaign, start_prepared
 
     settings = coordinator_settings(folder)
     if campaign is None:
         campaign = _prepare(settings, flags.read())
-    start_campaign(settings, campaign)
+        start_prepared(settings, campaign)
+    else:
+        start_campaign(settings, campaign)
     if watch:
         _watched(settings, campaign, quiet=as_json)
     emit_started(settings, campaign, as_json=as_json)

@@ -3,11 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from common.errors import ConfigurationError, RoundFailed
+from common.errors import ConfigurationError, ProcessError, RoundFailed
 from deploy import campaigns, flower_run
 from deploy.campaign_file import read_campaign
+from deploy.cli import app
 from deploy.keeper import keeper_lock
+from server.coordinator_folder import create_coordinator_folder
+from server.registry.campaign_states import ENDED
 from server.rounds.driver import campaign_folder
 from tests.fakes import FakeSite
 from tests.server.campaigns import Coordinator
@@ -65,6 +69,45 @@ def test_cancel_removes_what_single_sites_sent(made: tuple[Coordinator, str]) ->
     assert list(folder.glob("answers-*")) == []
     with pytest.raises(RoundFailed, match="is cancelled"):
         campaigns.resume_campaign(coordinator.settings, campaign)
+
+
+def test_a_campaign_that_start_made_and_could_not_start_is_named_and_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = create_coordinator_folder(tmp_path, releases=False)
+
+    def away(*_: object) -> int:
+        raise ProcessError("Flower refused `flwr run`.", action="Read its log.")
+
+    monkeypatch.setattr(flower_run, "start_run", away)
+    call = ["coordinator", "campaign", "start", "--folder", str(tmp_path)]
+    small = ["--recipe", "dermoscopy", "--model", "test_resnet", "--image-size", "32"]
+    error = CliRunner().invoke(app, [*call, *small]).exception
+    with campaigns.opened(settings) as registry:
+        (found,) = registry.campaigns()
+    assert isinstance(error, ProcessError)
+    assert found.id in error.what
+    assert f"Read its log. Then `wardround coordinator campaign resume {found.id}`" in error.action
+    assert found.state == "failed"
+    assert found.state in ENDED, "what has not ended keeps its task's triggers waiting"
+
+    monkeypatch.setattr(flower_run, "start_run", lambda *_: 7)
+    assert campaigns.resume_campaign(settings, found.id).launches == 1
+
+
+def test_a_campaign_that_somebody_created_stays_where_it_could_not_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator = Coordinator(tmp_path, [FakeSite("north")])
+    campaign = coordinator.create().id
+
+    def away(*_: object) -> int:
+        raise ProcessError("Flower refused `flwr run`.")
+
+    monkeypatch.setattr(flower_run, "start_run", away)
+    call = ["coordinator", "campaign", "start", campaign, "--folder", str(tmp_path)]
+    assert isinstance(CliRunner().invoke(app, call).exception, ProcessError)
+    assert coordinator.registry.campaign(campaign).state == "created"
 
 
 def test_a_campaign_file_and_flags(tmp_path: Path) -> None:
