@@ -6,10 +6,11 @@ differential privacy that is the noised one, so memory and compression are post-
 and Roth 2014, proposition 2.1) and cost no epsilon. Without privacy it says as much about patients
 as an update does, so it lies in the site's own folder, readable by its user alone.
 
-It belongs to one campaign, and to tensors of one shape; it goes with the campaign's last round,
-with another campaign's first, and when a patient withdraws. It is written before the reply
-leaves. So where a reply is lost, what was sent is lost, as without compression, and the memory
-still holds exactly what was not sent.
+What is left of a round without privacy is never added to one with: it would carry patients past
+the noise. The memory belongs to one campaign, and to tensors of one shape; it goes with the
+campaign's last round, with another campaign's first, and when a patient withdraws. It is written
+before the reply leaves. So where a reply is lost, what was sent is lost, as without compression,
+and the memory still holds exactly what was not sent.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class _Header(BaseModel):
     campaign: str
     round: int
     compression: Compression
+    private: bool
 
 
 def compress_update(settings: SiteSettings, plan: RoundPlan, update: ModelUpdate) -> ModelUpdate:
@@ -59,6 +61,7 @@ def compress_update(settings: SiteSettings, plan: RoundPlan, update: ModelUpdate
     """
     spec = plan.recipe.federation
     if spec.compression == "none":
+        forget_feedback(settings)
         return update
     found = compress(
         update.tensors,
@@ -85,7 +88,10 @@ def _path(settings: SiteSettings) -> Path:
 
 def _keep(settings: SiteSettings, plan: RoundPlan, left: Floats) -> None:
     header = _Header(
-        campaign=plan.campaign, round=plan.round, compression=plan.recipe.federation.compression
+        campaign=plan.campaign,
+        round=plan.round,
+        compression=plan.recipe.federation.compression,
+        private=plan.privacy.epsilon is not None,
     )
     data = save(
         {name: np.array(array, order="C") for name, array in left.items()},
@@ -110,6 +116,8 @@ def _memory(settings: SiteSettings, plan: RoundPlan, update: ModelUpdate) -> Flo
         return None
     compression = plan.recipe.federation.compression
     if (header.campaign, header.compression) != (plan.campaign, compression):
+        return None
+    if plan.privacy.epsilon is not None and not header.private:
         return None
     if header.round >= plan.round or not _fits(left, update):
         return None

@@ -47,6 +47,7 @@ _PRIVACY = {
     "budget-exhausted": "The site's privacy budget does not cover the rest of the campaign.",
     "delta-too-large": "The site's delta is too large for its number of patients.",
     "delta-changed": "The site's delta is not the one that its ledger was begun with.",
+    "privacy-changed": "The campaign asks for privacy in some rounds and for none in others.",
     "ledger-damaged": "The site's privacy ledger was changed or has lost lines.",
     "self-test-failed": "The site's software does not compute true per-patient gradients.",
     "batch-norm": "The network normalises each patient by others: choose another.",
@@ -65,7 +66,7 @@ _WORK = {
     "model-tied": "The network cannot be trained with privacy (shared layers).",
     "update-not-finite": "Training diverged at the site: lower the learning rate.",
     "update-shape": "Training gave tensors unlike the base model's.",
-    "evaluation-not-finite": "The model's answers at the site are not finite.",
+    "evaluation-not-finite": "The model's answers at the site are no probabilities.",
     "prediction-not-finite": "The model's answers at the site are not finite.",
 }
 _MACHINE = {

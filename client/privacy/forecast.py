@@ -10,6 +10,9 @@ from common.errors import PrivacyRefused
 from common.plan import RoundPlan
 from common.records import Forecast
 
+UNAFFORDABLE = {"budget-exhausted", "delta-changed", "privacy-changed"}
+"""What a forecast says of a campaign; anything else is wrong with the ledger itself."""
+
 
 def round_request(plan: RoundPlan, policy: SitePolicy) -> RoundRequest:
     """Return what a plan asks to spend, its clip lowered to the policy's."""
@@ -56,14 +59,15 @@ def forecast_plan(
         nonce=plan.nonce,
         rounds=request.rounds_left,
         affordable=True,
-        delta=policy.delta,
+        delta=policy.delta if plan.privacy.epsilon is not None else None,
     )
-    if plan.privacy.epsilon is None:
-        return nothing.model_copy(update={"delta": None})
     try:
+        if plan.privacy.epsilon is None:
+            ledger.check(request, delta=policy.delta, private=False)
+            return nothing
         cost = ledger.forecast(request, round_budget(plan.privacy.epsilon, policy))
     except PrivacyRefused as error:
-        if error.code != "budget-exhausted":
+        if error.code not in UNAFFORDABLE:
             raise
         return nothing.model_copy(update={"affordable": False, "code": error.code})
     return Forecast.model_validate(nothing.model_dump() | vars(cost))

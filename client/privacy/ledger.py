@@ -33,6 +33,8 @@ from client.privacy.ledger_lines import (
     check_chain,
     damaged,
     read_lines,
+    refuse_other_delta,
+    refuse_other_kind,
     refuse_replay,
     replayed,
     rounds_without_privacy,
@@ -41,12 +43,11 @@ from client.privacy.ledger_lines import (
 from client.settings import SiteSettings
 from common.anchor import Anchor, Head
 from common.database import migrate, open_database
-from common.errors import PrivacyRefused, StoreError
+from common.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
-DELTA_TOLERANCE = 1e-12
 
 
 class PrivacyLedger:
@@ -124,11 +125,14 @@ class PrivacyLedger:
         PlanRefused
             With code ``plan-replayed``: the nonce or the campaign's round was accepted before.
         PrivacyRefused
-            With code ``budget-exhausted``, ``delta-changed`` or ``ledger-damaged``.
+            With code ``budget-exhausted``, ``delta-changed``, ``privacy-changed`` or
+            ``ledger-damaged``.
         StoreError
             If the database cannot be written.
         """
-        return self._reserve(request, budget.delta, lambda lines: _noise(lines, request, budget))
+        return self._reserve(
+            request, budget.delta, lambda lines: _noise(lines, request, budget), private=True
+        )
 
     def forecast(self, request: RoundRequest, budget: Budget) -> Cost:
         """Say what the rounds that are left would cost; nothing is written.
@@ -136,12 +140,11 @@ class PrivacyLedger:
         Raises
         ------
         PrivacyRefused
-            With code ``budget-exhausted`` or ``ledger-damaged``.
+            As `reserve` would.
         StoreError
             If the database cannot be read.
         """
-        lines = self.entries()
-        self._verify(lines)
+        lines = self.check(request, delta=budget.delta, private=True)
         sigma = _noise(lines, request, budget)
         one = Spend(sigma, request.sampling_rate, request.steps)
         rest = replace(one, steps=request.steps * request.rounds_left)
@@ -156,9 +159,28 @@ class PrivacyLedger:
             ),
         )
 
+    def check(
+        self, request: RoundRequest, *, delta: float, private: bool
+    ) -> tuple[LedgerLine, ...]:
+        """Return the lines, if a round of this kind may follow them; nothing is written.
+
+        Raises
+        ------
+        PrivacyRefused
+            With code ``delta-changed``, ``privacy-changed`` or ``ledger-damaged``.
+        StoreError
+            If the database cannot be read.
+        """
+        lines = self.entries()
+        self._verify(lines)
+        refuse_other_delta(lines, delta)
+        refuse_other_kind(lines, request.campaign, private=private)
+        return lines
+
     def reserve_without_privacy(self, request: RoundRequest, *, delta: float) -> LedgerLine:
         """Write down a round without privacy; raises as `reserve` does, but for the budget."""
-        return self._reserve(replace(request, max_grad_norm=0.0), delta, lambda _lines: 0.0)
+        bare = replace(request, max_grad_norm=0.0)
+        return self._reserve(bare, delta, lambda _lines: 0.0, private=False)
 
     def outcome(self, reservation: LedgerLine, outcome: str) -> LedgerLine:
         """Append what became of a reservation: ``trained``, or the code of what went wrong.
@@ -224,16 +246,13 @@ class PrivacyLedger:
         request: RoundRequest,
         delta: float,
         sigma: Callable[[Sequence[LedgerLine]], float],
+        *,
+        private: bool,
     ) -> LedgerLine:
         with self._append() as (connection, lines):
             refuse_replay(lines, request)
-            if any(abs(line.delta - delta) > DELTA_TOLERANCE * delta for line in lines):
-                raise PrivacyRefused(
-                    "The policy's delta is not the one that the ledger was begun with.",
-                    meaning="Epsilons at different deltas cannot be compared.",
-                    action="Put the earlier delta back into policy.toml.",
-                    code="delta-changed",
-                )
+            refuse_other_delta(lines, delta)
+            refuse_other_kind(lines, request.campaign, private=private)
             line = LedgerLine(
                 sequence=0,
                 kind="reserve",

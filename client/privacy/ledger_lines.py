@@ -15,6 +15,7 @@ from client.privacy.accounting import Spend
 from common.errors import PlanRefused, PrivacyRefused
 
 GENESIS = "0" * 64
+DELTA_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,35 @@ def refuse_replay(lines: Sequence[LedgerLine], request: RoundRequest) -> None:
         same_round = (line.campaign, line.round) == (request.campaign, request.round)
         if line.nonce == request.nonce or same_round:
             raise replayed()
+
+
+def refuse_other_kind(lines: Sequence[LedgerLine], campaign: str, *, private: bool) -> None:
+    """Raise PrivacyRefused, code ``privacy-changed``, if earlier rounds were of the other kind.
+
+    A campaign's later rounds hang on what the site kept of its earlier ones, so the epsilon of a
+    round after one without noise would bound nothing.
+    """
+    for line in lines:
+        if (line.kind, line.campaign) == ("reserve", campaign) and (
+            (line.noise_multiplier > 0) != private
+        ):
+            raise PrivacyRefused(
+                "The campaign asks for privacy in some rounds and for none in others.",
+                meaning="The epsilon of its private rounds would not cover the others.",
+                action="Begin another campaign.",
+                code="privacy-changed",
+            )
+
+
+def refuse_other_delta(lines: Sequence[LedgerLine], delta: float) -> None:
+    """Raise PrivacyRefused, code ``delta-changed``, if the ledger was begun with another delta."""
+    if any(abs(line.delta - delta) > DELTA_TOLERANCE * delta for line in lines):
+        raise PrivacyRefused(
+            "The policy's delta is not the one that the ledger was begun with.",
+            meaning="Epsilons at different deltas cannot be compared.",
+            action="Put the earlier delta back into policy.toml.",
+            code="delta-changed",
+        )
 
 
 def replayed() -> PlanRefused:

@@ -24,8 +24,14 @@ def site(tmp_path: Path) -> SiteSettings:
     return cast(SiteSettings, SimpleNamespace(data=tmp_path))
 
 
-def plan_of(number: int, *, campaign: str = "c", kind: Compression = "int8") -> RoundPlan:
-    plan = make_plan(base={})
+def plan_of(
+    number: int,
+    *,
+    campaign: str = "c",
+    kind: Compression = "int8",
+    epsilon: float | None = 8.0,
+) -> RoundPlan:
+    plan = make_plan(base={}, epsilon=epsilon)
     spec = plan.recipe.federation.model_copy(update={"compression": kind})
     recipe: Recipe = plan.recipe.model_copy(update={"federation": spec})
     changes = {"recipe": recipe, "round": number, "rounds": 9, "campaign": campaign}
@@ -97,6 +103,20 @@ def test_a_memory_of_something_else_is_not_used(site: SiteSettings, other: Round
     assert one.digest == two.digest
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "used"),
+    [(None, 8.0, False), (None, None, True), (8.0, 8.0, True), (8.0, None, True)],
+)
+def test_what_was_not_noised_is_added_to_no_round_with_privacy(
+    site: SiteSettings, first: float | None, second: float | None, used: bool
+) -> None:
+    """Of 50 values ``top-k`` keeps two: the memory is nearly the whole bare update."""
+    one, two = plan_of(1, kind="top-k", epsilon=first), plan_of(2, kind="top-k", epsilon=second)
+    compress_update(site, one, update_of(one, noised(1)))
+    sent = compress_update(site, two, update_of(two, {"w": np.zeros(50, dtype=np.float32)}))
+    assert bool(sent.tensors["w"].any()) == used
+
+
 def test_another_shape_or_a_damaged_file_is_dropped(site: SiteSettings) -> None:
     for spoil in (b"", b"x" * 40):
         first, second = plan_of(1), plan_of(2)
@@ -123,4 +143,12 @@ def test_without_compression_nothing_is_written(site: SiteSettings) -> None:
     plan = plan_of(1, kind="none")
     update = update_of(plan, noised())
     assert compress_update(site, plan, update) is update
+    assert left(site) is None
+
+
+def test_a_campaign_without_compression_removes_what_another_left(site: SiteSettings) -> None:
+    compressed, plan = plan_of(1), plan_of(1, campaign="d", kind="none")
+    compress_update(site, compressed, update_of(compressed, noised()))
+    assert left(site) is not None
+    compress_update(site, plan, update_of(plan, noised()))
     assert left(site) is None
