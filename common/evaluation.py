@@ -25,12 +25,20 @@ totals that do):
   (all are ``unresolved``), which could be held against the whole's; their histograms have at most
   `SUBGROUP_RANGES` ranges.
 
+A case whose answer is no number counts as one that answers all classes alike (1/K): a refusal
+would tell that such a case is there, and one image could stop a site.
+
+All of this guards against who reads a report, not against who makes the model that is scored: a
+model may be made to answer one picture alone unlike all others, and so to say by a count whether a
+site holds it. Exact counts cannot prevent that.
+
 These counts are not noised, so they lie outside the differential privacy guarantee. A case is
 what the caller says it is: `client.training.evaluation` gives one for each patient and label.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -59,12 +67,15 @@ __all__ = [
     "Metrics",
     "SiteEvaluation",
     "evaluate_predictions",
+    "finite_rows",
     "merge",
     "metrics",
 ]
 
 SUBGROUP_RANGES = 64
 Scores = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ def evaluate_predictions(
     Parameters
     ----------
     probabilities : ndarray (N, K)
-        In [0, 1]; N may be 0.
+        In [0, 1]; a row that is not finite counts as 1/K throughout. N may be 0.
     labels : ndarray of int (N,)
         Indices into ``classes``.
     classes : sequence of str
@@ -130,13 +141,15 @@ def evaluate_predictions(
     Raises
     ------
     ModelError
-        Code ``evaluation-not-finite``, when a probability is none.
+        Code ``evaluation-not-finite``, when a finite number is no probability.
     InputRefused
         Code ``evaluation-shape``, when shapes or labels do not fit.
     """
     scores = np.asarray(probabilities, dtype=np.float64)
     truth = np.asarray(labels, dtype=np.int64)
-    _check_predictions(scores, truth, len(classes))
+    _check_shapes(scores, truth, len(classes))
+    scores = finite_rows(scores)
+    _check_probabilities(scores)
     minimum = max(1, minimum_cell)
     kept = (np.bincount(truth, minlength=len(classes)) >= minimum)[truth]
     counting = _Counting(tuple(classes), frozenset(positive_classes), frozenset(statistics))
@@ -148,15 +161,28 @@ def evaluate_predictions(
     return SiteEvaluation(**dict(whole), subgroups=subgroups)
 
 
-def _check_predictions(scores: Scores, truth: IntArray, size: int) -> None:
+def finite_rows(probabilities: Scores) -> Scores:
+    """Return probabilities (N, K) with 1/K throughout each row that is not finite."""
+    lost = ~np.isfinite(probabilities).all(axis=1)
+    if not lost.any():
+        return probabilities
+    logger.warning("predictions-not-finite")  # not how many: a log is no place for small counts
+    found = probabilities.copy()
+    found[lost] = 1 / probabilities.shape[1]
+    return found
+
+
+def _check_shapes(scores: Scores, truth: IntArray, size: int) -> None:
     if scores.ndim != 2 or scores.shape[1] != size or truth.shape != scores.shape[:1]:
         raise InputRefused("Predictions and labels differ in shape.", code="evaluation-shape")
     if truth.size and (truth.min() < 0 or truth.max() >= size):
         raise InputRefused("A label is outside the recipe's classes.", code="evaluation-shape")
-    if not np.isfinite(scores).all() or (scores < 0).any() or (scores > 1 + 1e-6).any():
+
+
+def _check_probabilities(scores: Scores) -> None:
+    if (scores < 0).any() or (scores > 1 + 1e-6).any():
         raise ModelError(
             "The network's answers are no probabilities.",
-            meaning="Training has diverged.",
             code="evaluation-not-finite",
         )
 

@@ -12,7 +12,7 @@ from torch import nn
 from client.policy import SitePolicy
 from client.training.dataset import PatientImages
 from client.training.device import Device, physical_rows
-from common.evaluation import CaseGroups, SiteEvaluation, evaluate_predictions
+from common.evaluation import CaseGroups, SiteEvaluation, evaluate_predictions, finite_rows
 from common.evaluation_counts import GROUPS
 from common.imaging import to_tensor
 from common.recipe import ImageSpec, Recipe
@@ -51,7 +51,11 @@ def count_holdout(
 
     A case is a patient with one label: the probabilities of his or her images of that label are
     averaged. So a patient of many views weighs no more than one of a single view, and no cell of
-    ``minimum_cell`` cases is made of a few patients.
+    ``minimum_cell`` cases is made of a few patients. An image for which the network overflows
+    counts as one that it answers with every class alike.
+
+    The smallest cell guards a patient against who reads the report. It does not guard against who
+    makes the model, and can make one that answers a single picture unlike all others.
 
     Parameters
     ----------
@@ -65,7 +69,8 @@ def count_holdout(
         What may leave.
     """
     cases = _cases(images)
-    scores = np.stack([probabilities[case].mean(axis=0) for case in cases])
+    finite = finite_rows(probabilities.astype(np.float64))
+    scores = np.stack([finite[case].mean(axis=0) for case in cases])
     return evaluate_predictions(
         np.minimum(scores, 1.0),
         np.array([images.labels[case[0]] for case in cases], dtype=np.int64),

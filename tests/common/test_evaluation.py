@@ -211,12 +211,25 @@ def test_shapes_that_do_not_fit_are_refused(scores: np.ndarray, labels: np.ndarr
         evaluate_predictions(scores, labels, CLASSES, minimum_cell=1)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.5])
-def test_a_diverged_network_is_named(value: float) -> None:
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_what_is_no_probability_is_refused(value: float) -> None:
     scores = np.full((4, 3), value)
     with pytest.raises(ModelError) as caught:
         evaluate_predictions(scores, np.zeros(4, int), CLASSES, minimum_cell=1)
     assert caught.value.code == "evaluation-not-finite"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_answer_that_is_no_number_counts_as_every_class_alike(
+    value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores, labels = predictions(0, 120, 3, 1.0, 1.0)
+    lost, even = scores.copy(), scores.copy()
+    lost[7, 1], even[7] = value, 1 / 3
+    found = evaluate_predictions(lost, labels, CLASSES, minimum_cell=5)
+    assert found == evaluate_predictions(even, labels, CLASSES, minimum_cell=5)
+    assert [r.getMessage() for r in caplog.records] == ["predictions-not-finite"]
+    assert np.isnan(lost[7, 1]) == np.isnan(value)  # the caller's own are left alone
 
 
 def document() -> dict[str, object]:

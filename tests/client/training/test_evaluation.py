@@ -47,6 +47,14 @@ def test_a_patient_of_many_images_counts_once() -> None:
     assert found.calibration is not None
 
 
+def test_an_image_without_a_finite_answer_weighs_as_one_image() -> None:
+    images = toy_images([1, 2])
+    probabilities = np.array([[0.9, 0.1], [np.nan, np.nan], [0.3, 0.7]], dtype=np.float32)
+    found = count_holdout(probabilities, images, toy_recipe(), OPEN)
+    assert found.cases == 2
+    assert found.confusion == ((1, 0), (0, 1))  # of 1/2 and 0.7 the mean is 0.6
+
+
 def test_two_labels_of_one_patient_are_two_cases() -> None:
     images = toy_images([4])
     mixed = replace(images, labels=np.array([0, 0, 1, 1]))
