@@ -216,10 +216,14 @@ class Registry(ReleaseRecords):
     ) -> None:
         """Record that a round begins, or goes on after an interruption.
 
+        Scoring may begin again, of another model, too: it costs no privacy, and meanwhile
+        another release may be current, or the campaign may have trained on.
+
         Raises
         ------
         StoreError
-            With code ``registry-conflict``, if it is finished, or began from another model.
+            With code ``registry-conflict``, if it was to do something else; where it trains, if
+            it is finished, or began from another model.
         """
         with self._sessions.writing() as session:
             self.fence.check(session, campaign)
@@ -236,14 +240,15 @@ class Registry(ReleaseRecords):
                     )
                 )
                 return
-            over = row.state == "finished" and purpose == "train"  # scoring again costs nothing
-            if over or (row.purpose, row.base_digest) != (purpose, base_digest):
+            same = row.base_digest == base_digest and row.state != "finished"
+            if row.purpose != purpose or (purpose == "train" and not same):
                 raise StoreError(
                     f"Round {number} of campaign {campaign} is {row.state} already.",
                     meaning="Two programs write the same campaign.",
                     code="registry-conflict",
                 )
             row.state, row.finished_at = "running", None
+            row.base_digest, row.metrics = base_digest, None
 
     def end_round(
         self,

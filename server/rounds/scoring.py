@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from common.errors import RoundFailed
 from common.recipe import Recipe
 from common.update import Tensors, tensors_digest
 from common.wire import pack_tensors
@@ -13,12 +14,15 @@ from server.registry.champions import CHAMPION_ROUND
 from server.registry.records import Campaign, RoundState
 from server.rounds.downlink import DownLink
 from server.rounds.exchange import NOT_CONNECTED, Exchange
-from server.rounds.exchange_records import Request
+from server.rounds.exchange_records import Collected, Request
 from server.rounds.link import Link
 from server.rounds.loop_state import LoopState, Scored
 from server.rounds.round_plans import round_plan
 
 logger = logging.getLogger(__name__)
+
+OUTAGES = frozenset({NOT_CONNECTED, "deadline", "not-delivered", "reply-lost", "site-unreachable"})
+"""Faults of the way to a site: it said nothing, and may answer when it is asked again."""
 
 
 def evaluate_at_sites(
@@ -33,6 +37,12 @@ def evaluate_at_sites(
     """Have a model scored; fewer sites than wished are the gate's business.
 
     So the exchange has failed only where a site that was asked did not answer well, or nobody did.
+
+    Raises
+    ------
+    RoundFailed
+        With code ``quorum``, where an outage left fewer than the campaign's quorum: no verdict on
+        a model may come of that, and resumed, the campaign has the model scored again.
     """
     digest = tensors_digest(tensors)
     quorum = _wished_sites(link, campaign)
@@ -47,13 +57,28 @@ def evaluate_at_sites(
     link.registry.end_round(campaign.id, number, state=state, metrics=found)
     if not collected.met:
         logger.warning("evaluation-incomplete round=%d %s", number, collected.why_not())
+    if _is_outage(link, campaign, collected):
+        raise RoundFailed(
+            f"Round {number} of campaign {campaign.id}, which scores a model: "
+            f"{collected.why_not()}",
+            meaning="The model was not judged, and nothing that was trained is lost.",
+            action="See to the sites that are named, then resume the campaign.",
+            code="quorum",
+        )
     return collected.evaluations
+
+
+def _is_outage(link: Link, campaign: Campaign, collected: Collected) -> bool:
+    missed = len(collected.accepted) < _of_reachable(link, campaign.settings.quorum)
+    return missed and set(collected.faults.values()) <= OUTAGES
 
 
 def _wished_sites(link: Link, campaign: Campaign) -> int:
     """Return how many sites are waited for: those that the gate will ask for, if there are any."""
-    settings = campaign.settings
-    wished = max(settings.quorum, campaign.limits.minimum_sites)
+    return _of_reachable(link, max(campaign.settings.quorum, campaign.limits.minimum_sites))
+
+
+def _of_reachable(link: Link, wished: int) -> int:
     reachable = link.directory.reachable()
     return wished if reachable is None else max(1, min(wished, len(reachable)))
 
