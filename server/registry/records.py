@@ -186,7 +186,10 @@ class Campaign:
 
 @dataclass(frozen=True)
 class Round:
-    """One exchange with the sites; number 0 scores a champion, rounds + 1 the candidate."""
+    """One exchange with the sites; number 0 scores a champion, rounds + 1 the last model.
+
+    Where the best model of the rounds did better, rounds + 2 scores that one.
+    """
 
     campaign: str
     number: int

@@ -48,13 +48,13 @@ class BufferedRun(CampaignRun):
     def run(self) -> Candidate:
         """Run as `CampaignRun` does; what the sites were asked last goes with the campaign."""
         candidate = super().run()
-        self._checkpoints.hold(())
+        self._checkpoints.hold((), purpose="turns")
         self._turns.remove()
         return candidate
 
     def _begin(self) -> None:
         super()._begin()
-        self._checkpoints.hold(self._turns.bases())
+        self._checkpoints.hold(self._turns.bases(), purpose="turns")
         for told in self._registry.contributions(self._campaign.id):
             receipt = told.receipt
             known = self._turns.of(told.site)
@@ -154,8 +154,7 @@ class BufferedRun(CampaignRun):
                 told |= step.scores
             # Also where nobody told anything: no scores keep the gate shut, no champion opens it.
             self._state.champion = {**(self._state.champion or {}), **told}
-        # Scores of fewer sites than a quorum say too little to stop by.
-        if step.number > 1 and len(step.scores) >= campaign.settings.quorum:
+        if step.number > 1:
             self._note(step.number, step.base_digest, step.scores)
 
     def _step_missed(self, step: BufferedStep) -> RoundFailed:

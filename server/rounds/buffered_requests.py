@@ -101,7 +101,7 @@ class BufferedRequests:
         again = self.turns.of(site) == turn
         if not again:
             self.turns.begin(site, turn)
-            self._checkpoints.hold(self.turns.bases())
+            self._checkpoints.hold(self.turns.bases(), purpose="turns")
         stepped = change is not None
         request = self._request(step, site, node, turn, stepped=stepped, again=again)
         model = change or self._tensors(step, turn.base_digest)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from common.update import Tensors
 from server.model_store import ModelStore, read_tensors, write_tensors
 
 KEPT = 2
+Purpose = Literal["turns", "best"]
+"""What weights are held for: a site's newest turn, or as the best so far."""
+
 _NAME = re.compile(r"(\d{6})-([0-9a-f]{64})\.safetensors")
 
 
@@ -46,7 +50,7 @@ class Checkpoints:
         self._models = models
         self._folder = folder
         self._protected: set[str] = set()
-        self._held: frozenset[str] = frozenset()
+        self._held: dict[Purpose, frozenset[str]] = {}
 
     @property
     def folder(self) -> Path:
@@ -57,10 +61,11 @@ class Checkpoints:
         """Never remove these weights: something else refers to them."""
         self._protected.add(digest)
 
-    def hold(self, digests: Iterable[str]) -> None:
-        """Keep these weights, too, and no longer those that were held before."""
-        before, self._held = self._held, frozenset(digests)
-        for digest in before - self._held - {digest for _, _, digest in self._files()}:
+    def hold(self, digests: Iterable[str], *, purpose: Purpose) -> None:
+        """Keep these weights, too, and no longer those that were held for this purpose before."""
+        before = self._held.get(purpose, frozenset())
+        self._held[purpose] = frozenset(digests)
+        for digest in before - {digest for _, _, digest in self._files()}:
             self._remove(digest)
 
     def save(self, number: int, digest: str, weights: Tensors, state: Tensors) -> None:
@@ -99,7 +104,7 @@ class Checkpoints:
                 self._remove(digest)
 
     def _remove(self, digest: str) -> None:
-        if digest not in self._protected | self._held:
+        if digest not in self._protected.union(*self._held.values()):
             self._models.remove(digest)
 
     def _files(self) -> list[tuple[Path, int, str]]:

@@ -1,16 +1,17 @@
-"""The end of a campaign: its last model scored, judged, and recorded as the candidate."""
+"""The end of a campaign: its last or best model scored, judged, recorded as the candidate."""
 
 from __future__ import annotations
 
+from common.update import Tensors
 from server.candidates import record_candidate
-from server.evaluation import pooled_metrics
+from server.evaluation import BySite
 from server.model_store import ModelStore
 from server.registry.records import Campaign, Candidate
 from server.release_gate import Evidence
 from server.rounds.global_model import GlobalModel
 from server.rounds.link import Link
 from server.rounds.loop_state import LoopState
-from server.rounds.scoring import evaluate_at_sites
+from server.rounds.scoring import evaluate_at_sites, gain
 
 
 def make_candidate(
@@ -21,16 +22,20 @@ def make_candidate(
     model: GlobalModel,
     state: LoopState,
 ) -> Candidate:
-    """Score the last model, take the best one where rounds stopped early, and judge it.
+    """Score the last model, and the best one of the rounds if that did better; judge and record it.
+
+    Whatever is judged was scored by itself, in an exchange of its own: a training round's scores
+    lack the sites that missed that round.
 
     Where layers stay at the sites, the rounds' scores are of models with each site's own, which
-    nobody releases. What is judged then is scored as it would be released (ADR 0013), so which
-    model that is, is decided before: the best one where rounds stopped early, else the last.
+    nobody releases (ADR 0013). They cannot be compared with the last model's, so which model is
+    scored is decided before: the best one where rounds stopped early, else the last.
 
     Raises
     ------
     RoundFailed
-        With code ``campaign-lost``, if another ServerApp drives the campaign now.
+        With code ``campaign-lost``, if another ServerApp drives the campaign now; with ``quorum``,
+        if too few sites could be reached to score the model.
     StoreError
         If the registry or the disk failed.
     """
@@ -39,12 +44,18 @@ def make_candidate(
     local = bool(recipe.federation.local_layers)
     if local and best is not None and state.done < campaign.settings.rounds:
         weights = models.load(best.digest)
-    evaluations = evaluate_at_sites(
-        link, campaign, final, recipe=recipe, tensors=weights, downlink=model.downlink
-    )
-    found = pooled_metrics(evaluations, recipe.classes).macro_auroc
-    if not local and best is not None and (found is None or found < best.macro_auroc):
-        weights, evaluations = models.load(best.digest), best.evaluations
+
+    def score(number: int, tensors: Tensors) -> BySite:
+        return evaluate_at_sites(
+            link, campaign, number, recipe=recipe, tensors=tensors, downlink=model.downlink
+        )
+
+    evaluations = score(final, weights)
+    if not local and best is not None:
+        gained = gain(evaluations, best.evaluations, campaign)
+        if gained is None or gained < 0:
+            weights = models.load(best.digest)
+            evaluations = score(final + 1, weights)
     digest = models.save(weights)
     contributions = link.registry.contributions(campaign.id)
     champion = state.champion

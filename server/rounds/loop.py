@@ -96,6 +96,7 @@ class CampaignRun:
                 self._link, self._campaign, self._models, model=self._model, state=self._state
             )
             self._checkpoints.protect(candidate.model_digest)
+            self._checkpoints.hold((), purpose="best")
             self._checkpoints.clear()
             remove_variates(self._checkpoints.folder)
             return candidate
@@ -119,8 +120,7 @@ class CampaignRun:
         self._state = LoopState.unpack(newest.state)
         self._norms.restore(self._state.norms)
         self._phase = self._campaign.settings.phase(self._state.done)
-        if self._state.best is not None:
-            self._checkpoints.protect(self._state.best.digest)
+        self._checkpoints.hold(self._state.bests, purpose="best")
         if self._state.done:
             self._end_round(newest.digest)
         logger.info("resumed campaign=%s round=%d", self._campaign.id, self._state.done)
@@ -203,7 +203,7 @@ class CampaignRun:
         )
         if best is not None:
             self._models.save(self._model.weights, digest=digest)
-            self._checkpoints.protect(digest)
+            self._checkpoints.hold(self._state.bests, purpose="best")
 
     def _aggregate(self, spool: UpdateSpool, refused: int) -> Aggregate:
         spec, climbing = self._campaign.aggregation, None
@@ -225,6 +225,8 @@ class CampaignRun:
         if self._variates is not None:
             memory |= self._variates.state()
         self._checkpoints.save(self._state.done, digest, self._model.weights, memory)
+        self._checkpoints.hold(self._state.bests, purpose="best")
+        self._state.former = None if self._state.best is None else self._state.best.digest
         if self._variates is not None:
             self._variates.prune()
         return digest

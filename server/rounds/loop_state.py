@@ -23,11 +23,10 @@ KEY = "loop-state"
 class Scored(BaseModel):
     """A model that the sites scored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")  # older checkpoints hold a figure, too
 
     digest: str
     evaluations: dict[str, SiteEvaluation]
-    macro_auroc: float
 
 
 class _Packed(BaseModel):
@@ -39,6 +38,7 @@ class _Packed(BaseModel):
     stale: int
     norms: tuple[float, ...]
     metrics: Metrics | None
+    former: str | None = None
 
 
 @dataclass
@@ -56,6 +56,8 @@ class LoopState:
         Of accepted updates since the phase began.
     metrics : Metrics or None
         Of the last round, for its row in the registry.
+    former : str or None
+        Digest of the best model as the checkpoint before has it.
     """
 
     done: int = 0
@@ -64,6 +66,13 @@ class LoopState:
     stale: int = 0
     norms: tuple[float, ...] = ()
     metrics: Metrics | None = None
+    former: str | None = None
+
+    @property
+    def bests(self) -> frozenset[str]:
+        """The digests of the best models that this checkpoint and the one before name."""
+        named = {self.former, None if self.best is None else self.best.digest}
+        return frozenset(digest for digest in named if digest is not None)
 
     def pack(self) -> dict[str, NDArray[np.generic]]:
         """Return it as an array for a checkpoint."""

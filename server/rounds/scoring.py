@@ -8,7 +8,7 @@ from common.errors import RoundFailed
 from common.recipe import Recipe
 from common.update import Tensors, tensors_digest
 from common.wire import pack_tensors
-from server.evaluation import BySite, pooled_metrics
+from server.evaluation import BySite, on_common_sites, pooled_metrics
 from server.model_store import ModelStore
 from server.registry.champions import CHAMPION_ROUND
 from server.registry.records import Campaign, RoundState
@@ -112,14 +112,32 @@ def note_scores(
     """
     if number == 1 and campaign.base_release is not None:
         state.champion = evaluations
-    macro_auroc = pooled_metrics(evaluations, campaign.recipe.classes).macro_auroc
-    if campaign.settings.early_stopping_rounds == 0 or macro_auroc is None:
+    if campaign.settings.early_stopping_rounds == 0:
         return None
     if number == 1:  # the model that the campaign started from is not a result of it
         return None
-    if state.best is not None and macro_auroc <= state.best.macro_auroc:
+    before = evaluations if state.best is None else state.best.evaluations
+    gained = gain(evaluations, before, campaign)
+    if gained is None:
+        return None
+    if state.best is not None and gained <= 0:
         state.stale += 1
         return None
     state.stale = 0
-    state.best = Scored(digest=digest, evaluations=dict(evaluations), macro_auroc=macro_auroc)
+    state.best = Scored(digest=digest, evaluations=dict(evaluations))
     return state.best
+
+
+def gain(new: BySite, old: BySite, campaign: Campaign) -> float | None:
+    """Return by how much a model's pooled macro AUROC is above another's.
+
+    On the sites alone that scored both: hospitals differ by more than rounds do, and a model that
+    fails at one looks better wherever that one is missing. None where fewer than a quorum did.
+    """
+    here, there = on_common_sites(new, old)
+    if len(here) < campaign.settings.quorum:
+        return None
+    classes = campaign.recipe.classes
+    after = pooled_metrics(here, classes).macro_auroc
+    before = pooled_metrics(there, classes).macro_auroc
+    return None if after is None or before is None else after - before
