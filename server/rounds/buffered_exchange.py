@@ -9,6 +9,7 @@ turn; one that refused, or whose update was bad, is left out of the step by name
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from flwr.app import Message
 
@@ -151,12 +152,22 @@ class BufferedExchange:
             for site, node in self._connected.items()
             if site not in busy and not standing.is_out(site)
         }
-        hopeful = {*step.buffer.sites, *busy, *free}
-        if step.rule.lacking(step.number, hopeful, step.earlier) > 0:
+        if self._is_hopeless(step, free):
             return
+        for site in [s for s in free if not self._requests.has_turn(step, s)]:
+            node = free.pop(site)
+            if self._wanted(step, site):
+                self._requests.ask(step, site, node)  # which leaves it out, by name
         for site, node in free.items():
+            if self._is_hopeless(step, free):
+                return
             if not standing.rests(site, now=now) and self._wanted(step, site):
                 self._requests.ask(step, site, node)
+
+    def _is_hopeless(self, step: BufferedStep, free: Iterable[str]) -> bool:
+        left = (site for site in free if not step.standing.is_out(site))
+        hopeful = {*step.buffer.sites, *self._requests.busy, *left}
+        return step.rule.lacking(step.number, hopeful, step.earlier) > 0
 
     def _wanted(self, step: BufferedStep, site: str) -> bool:
         """Tell whether another update of a site would be used; one that it owes costs nothing."""

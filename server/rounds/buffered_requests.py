@@ -76,15 +76,21 @@ class BufferedRequests:
         """The sites that are at work."""
         return [opened.site for opened in self.open.values()]
 
+    def has_turn(self, step: BufferedStep, site: str) -> bool:
+        """Tell whether a site can still be asked for its newest turn, or for another one."""
+        last = self.turns.of(site)
+        within = _number_after(last) <= step.campaign.settings.site_rounds
+        return within or (last is not None and self._is_owed(step, last))
+
     def ask(self, step: BufferedStep, site: str, node: int) -> None:
         """Ask a site for its next turn, or for its newest one again; leave it out without one."""
         last = self.turns.of(site)
         if last is not None and last.state == "asked":
-            if step.usable(last.base_digest) and last.base_digest in self._models:
+            if self._is_owed(step, last):
                 self.send(step, site, node, last)
                 return
             self.note(step, site, Answer("late", "update-stale"))
-        number = 1 if last is None else last.number + (last.state != "refused")
+        number = _number_after(last)
         if number > step.campaign.settings.site_rounds:
             self.note(step, site, Answer("absent", USED_UP))
             step.standing.leave_out(site, USED_UP)
@@ -118,6 +124,10 @@ class BufferedRequests:
         number = 1 if last is None else last.number
         turn = Turn(number=number, base_digest=step.base_digest, evaluate=False)
         return record(self._link, step, self._request(step, site, 0, turn), answer)
+
+    def _is_owed(self, step: BufferedStep, turn: Turn) -> bool:
+        usable = turn.state == "asked" and step.usable(turn.base_digest)
+        return usable and turn.base_digest in self._models
 
     def _change(self, step: BufferedStep, site: str, turn: Turn) -> PackedStep | None:
         """Return the model's newest step, where the site is known to hold what it starts from."""
@@ -157,3 +167,7 @@ class BufferedRequests:
         if self._packed is None or self._packed[0] != digest:
             self._packed = (digest, pack_tensors(self._model.weights))
         return self._packed[1]
+
+
+def _number_after(turn: Turn | None) -> int:
+    return 1 if turn is None else turn.number + (turn.state != "refused")

@@ -12,7 +12,7 @@ from client.privacy.forecast import forecast_plan, round_budget, round_request
 from client.privacy.ledger import MIGRATIONS, PrivacyLedger
 from common.database import migrate, open_database
 from common.errors import PlanRefused
-from tests.server.rounds.buffered import buffered, ledgered
+from tests.server.rounds.buffered import accepted, buffered, ledgered
 from tests.server.test_resume import Killed
 
 EPSILON = 4.0
@@ -69,3 +69,26 @@ def test_a_quick_and_a_slow_site_both_stay_within_what_was_forecast(
     assert spent[-1] <= told.epsilon_campaign * (1 + 1e-6)
     sigmas = {line.noise_multiplier for line in ledger.entries() if line.kind == "reserve"}
     assert max(sigmas) - min(sigmas) < 0.01, "every turn is noised for all that are budgeted"
+
+
+def test_a_site_that_comes_when_the_others_are_used_up_trains_for_nothing_no_more(
+    tmp_path: Path,
+) -> None:
+    """The two that are used up make up no quorum with it: it is asked nothing."""
+    made, behaviours = ledgered(tmp_path, 1.0, 1.0, 1.0)
+    made.grid.offline = {102}
+    sleep = made.clock.sleep
+
+    def come_late(seconds: float) -> None:
+        sleep(seconds)
+        if all(len(behaviours[name].trained) == 4 for name in "ab"):
+            made.grid.offline = set()
+
+    made.clock.sleep = come_late  # type: ignore[method-assign]
+    campaign = buffered(made, size=3, rounds=10, site_rounds=4, round_deadline_seconds=900.0)
+    candidate = made.run(campaign)
+    assert behaviours["c"].trained == []
+    assert {c.site for c in accepted(made, campaign)} == {"a", "b"}
+    assert candidate.draft.lineage.rounds == 2
+    told = made.registry.contributions(campaign.id, number=3)
+    assert {c.site for c in told if c.code == "site-rounds-used-up"} == {"a", "b"}
