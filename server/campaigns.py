@@ -96,7 +96,8 @@ def create_campaign(
     Raises
     ------
     ConfigurationError
-        With code ``campaign-settings``, if the settings contradict each other.
+        With code ``campaign-settings``, if the settings contradict each other, or the current
+        release of the recipe's task has other classes.
     RecipeError
         With code ``algorithm-optimizer``, if the algorithm cannot work with the sites' optimizer.
     ModelError
@@ -121,10 +122,12 @@ def create_campaign(
         attempts=attempts,
         protocol=protocol or default_protocol(recipe),
     )
+    champion = registry.champion(recipe.name)
+    _check_classes(recipe, champion)
     model = build_model(recipe, weights=weights, seed=secrets.randbits(31))
     store = ModelStore(settings.models)
     follows = from_release and weights is None
-    first = _first_model(store, registry.champion(recipe.name) if follows else None, model)
+    first = _first_model(store, champion if follows else None, model)
     fresh_features = first.release is None and (recipe.model.pretrained or weights is not None)
     unfreeze_after = recipe.federation.unfreeze_after if fresh_features else 0.0
     chosen = chosen.model_copy(
@@ -215,6 +218,23 @@ def check_majority(recipe: Recipe, quorum: int) -> None:
             action=f"Ask for a quorum of {needed} or more (--quorum), or set `malicious` lower.",
             code="campaign-settings",
         )
+
+
+def _check_classes(recipe: Recipe, champion: Release | None) -> None:
+    """Refuse a task whose current release has other classes, or the same in another order.
+
+    Nothing in its weights tells them apart: their outputs would be taken for each other.
+    """
+    if champion is None or champion.manifest.recipe.classes == recipe.classes:
+        return
+    raise ConfigurationError(
+        f"Release {champion.version} of task {recipe.name} has the classes "
+        f"{', '.join(champion.manifest.recipe.classes)[:200]}, in this order; this recipe has "
+        f"{', '.join(recipe.classes)[:200]}.",
+        meaning="No model of the one can be compared with, or go on from, one of the other.",
+        action="A task with other classes needs another name.",
+        code="campaign-settings",
+    )
 
 
 def _first_model(store: ModelStore, champion: Release | None, model: nn.Module) -> _FirstModel:

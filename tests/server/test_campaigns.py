@@ -25,6 +25,12 @@ def recipe(**model: object) -> Recipe:
     return Recipe.model_validate(data)
 
 
+def recipe_of(classes: tuple[str, ...]) -> Recipe:
+    data = recipe().model_dump() | {"classes": classes}
+    data["decision"] = {"positive_classes": classes[:1]}
+    return Recipe.model_validate(data)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> CoordinatorSettings:
     return create_coordinator_folder(tmp_path / "coordinator", releases=False)
@@ -157,6 +163,28 @@ def test_a_campaign_goes_on_from_the_release_that_fits(
     other = recipe(architecture="test_efficientnet_gn")
     unlike = registry.campaign(create_campaign(settings, registry, other))
     assert unlike.base_release is None
+
+
+@pytest.mark.parametrize(
+    "classes", [("benign", "malignant"), ("malignant", "benign", "normal"), ("malignant", "other")]
+)
+@pytest.mark.parametrize("from_release", [True, False])
+def test_a_task_keeps_its_classes_and_their_order(
+    settings: CoordinatorSettings,
+    registry: Registry,
+    classes: tuple[str, ...],
+    from_release: bool,
+) -> None:
+    """The weights fit all the same, and each class would be taken for the other."""
+    released(settings, registry, recipe_of(("malignant", "benign")))
+    create_campaign(settings, registry, recipe_of(("malignant", "benign")))
+    campaigns = registry.campaigns()
+    with pytest.raises(ConfigurationError, match="needs another name") as caught:
+        create_campaign(settings, registry, recipe_of(classes), from_release=from_release)
+    assert caught.value.code == "campaign-settings"
+    assert registry.campaigns() == campaigns
+    other = recipe_of(classes).model_copy(update={"name": "other"})
+    create_campaign(settings, registry, other)
 
 
 def test_the_first_round_scores_the_champion(tmp_path: Path) -> None:
