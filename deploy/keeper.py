@@ -95,7 +95,7 @@ class Keeper:
             return  # it is about to take it
         if campaign.launched_at is not None:
             waited = (datetime.now(UTC) - campaign.launched_at).total_seconds()
-            if waited < LAUNCH_SECONDS:
+            if abs(waited) < LAUNCH_SECONDS:  # a launch to come is a clock that was set back
                 return
         if campaign.launches >= MOST_LAUNCHES:
             self._registry.moves.fail(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -79,6 +80,25 @@ def test_a_run_that_never_takes_it_is_followed_by_another(
     monkeypatch.setattr(keeper, "LAUNCH_SECONDS", 0.0)
     kept.look()
     assert kept.started == [campaign]
+
+
+def test_a_clock_that_was_set_back_does_not_hold_up_the_next_run(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A month ahead when the run was started, right when it was killed before taking it."""
+    registry, campaign = kept.coordinator.registry, kept.coordinator.create().id
+    with monkeypatch.context() as ahead:
+        month = datetime.now(UTC) + timedelta(days=30)
+        ahead.setattr("server.registry.campaign_moves.utc_now", lambda: month)
+        registry.moves.note_launch(campaign)
+    kept.look()
+    assert kept.started == [campaign]
+    with monkeypatch.context() as ahead:
+        soon = datetime.now(UTC) + timedelta(seconds=20)
+        ahead.setattr("server.registry.campaign_moves.utc_now", lambda: soon)
+        registry.moves.note_launch(campaign)
+    kept.look(10)
+    assert kept.started == [campaign], "set back a little, the run still has some time to take it"
 
 
 def test_what_was_not_started_or_is_paused_stays_so(kept: Kept) -> None:
