@@ -156,6 +156,7 @@ def import_cases(
             done += len(batch)
             if progress is not None:
                 progress(done, max(done, opened.total - tally.left_out))
+            del batch  # else its files would be in memory beside the next one's
     summary = tally.summary(target)
     logger.info("import-done kept=%d refused=%d", summary.kept, summary.refused_count)
     return summary

@@ -6,17 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from client.cases.accepted_image import AcceptedImage
 from client.cases.store import Case, CaseStore, NewCase
 from client.intake import importer
 from client.intake.batches import checked_batches
 from client.intake.importer import import_cases
-from client.intake.source import CsvColumns, ImportSource
+from client.intake.source import CsvColumns, ImportSource, SourceRow
 from common.errors import CaseRefused
 from common.recipe import load_recipe
 from tests.client.intake.sources import RECIPE, adds_up, warning_codes, write_csv, write_images
@@ -101,18 +103,26 @@ def test_a_batch_ends_before_its_files_fill_the_memory(
     for n in range(20):
         (data / f"{n}.png").write_bytes(picture(n, side=130))  # noise, 50 kB and more
     source = write_csv(data, "file,label", *[f"{n}.png,nv" for n in range(20)])
-    batches: list[list[NewCase]] = []
+    held: list[int] = []
+    earlier: list[weakref.ref[AcceptedImage]] = []
     real = store.add_many
 
     def watched(cases: Sequence[NewCase]) -> list[Case | CaseRefused]:
-        batches.append(list(cases))
+        earlier.extend(weakref.ref(case.image) for case in cases)
+        held.append(sum(len(case.image.data) for case in cases))
         return real(cases)
 
     monkeypatch.setattr(store, "add_many", watched)
     monkeypatch.setattr(importer, "BATCH_BYTES", 200_000)
-    assert import_cases(store, RECIPE, source).kept == 20
-    assert len(batches) >= 5
-    held = [sum(len(case.image.data) for case in batch) for batch in batches]
+    left: list[int] = []
+
+    def read(_row: SourceRow) -> bool:
+        left.append(sum(image() is not None for image in earlier))
+        return True
+
+    assert import_cases(store, RECIPE, source, keep=read).kept == 20
+    assert max(left) <= 1  # of stored files, when the next row is read
+    assert len(held) >= 5
     assert max(held) < 200_000 + 60_000
 
 
