@@ -196,13 +196,12 @@ def _clear(
         checkpoints.protect(digest)
     try:
         newest = checkpoints.newest()
-        best = None if newest is None else LoopState.unpack(newest.state).best
+        bests = frozenset() if newest is None else LoopState.unpack(newest.state).bests
         checkpoints.clear()
         remove_variates(checkpoints.folder)
         turns = Turns(checkpoints.folder)
-        for digest in turns.bases() | (set() if best is None else {best.digest}):
-            if digest not in kept:
-                models.remove(digest)
+        for digest in (turns.bases() | bests) - kept:
+            models.remove(digest)
         turns.remove()
     except StoreError as error:  # what is damaged stays; the campaign is over all the same
         logger.warning("leftovers-stay campaign=%s code=%s", campaign.id, error.code)

@@ -17,7 +17,7 @@ def killed(*_: object) -> None:
     raise Killed
 
 
-@pytest.mark.parametrize("kind", ["fedavg", "scaffold", "buffered"])
+@pytest.mark.parametrize("kind", ["fedavg", "stops-early", "scaffold", "buffered"])
 @pytest.mark.parametrize("damaged", [False, True])
 def test_what_a_run_removes_at_its_end_goes_after_a_kill_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, damaged: bool
@@ -27,7 +27,10 @@ def test_what_a_run_removes_at_its_end_goes_after_a_kill_too(
     if kind == "buffered":
         campaign = buffered(made, rounds=3)
     else:
-        campaign = made.create(toy_recipe(rounds=3, algorithm=algorithm))
+        campaign = made.create(
+            toy_recipe(rounds=3, algorithm=algorithm),
+            early_stopping_rounds=3 if kind == "stops-early" else 0,
+        )
     folder = campaign_folder(made.settings, campaign.id)
     with monkeypatch.context() as patch:
         patch.setattr("server.candidates.note_candidate", killed)
