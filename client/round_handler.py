@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -22,9 +23,11 @@ from client.privacy.ledger_lines import LedgerLine
 from client.privacy.self_test import ensure_gradients
 from client.round_task import (
     RoundTask,
+    WithdrawnMeanwhile,
     forget_withdrawn,
     keep_layers,
     prepare_task,
+    refuse_withdrawn,
     round_receipt,
 )
 from client.settings import SiteSettings
@@ -33,6 +36,7 @@ from client.site_records import SiteRecords
 from client.site_status import site_status
 from client.training import PrivateStep, Trained, train_plain, train_private
 from client.training.evaluation import count_holdout, predict
+from client.unfinished_withdrawals import finish_withdrawals
 from client.update_feedback import compress_update
 from common.audit_entries import PlanAccepted
 from common.compression import Packed
@@ -113,17 +117,33 @@ class RoundHandler:
                 status = site_status(self._settings, plan, policy, records.plans, now=now)
                 forecast = forecast.model_copy(update={"status": status})
                 return SiteReply(site=self._settings.name, forecast=forecast)
+            finish_withdrawals(self._settings, records.ledger.engine)
             scores = accepted.scores and policy.release_evaluation
             again = kept_reply(self._settings, plan, scores=scores)
             if again is not None:
                 return again
-            task = prepare_task(self._settings, plan, policy, base, records.ledger, correction)
-            try:
-                reply = self._work(task, scores=accepted.scores, started=started)
-                keep_reply(self._settings, plan, reply)
-            finally:
-                forget_withdrawn(self._settings, task)
+            prepare = partial(
+                prepare_task, self._settings, plan, policy, base, records.ledger, correction
+            )
+            while True:
+                reply = self._attempt(prepare(), scores=accepted.scores, started=started)
+                if reply is not None:
+                    return reply
+
+    def _attempt(self, task: RoundTask, *, scores: bool, started: float) -> SiteReply | None:
+        """Do the work; None, with nothing spent, if a case was withdrawn before the reservation.
+
+        That case is gone for good, so that of any number of attempts one is the last.
+        """
+        try:
+            reply = self._work(task, scores=scores, started=started)
+            keep_reply(self._settings, task.plan, reply)
             return reply
+        except WithdrawnMeanwhile:
+            logger.info("round-prepared-anew campaign=%s", task.plan.campaign)
+            return None
+        finally:
+            forget_withdrawn(self._settings, task)
 
     def _work(self, task: RoundTask, *, scores: bool, started: float) -> SiteReply:
         evaluation = _evaluate(task) if scores else None
@@ -181,9 +201,11 @@ def _evaluate(task: RoundTask) -> SiteEvaluation | None:
 
 def _reserve(ledger: PrivacyLedger, task: RoundTask) -> LedgerLine:
     request = round_request(task.plan, task.policy)
+    all_there = partial(refuse_withdrawn, task=task)
     if task.plan.privacy.epsilon is None:
-        return ledger.reserve_without_privacy(request, delta=task.policy.delta)
-    return ledger.reserve(request, round_budget(task.plan.privacy.epsilon, task.policy))
+        return ledger.reserve_without_privacy(request, delta=task.policy.delta, first=all_there)
+    budget = round_budget(task.plan.privacy.epsilon, task.policy)
+    return ledger.reserve(request, budget, first=all_there)
 
 
 def _warn_of_declaration(task: RoundTask) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
+from sqlalchemy import Connection, select
 from torch import nn
 
+from client.cases.case import Case
 from client.cases.store import CaseStore
+from client.cases.tables import CaseRow
+from client.cases.transactions import CASES_LOCK, join_writers
 from client.kept_reply import forget_reply
 from client.local_layers import LocalLayerStore
 from client.policy import SitePolicy
@@ -17,14 +22,15 @@ from client.privacy.accounting import public_patients
 from client.privacy.ledger import PrivacyLedger
 from client.settings import SiteSettings
 from client.training import TrainingJob
+from client.training.cache_folder import forget_prepared
 from client.training.dataset import PatientImages, patient_images
 from client.training.device import choose_device, limit_threads
 from client.training.features import compute_features, features_key, split_head
-from client.training.pixel_cache import CachedPixels, PixelCache, forget_prepared
+from client.training.pixel_cache import CachedPixels, PixelCache
 from client.update_feedback import forget_feedback
 from common.compression import Packed
 from common.correction import norm_bound, read_correction
-from common.errors import ModelError
+from common.errors import CaseRefused, ModelError
 from common.local_layers import local_names
 from common.model import build_model, load_tensors, set_trainable
 from common.plan import RoundPlan
@@ -40,7 +46,8 @@ class RoundTask:
 
     ``base`` is the model that came. ``start`` is what ``model`` holds: the same, but where the plan
     trains, the layers that stay at the site (named by ``staying``) are the site's own.
-    ``cases`` are the ids of the cases, of both sides, before anything that knows them was read.
+    ``cases`` are the ids of the cases, of both sides, before anything that knows them was read,
+    and of those that were read.
     """
 
     plan: RoundPlan
@@ -122,7 +129,7 @@ def prepare_task(
         ledger=ledger,
         start=start,
         staying=staying,
-        cases=cases,
+        cases=cases | _ids([*training, *holdout]),
     )
     return _with_features(task, cache, cached) if plan.trainable == "head" else task
 
@@ -139,6 +146,30 @@ def keep_layers(settings: SiteSettings, task: RoundTask, trained: Tensors) -> Te
     if own:
         LocalLayerStore(settings).keep(task.plan, own)
     return {name: array for name, array in trained.items() if name not in own}
+
+
+class WithdrawnMeanwhile(CaseRefused):
+    """One of a round's cases was withdrawn after it read them, and before it spent anything."""
+
+    default_code = "case-withdrawn"
+
+
+def refuse_withdrawn(connection: Connection, task: RoundTask) -> None:
+    """Look, in the transaction that reserves, whether all of a round's cases are there still.
+
+    No withdrawal comes between this look and the reservation: whoever withdraws later finds the
+    round in the ledger, and is told of it.
+
+    Raises
+    ------
+    WithdrawnMeanwhile
+        If one was withdrawn.
+    """
+    join_writers(connection, CASES_LOCK)
+    name = task.plan.recipe.name
+    gone = select(CaseRow.id).where(CaseRow.task == name, CaseRow.status == "withdrawn")
+    if not task.cases.isdisjoint(connection.scalars(gone)):
+        raise WithdrawnMeanwhile("A case was withdrawn while the round was prepared.")
 
 
 def forget_withdrawn(settings: SiteSettings, task: RoundTask) -> None:
@@ -165,8 +196,11 @@ def forget_withdrawn(settings: SiteSettings, task: RoundTask) -> None:
 
 def _cases(settings: SiteSettings, task: str) -> frozenset[str]:
     with closing(CaseStore.open(settings)) as store:
-        found = (*store.training_cases(task), *store.holdout_cases(task))
-    return frozenset(case.id for case in found)
+        return _ids([*store.training_cases(task), *store.holdout_cases(task)])
+
+
+def _ids(cases: Sequence[Case]) -> frozenset[str]:
+    return frozenset(case.id for case in cases)
 
 
 def _start(
@@ -242,6 +276,6 @@ def round_receipt(
         noise_multiplier=own.noise_multiplier if own is not None and private else None,
         sampling_rate=plan.training.sampling_rate,
         steps=own.steps if own is not None else 0,
-        public_patients=task.patients,
+        public_patients=task.patients if update is not None else (policy.declared_patients or 0),
         seconds=round(seconds, -1),
     )

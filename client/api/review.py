@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
+import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from client.access.caller import CallerDependency, Role, requires
@@ -170,9 +171,14 @@ async def dismiss_flag(
 async def withdraw_case(
     request: Request, case_id: CaseId, services: ServicesDependency, caller: CallerDependency
 ) -> WithdrawnDocument:
-    """Delete a case's picture and label for good; say which campaigns it may have reached."""
-    done = await services.predictor.in_worker(services.review.withdraw, case_id, caller.name)
-    await services.predictor.in_worker(services.access.idempotency.forget, case_id)
+    """Delete a case's picture and label for good; say which campaigns it may have reached.
+
+    ``unfinished`` says what could not be done yet; it is tried again without being asked for.
+    """
+    # Apart from the images' pool: whatever it waits for, no prediction and no reader does.
+    in_thread = anyio.to_thread.run_sync
+    done = await in_thread(services.review.withdraw, case_id, caller.name)
+    await in_thread(services.access.idempotency.forget, case_id)
     return WithdrawnDocument.of(done, case_id=case_id, request_id=request_id_of(request))
 
 

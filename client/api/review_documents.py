@@ -198,6 +198,7 @@ class WithdrawnDocument(Document):
     cases: int
     side: str
     campaigns: tuple[TouchedCampaign, ...]
+    unfinished: tuple[str, ...]
 
     @classmethod
     def of(cls, done: Withdrawal, *, case_id: str, request_id: str) -> WithdrawnDocument:
@@ -208,6 +209,7 @@ class WithdrawnDocument(Document):
             cases=done.cases,
             side=done.side,
             campaigns=done.campaigns,
+            unfinished=done.unfinished,
         )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from typing import cast
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from client.answers.tables import AnswerRow
-from client.cases.case import Case, as_case
+from client.cases.case import Case, PatientHistory, as_case
 from client.cases.image_store import ImageStore
 from client.cases.queries import row
+from client.cases.splits import Split
 from client.cases.tables import CaseRow, PatientRow
 from client.review.opinions import GivenOpinion
 from client.review.recording import keep_opinion, note_change
@@ -57,8 +59,8 @@ def refuse_withdrawn(stored: CaseRow) -> None:
         raise CaseRefused("This case was withdrawn.", code="case-withdrawn")
 
 
-def withdraw(session: Session, patient_key: str) -> int:
-    """Mark a patient and all their cases withdrawn; return how many cases were live.
+def withdraw(session: Session, patient_key: str) -> list[CaseRow]:
+    """Mark a patient and all their cases withdrawn; return the rows of those that were live.
 
     The rows lose label, age and sex, and stay, so that a later import brings nothing back.
 
@@ -76,14 +78,23 @@ def withdraw(session: Session, patient_key: str) -> int:
     ).all()
     for live in rows:
         _blank(session, live)
-    return len(rows)
+    return list(rows)
 
 
-def withdraw_case(session: Session, case_id: str) -> Case:
-    """Mark one case withdrawn; its patient stays. `NotFound` if there is no such case."""
-    stored, split = row(session, case_id)
+def withdraw_case(session: Session, case_id: str) -> list[CaseRow]:
+    """Mark one case withdrawn, its patient staying; return its row if it was live. `NotFound`."""
+    stored, _ = row(session, case_id)
+    if stored.status == "withdrawn":
+        return []
     _blank(session, stored)
-    return as_case(stored, split)
+    return [stored]
+
+
+def case_history(session: Session, case_id: str) -> PatientHistory:
+    """Return since when one case was confirmed, and when it was withdrawn. `NotFound`."""
+    stored, split = row(session, case_id)
+    since = {stored.task: stored.confirmed_at} if stored.confirmed_at else {}
+    return PatientHistory(cast("Split", split), since, withdrawn_at(session, stored))
 
 
 def withdrawn_at(session: Session, stored: CaseRow) -> datetime | None:
@@ -99,8 +110,6 @@ def _blank(session: Session, stored: CaseRow) -> None:
 
     The last change of its label is its withdrawal, so that it is known when that was.
     """
-    if stored.status == "withdrawn":
-        return
     stored.status = "withdrawn"
     stored.label = stored.age_band = stored.sex = None
     session.execute(update(OpinionRow).where(OpinionRow.case_id == stored.id).values(label=None))

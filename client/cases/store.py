@@ -27,7 +27,7 @@ from client.cases.splits import Split
 from client.cases.status import check_label, confirm
 from client.cases.stored import StoredCases
 from client.cases.tables import CaseRow
-from client.cases.transactions import Transactions
+from client.cases.transactions import CASES_LOCK, Transactions
 from client.cases.withdrawals import Withdrawals
 from client.review.flagging import Flagging
 from client.review.near_duplicates import NearDuplicate, NearDuplicates
@@ -41,8 +41,6 @@ from common.imaging import DEFAULT_LIMITS, ImageLimits
 __all__ = ["Case", "CaseCounts", "CaseStore", "ClassCount", "DuplicateCase", "NewCase"]
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
-_WRITE_LOCK = 0x43415345
-
 _ONE_READER = ReviewSettings()
 
 logger = logging.getLogger(__name__)
@@ -68,6 +66,8 @@ class CaseStore:
     ----------
     transactions : Transactions
         In which all that changes cases is written.
+    withdrawals : Withdrawals
+        What `client.withdrawal` takes cases out with, step by step.
     rules : ReviewSettings
 
     Raises
@@ -86,11 +86,11 @@ class CaseStore:
         review: ReviewSettings = _ONE_READER,
     ) -> None:
         self._engine = engine
-        self.transactions = Transactions(engine, _WRITE_LOCK)
+        self.transactions = Transactions(engine, CASES_LOCK)
         self.rules = review
         self._near = NearDuplicates(review.near_duplicate_bits)
         self._stored = StoredCases(self.transactions, images, pseudonyms)
-        self._withdrawals = Withdrawals(self.transactions, images, pseudonyms)
+        self.withdrawals = Withdrawals(self.transactions, images, pseudonyms)
         self._keeper = CaseKeeper(
             *(self.transactions, images, pseudonyms, holdout_fraction),
             rules=review,
@@ -114,7 +114,7 @@ class CaseStore:
         migrate(engine, MIGRATIONS)
         store = cls(engine, images, pseudonyms, settings.holdout_fraction, review=settings.review)
         images.clear_temporary()
-        store._withdrawals.remove_images()
+        store.withdrawals.remove_images()
         clear_leftovers(store.transactions, images)
         return store
 
@@ -253,11 +253,15 @@ class CaseStore:
         NotFound
             If the patient is unknown here.
         """
-        return self._withdrawals.patient(patient_id)
+        done = self.withdrawals.patient(patient_id)
+        self.withdrawals.remove_images()
+        return done.cases
 
     def withdraw_case(self, case_id: str) -> Case:
         """Take one case out and delete its image: a wrong label, a wrong upload. `NotFound`."""
-        return self._withdrawals.case(case_id)
+        self.withdrawals.case(case_id)
+        self.withdrawals.remove_images()
+        return self.get(case_id)
 
     def get(self, case_id: str) -> Case:
         """Return a case; `NotFound` if there is none with this id."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from client.cases import queries
 from client.cases.case import Case, CaseCounts, PatientHistory, as_case
 from client.cases.image_store import ImageStore
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.splits import Split
-from client.cases.status import withdrawn_at
+from client.cases.status import case_history
 from client.cases.transactions import Transactions
 
 
@@ -67,6 +65,4 @@ class StoredCases:
     def case_history(self, case_id: str) -> PatientHistory:
         """Return the same for one case alone; `NotFound` if there is none with this id."""
         with self._transactions.reading() as session:
-            stored, split = queries.row(session, case_id)
-            since = {stored.task: stored.confirmed_at} if stored.confirmed_at else {}
-            return PatientHistory(cast("Split", split), since, withdrawn_at(session, stored))
+            return case_history(session, case_id)

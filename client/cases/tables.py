@@ -172,4 +172,21 @@ class PlanRow(Base):
     accepted_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class UnfinishedRow(Base):
+    """One thing that a withdrawal has still to do; see `client.cases.unfinished`.
+
+    ``forget``: what learnt from the ``task``'s cases goes. ``tell``: a line in the audit log, with
+    ``cases`` and ``by``.
+    """
+
+    __tablename__ = "unfinished_withdrawals"
+    __table_args__ = (CheckConstraint("step IN ('forget', 'tell')", name="step"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    step: Mapped[str] = mapped_column(String(6))
+    task: Mapped[str | None] = mapped_column(String(63))
+    cases: Mapped[int | None] = mapped_column(Integer)
+    by: Mapped[str | None] = mapped_column(String(64))
+
+
 AUDIT = audit_table(Base.metadata)

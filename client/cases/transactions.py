@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from common.database import READS_ONLY
 from common.errors import StoreError
+
+CASES_LOCK = 0x43415345
+"""Of those that write cases."""
+
+
+def join_writers(connection: Connection, lock: int) -> None:
+    """Let no other writer with this number in until a transaction that writes has ended."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
 
 
 class Transactions:
@@ -44,10 +53,7 @@ class Transactions:
         """Run one transaction that no other writer shares; commit at the end, or nothing."""
         try:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                if self._engine.dialect.name == "postgresql":
-                    session.execute(
-                        text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": self._lock}
-                    )
+                join_writers(session.connection(), self._lock)
                 yield session
         except SQLAlchemyError as error:
             raise _store_error(error) from error

@@ -18,6 +18,7 @@ from client.inference.prediction import Admission
 from client.releases.staleness import CheckedHolder
 from client.settings import SiteSettings
 from client.training.device import choose_device, limit_threads
+from client.unfinished_withdrawals import finish_withdrawals
 from common.database import open_database
 
 WORKERS = 2
@@ -74,6 +75,7 @@ def make_basis(settings: SiteSettings, store: CaseStore | None) -> Basis:
     store = store or CaseStore.open(settings)
     asking = _make_asking(settings)
     database = open_database(settings.database)
+    finish_withdrawals(settings, database)  # before a model, or the site's own head, answers
     return Basis(
         settings=settings,
         store=store,

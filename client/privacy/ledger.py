@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 from sqlalchemy import Connection, Engine, insert, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -48,6 +49,9 @@ from common.errors import StoreError
 logger = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+Check: TypeAlias = Callable[[Connection], None]
+"""Looks at the database before something is reserved, and raises where it must not be."""
 
 
 class PrivacyLedger:
@@ -114,11 +118,14 @@ class PrivacyLedger:
         except SQLAlchemyError as error:
             raise _unusable(error) from error
 
-    def reserve(self, request: RoundRequest, budget: Budget) -> LedgerLine:
+    def reserve(
+        self, request: RoundRequest, budget: Budget, *, first: Check | None = None
+    ) -> LedgerLine:
         """Spend one round, durably, and say how much noise it must have.
 
         When this returns, the line is committed: training may begin. The noise is the smallest
-        that keeps the rest of the campaign within ``budget``.
+        that keeps the rest of the campaign within ``budget``. What ``first`` raises, asked in the
+        same transaction, ends it: nothing is spent.
 
         Raises
         ------
@@ -130,9 +137,8 @@ class PrivacyLedger:
         StoreError
             If the database cannot be written.
         """
-        return self._reserve(
-            request, budget.delta, lambda lines: _noise(lines, request, budget), private=True
-        )
+        noise = partial(_noise, request=request, budget=budget)
+        return self._reserve(request, budget.delta, noise, first, private=True)
 
     def forecast(self, request: RoundRequest, budget: Budget) -> Cost:
         """Say what the rounds that are left would cost; nothing is written.
@@ -177,10 +183,12 @@ class PrivacyLedger:
         refuse_other_kind(lines, request.campaign, private=private)
         return lines
 
-    def reserve_without_privacy(self, request: RoundRequest, *, delta: float) -> LedgerLine:
+    def reserve_without_privacy(
+        self, request: RoundRequest, *, delta: float, first: Check | None = None
+    ) -> LedgerLine:
         """Write down a round without privacy; raises as `reserve` does, but for the budget."""
         bare = replace(request, max_grad_norm=0.0)
-        return self._reserve(bare, delta, lambda _lines: 0.0, private=False)
+        return self._reserve(bare, delta, lambda _lines: 0.0, first, private=False)
 
     def outcome(self, reservation: LedgerLine, outcome: str) -> LedgerLine:
         """Append what became of a reservation: ``trained``, or the code of what went wrong.
@@ -246,11 +254,14 @@ class PrivacyLedger:
         request: RoundRequest,
         delta: float,
         sigma: Callable[[Sequence[LedgerLine]], float],
+        first: Check | None,
         *,
         private: bool,
     ) -> LedgerLine:
         with self._append() as (connection, lines):
             refuse_replay(lines, request)
+            if first is not None:
+                first(connection)
             refuse_other_delta(lines, delta)
             refuse_other_kind(lines, request.campaign, private=private)
             line = LedgerLine(

@@ -25,7 +25,8 @@ from client.review.queue import QueuePage, QueueState, queue_counts, queue_rows,
 from client.review.recording import opinions
 from client.review.submission import Submission, check_complete
 from client.settings import SiteSettings
-from client.withdrawal import Withdrawal, kept_releases, withdraw_case
+from client.withdrawal import Withdrawal, withdraw_case
+from client.withdrawal_report import kept_releases
 from common.recipe import Recipe
 
 log = logging.getLogger(__name__)

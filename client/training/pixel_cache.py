@@ -8,12 +8,10 @@ flushed first, then the index is replaced; what lies beyond it was never there.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import logging
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -29,6 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from client.cases.case import Case
+from client.training.cache_folder import locked, prepared_folders
 from common.errors import StoreError, WardroundError
 from common.folders import write_private
 from common.imaging import Pixels, decode, prepare
@@ -37,7 +36,6 @@ from common.recipe import ImageSpec
 logger = logging.getLogger(__name__)
 
 CHUNK = 64
-_FOLDER = r".+-[0-9a-f]{16}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class PixelCache:
         """
         wanted = {case.digest: case for case in cases}
         try:
-            with _locked(self._folder.parent, self._task):
+            with locked(self._folder.parent, self._task):
                 self._folder.mkdir(exist_ok=True, mode=0o700)
                 self._forget_elsewhere(wanted.keys())
                 index = self._read_index()
@@ -142,7 +140,7 @@ class PixelCache:
         rows = hashlib.sha256("\0".join(cached.row_of).encode()).hexdigest()
         path = self._folder / f"features-{key[:32]}-{rows[:32]}.npy"
         try:
-            with _locked(self._folder.parent, self._task):
+            with locked(self._folder.parent, self._task):
                 kept = _read_features(path, len(cached.row_of))
                 if kept is not None or compute is None:
                     return kept
@@ -161,8 +159,8 @@ class PixelCache:
 
     def _forget_elsewhere(self, wanted: Set[str]) -> None:
         """Delete what was prepared at another size, if it holds an image of no case."""
-        for folder in self._folder.parent.glob(f"{self._task}-*"):
-            if folder == self._folder or not re.fullmatch(_FOLDER, folder.name):
+        for folder in prepared_folders(self._folder.parent, self._task):
+            if folder == self._folder:
                 continue
             index = _read_index(folder)
             if index is None or any(digest not in wanted for digest in index.digests):
@@ -243,36 +241,6 @@ class PixelCache:
             else np.zeros(shape, np.uint8)
         )
         return CachedPixels(pixels, {digest: row for row, digest in enumerate(index.digests)})
-
-
-def forget_prepared(folder: Path, task: str) -> None:
-    """Delete all that was prepared of a task, as when one of its patients withdraws.
-
-    Raises
-    ------
-    StoreError
-        If the folder cannot be written.
-    """
-    try:
-        with _locked(folder, task):
-            for prepared in folder.glob(f"{task}-*"):
-                if re.fullmatch(_FOLDER, prepared.name):
-                    shutil.rmtree(prepared)
-    except OSError as error:
-        raise StoreError(
-            f"The pixel cache cannot be emptied ({error.strerror}).",
-            meaning="Prepared pixels of a patient who withdrew may still be in it.",
-            action="Delete data/cache by hand.",
-        ) from error
-
-
-@contextmanager
-def _locked(folder: Path, task: str) -> Iterator[None]:
-    """Hold a task's part of the cache; the lock lies beside what may be deleted."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / f"{task}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if the process dies
-        yield
 
 
 def _read_index(folder: Path) -> _Index | None:

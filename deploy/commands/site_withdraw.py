@@ -13,7 +13,7 @@ from rich.table import Table
 from common.errors import ConfigurationError, InputRefused
 from common.wording import number
 from deploy.commands.flags import AsJson, Site
-from deploy.console import emit
+from deploy.console import EXIT_FAILED, emit, progress_console
 
 if TYPE_CHECKING:
     from client.withdrawal import Withdrawal
@@ -30,7 +30,8 @@ def withdraw(
     """Take a patient out of all later training and evaluation, and tell what they reached before.
 
     The images are deleted. Give --patient - to type the id unseen, or to pipe it in, so that it
-    stands in no shell history.
+    stands in no shell history. What could not be done is named, and the exit code is 1: each
+    round, the service's next start and the same command again try it again.
     """
     from client.settings import SiteSettings
     from client.withdrawal import withdraw_case, withdraw_patient
@@ -47,6 +48,10 @@ def withdraw(
         identifier = _asked_for() if patient == "-" else str(patient)
         document = withdraw_patient(settings, identifier, by=console_person())
     emit(document, as_json=as_json, show=lambda console: _show(document, console))
+    if document.unfinished:
+        for problem in document.unfinished:
+            progress_console.print(f"Not done yet: {problem}", highlight=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _asked_for() -> str:

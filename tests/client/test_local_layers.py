@@ -5,16 +5,19 @@ import stat
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from client import round_handler
 from client.local_layers import LocalLayerStore
 from client.outbox import Outbox
 from client.privacy.ledger import PrivacyLedger
 from client.round_handler import RoundHandler
 from client.settings import SiteSettings
+from client.training import Trained
 from client.withdrawal import withdraw_patient
 from common.local_layers import local_names
 from common.model import build_model
@@ -154,10 +157,16 @@ def test_they_go_with_a_patient(site: SiteSettings, base: Tensors) -> None:
 
 
 def test_a_patient_who_withdraws_during_training_is_in_none(
-    site: SiteSettings, base: Tensors
+    site: SiteSettings, base: Tensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler = RoundHandler(site, self_test=lambda *_, **__: withdraw_patient(site, "train-3"))
-    assert handler.handle(signed(plan_of(base)), base).update is not None
+    train = round_handler.train_private
+
+    def late(*given: Any, **named: Any) -> Trained:
+        withdraw_patient(site, "train-3")
+        return train(*given, **named)
+
+    monkeypatch.setattr(round_handler, "train_private", late)
+    assert answer(site, plan_of(base), base).update is not None
     assert kept(site) == {}
 
 
@@ -204,16 +213,17 @@ def test_a_patient_who_withdraws_before_training_is_in_none(
 ) -> None:
     """Between the reading of the layers, which know the patient, and that of the cases."""
     answer(site, plan_of(base), base)
-    before = LocalLayerStore.before
+    before, begun_with = LocalLayerStore.before, []
 
-    def late(store: LocalLayerStore, *given: object) -> object:
-        found = before(store, *given)  # type: ignore[arg-type]
+    def late(store: LocalLayerStore, *given: Any) -> dict[str, NDArray[np.float32]]:
+        found = before(store, *given)
         withdraw_patient(site, "train-3")
+        begun_with.append(set(found))
         return found
 
     monkeypatch.setattr(LocalLayerStore, "before", late)
     answer(site, plan_of(base, 2), base)
-    assert kept(site) == {}
+    assert begun_with == [STAYING, set()], "prepared anew, from layers that know nobody"
 
 
 def test_after_the_clock_was_set_back_the_newest_campaigns_stay(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,20 +15,25 @@ from client import round_handler
 from client.audit import open_site_audit
 from client.cases.store import CaseStore
 from client.cases.tables import CaseRow
+from client.policy import SitePolicy
 from client.privacy.accounting import Spend, epsilon
 from client.privacy.ledger import PrivacyLedger
 from client.round_handler import RoundHandler
 from client.set_back_clock import largest_step_back
 from client.settings import SiteSettings
+from client.training.cache_folder import locked
+from client.training.dataset import PatientImages
 from client.training.pixel_cache import PixelCache
-from client.withdrawal import withdraw_case, withdraw_patient
+from client.withdrawal import Withdrawal, withdraw_case, withdraw_patient
 from common.audit_entries import TrainingPaused
 from common.database import open_database
 from common.errors import CaseRefused, NotFound
+from common.plan import RoundPlan
 from common.recipe import FederationSpec
+from common.records import Refusal
 from common.update import Tensors
 from tests.client.pictures import picture
-from tests.client.rounds import TOY, base_tensors, make_plan, make_site, signed
+from tests.client.rounds import TOY, base_tensors, make_plan, make_site, no_test, signed
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +202,65 @@ def test_what_a_round_writes_after_a_withdrawal_goes_with_it(
     assert (reply.update is None) == fails
     assert not (site.data / "newest-reply.safetensors").exists()
     assert not (site.data / "update-feedback.safetensors").exists()
+    assert prepared(site) == []
+
+
+@pytest.mark.parametrize("patient", ["train-3", "holdout-1"])
+@pytest.mark.parametrize("epsilon", [8.0, None])
+def test_who_withdraws_before_the_reservation_is_not_trained_on(
+    tmp_path: Path,
+    base: Tensors,
+    monkeypatch: pytest.MonkeyPatch,
+    patient: str,
+    epsilon: float | None,
+) -> None:
+    site = make_site(tmp_path / "s", patients=8, holdout=4, allow_without_privacy=True)
+    trained_on: list[int] = []
+    reports: list[Withdrawal] = []
+    seen = round_handler.round_request
+
+    def late(plan: RoundPlan, policy: SitePolicy) -> object:
+        """Stands between the cases' reading and the reservation."""
+        reports.append(withdraw_patient(site, patient))
+        return seen(plan, policy)
+
+    def counted(run: Callable[..., object]) -> Callable[..., object]:
+        def counting(model: object, training: PatientImages, *rest: Any, **named: Any) -> object:
+            trained_on.append(len(training.patients) + len(training))
+            return run(model, training, *rest, **named)
+
+        return counting
+
+    monkeypatch.setattr(round_handler, "round_request", late)
+    for name in ("train_private", "train_plain"):
+        monkeypatch.setattr(round_handler, name, counted(getattr(round_handler, name)))
+    plan = make_plan(epsilon=epsilon, base=base)
+    reply = RoundHandler(site, self_test=no_test).handle(signed(plan), base)
+    assert reply.update is not None
+    with PrivacyLedger.open(site) as ledger:
+        assert [line.kind for line in ledger.entries()] == ["reserve", "outcome"]
+    assert trained_on == [14 if patient == "train-3" else 16]
+    assert [done.cases for done in reports] == [1, 0]
+    assert [done.campaigns for done in reports] == [(), ()]
+
+
+def test_the_last_patient_withdraws_before_the_reservation(tmp_path: Path, base: Tensors) -> None:
+    site = make_site(tmp_path / "s", patients=1, holdout=0)
+    late = RoundHandler(site, self_test=lambda *_, **__: withdraw_patient(site, "train-0"))
+    reply = late.handle(signed(make_plan(base=base)), base)
+    assert reply.refusal == Refusal(code="no-cases")
+    with PrivacyLedger.open(site) as ledger:
+        assert ledger.entries() == ()
+
+
+def test_nobody_waits_for_a_round_that_prepares(site: SiteSettings, base: Tensors) -> None:
+    train(site, base, campaign="spring")
+    with closing(CaseStore.open(site)) as store:
+        case = store.training_cases("toy")[0]
+    with ThreadPoolExecutor(1) as pool, locked(site.cache, "toy"):
+        withdrawing = pool.submit(withdraw_case, site, case.id)
+        assert withdrawing.result(timeout=20).unfinished == ()
+        assert prepared(site)
     assert prepared(site) == []
 
 

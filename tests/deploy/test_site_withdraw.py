@@ -53,3 +53,11 @@ def test_exactly_one_of_both(site: SiteSettings) -> None:
     for flags in ((), ("--patient", "a", "--case", "b")):
         with pytest.raises(ConfigurationError):
             call(site, *flags)
+
+
+def test_what_could_not_be_done_is_told_beside_the_report(site: SiteSettings) -> None:
+    (site.data / "audit-head.json").write_text("no head")
+    arguments = ["--site", str(site.folder), "--patient", "train-1"]
+    result = CliRunner().invoke(single_command(withdraw), arguments, catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "1 case withdrawn" in result.output

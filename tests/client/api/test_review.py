@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from client.access.roles import Role
+from client.composition.basis import WORKERS
 from client.releases.cache import LocalRelease
 from client.settings import SiteSettings
 from tests.client.serving import FakeReleases, ServedSite, picture, served_site
@@ -210,3 +212,18 @@ def test_withdrawing_takes_the_picture_and_can_be_asked_for_again(site: ServedSi
     body = {"verdict": "correct", "label": "mel"}
     refused = site.call("POST", f"/review/{case_id}/opinion", json=body)
     assert (refused.status_code, refused.json()["code"]) == (409, "case-withdrawn")
+
+
+def test_a_withdrawal_does_not_wait_for_images(site: ServedSite) -> None:
+    """Nor do images wait for it: it works apart from their pool."""
+    case_id = site.store(picture(7), label="nv").json()["case_id"]
+    let_go = threading.Event()
+    late = threading.Timer(60, let_go.set)
+    late.start()
+    waiting = [site.services.predictor._workers.submit(let_go.wait) for _ in range(WORKERS)]
+    answer = site.call("POST", f"/review/{case_id}/withdraw")
+    assert (answer.status_code, answer.json()["unfinished"]) == (200, [])
+    assert not let_go.is_set()
+    late.cancel()
+    let_go.set()
+    assert all(one.result() for one in waiting)
