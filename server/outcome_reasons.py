@@ -36,6 +36,7 @@ _FAILED = {
 }
 _REJECTED = {
     "reply-node": "Another node answered in the site's place.",
+    "site-revoked": "The site was revoked after it was asked; what it sent was not used.",
     "reply-site": "The site answered under another's name.",
     "reply-binding": "The answer was to another request.",
     "reply-malformed": "The answer broke the wire format: are both ends of one version?",

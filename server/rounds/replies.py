@@ -81,6 +81,8 @@ def read_answer(link: Link, request: SentRequest, message: Message, take: Take) 
     try:
         if message.metadata.src_node_id != request.node:
             raise UpdateRefused("Another node answers.", code="reply-node")
+        if link.directory.is_revoked(site):  # a SuperLink that did not run knows its node still
+            raise UpdateRefused("The site was revoked.", code="site-revoked")
         reply = records_to_reply(
             message.content,
             shapes=request.expected.shapes,

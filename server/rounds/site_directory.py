@@ -37,7 +37,7 @@ class SiteDirectory:
         The sites that take part; None is everyone.
     revoked : callable, optional
         Returns the sites that were shut out, as it is now: they are registered still, but nobody
-        waits for them, or asks them.
+        waits for them, asks them, or takes what they send.
     """
 
     def __init__(
@@ -56,6 +56,10 @@ class SiteDirectory:
         self._revoked = revoked
         self._described: dict[int, str] = {}
         self._asked: dict[str, int] = {}
+
+    def is_revoked(self, site: str) -> bool:
+        """Tell whether a site was shut out, as it is now."""
+        return site in self._revoked()
 
     def expected(self) -> frozenset[str]:
         """Return the names that ought to be there; empty where nobody is registered."""
