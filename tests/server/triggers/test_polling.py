@@ -12,6 +12,7 @@ from flwr.app import Error, Message, RecordDict
 from client.outbox import Outbox
 from client.plan_memory import Limits
 from client.privacy.ledger import PrivacyLedger
+from client.privacy.ledger_lines import RoundRequest
 from client.round_handler import RoundHandler
 from client.settings import SiteSettings
 from client.site_records import SiteRecords
@@ -119,6 +120,12 @@ def test_sites_that_trained_have_no_new_cases(tmp_path: Path) -> None:
         with SiteRecords.open(site.settings) as records:
             plan = make_plan(campaign="older", now=int(now))
             records.plans.accept(plan, Limits(10, 10), now=now)
+            request = RoundRequest(
+                campaign="older", round=plan.round, nonce=plan.nonce, rounds_left=1,
+                sampling_rate=0.1, steps=1, max_grad_norm=1.0,
+            )  # fmt: skip
+            line = records.ledger.reserve_without_privacy(request, delta=1e-5)
+            records.ledger.outcome(line, "trained")
     federation.coordinator.clock.sleep(60)
     assert len(federation.polled()) == 1
     assert set(federation.signals().values()) == {0}
