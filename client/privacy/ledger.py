@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine, insert, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from client.cases.tables import LedgerRow
-from client.privacy.accounting import Accountant, Budget, Spend, epsilon, noise_multiplier_for
+from client.privacy.accounting import Accountant, Budget, epsilon
 from client.privacy.ledger_lines import (
     GENESIS,
     Cost,
@@ -41,6 +41,7 @@ from client.privacy.ledger_lines import (
     rounds_without_privacy,
     spends,
 )
+from client.privacy.round_cost import cost_of, noise_of
 from client.settings import SiteSettings
 from common.anchor import Anchor, Head
 from common.database import migrate, open_database
@@ -137,7 +138,7 @@ class PrivacyLedger:
         StoreError
             If the database cannot be written.
         """
-        noise = partial(_noise, request=request, budget=budget)
+        noise = partial(noise_of, request=request, budget=budget)
         return self._reserve(request, budget.delta, noise, first, private=True)
 
     def forecast(self, request: RoundRequest, budget: Budget) -> Cost:
@@ -150,20 +151,7 @@ class PrivacyLedger:
         StoreError
             If the database cannot be read.
         """
-        lines = self.check(request, delta=budget.delta, private=True)
-        sigma = _noise(lines, request, budget)
-        one = Spend(sigma, request.sampling_rate, request.steps)
-        rest = replace(one, steps=request.steps * request.rounds_left)
-        return Cost(
-            noise_multiplier=sigma,
-            epsilon_round=epsilon([one], budget.delta),
-            epsilon_campaign=epsilon([*spends(lines, request.campaign), rest], budget.delta),
-            epsilon_life=(
-                epsilon([*spends(lines), rest], budget.delta)
-                if rounds_without_privacy(lines) == 0
-                else None
-            ),
-        )
+        return cost_of(self.check(request, delta=budget.delta, private=True), request, budget)
 
     def check(
         self, request: RoundRequest, *, delta: float, private: bool
@@ -342,19 +330,6 @@ class PrivacyLedger:
     def _remember(self, line: LedgerLine) -> None:
         if self._anchor is not None:
             self._anchor.advance(line.sequence, line.digest)
-
-
-def _noise(lines: Sequence[LedgerLine], request: RoundRequest, budget: Budget) -> float:
-    earlier = spends(lines, request.campaign)
-    return noise_multiplier_for(
-        campaign=earlier,
-        life=spends(lines),
-        sampling_rate=request.sampling_rate,
-        steps=request.steps,
-        rounds_left=request.rounds_left,
-        budget=budget,
-        guess=earlier[-1].noise_multiplier if earlier else None,
-    )
 
 
 def _unusable(error: SQLAlchemyError) -> StoreError:
