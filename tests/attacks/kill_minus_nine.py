@@ -29,7 +29,7 @@ import pytest
 
 from client import round_handler
 from client.privacy.accounting import Budget, Spend, epsilon
-from client.privacy.ledger import PrivacyLedger
+from client.privacy.ledger import Check, PrivacyLedger
 from client.privacy.ledger_lines import LedgerLine, RoundRequest
 from client.training import PrivateStep, Trained, train_private
 from common.plan import RoundPlan
@@ -137,7 +137,9 @@ def _reserve_after_training() -> None:
     reserve, outcome = PrivacyLedger.reserve, PrivacyLedger.outcome
     waiting: dict[str, tuple[RoundRequest, Budget]] = {}
 
-    def later(_ledger: PrivacyLedger, request: RoundRequest, budget: Budget) -> LedgerLine:
+    def later(
+        _ledger: PrivacyLedger, request: RoundRequest, budget: Budget, *, first: Check | None = None
+    ) -> LedgerLine:
         waiting[request.nonce] = (request, budget)
         blank = dict.fromkeys(LedgerLine.__dataclass_fields__, "")
         known = {name: value for name, value in vars(request).items() if name in blank}

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from client import outbox, plan_memory, round_handler
 from client.plan_memory import Accepted, Limits, PlanMemory
 from client.privacy.accounting import Budget
-from client.privacy.ledger import PrivacyLedger
+from client.privacy.ledger import Check, PrivacyLedger
 from client.privacy.ledger_lines import LedgerLine, RoundRequest
 from common.plan import RoundPlan, SignedPlan, verify_plan
 from common.signing import SigningKey, VerifyKey
@@ -88,8 +88,10 @@ def let_rounds_repeat(patch: pytest.MonkeyPatch) -> None:
     numbers = iter(range(1000, 2000))
     asked: dict[str, LedgerLine] = {}
 
-    def renumbered(ledger: PrivacyLedger, request: RoundRequest, budget: Budget) -> LedgerLine:
-        line = reserve(ledger, replace(request, round=next(numbers)), budget)
+    def renumbered(
+        ledger: PrivacyLedger, request: RoundRequest, budget: Budget, *, first: Check | None = None
+    ) -> LedgerLine:
+        line = reserve(ledger, replace(request, round=next(numbers)), budget, first=first)
         asked[line.nonce] = line
         return line
 
