@@ -193,9 +193,14 @@ def test_a_case_goes_from_the_reading_into_the_next_model(
     expect(page.locator("#reading-status")).to_contain_text("The image was read")
     expect(page.locator("#overlay")).to_be_visible()
     expect(page.locator("#why-words")).to_contain_text("picture")
+    # Two rounds learn the sites' squares; what they make of this larger picture, no one knows.
+    answered = page.locator("#agree-label").inner_text()
+    name, label = "Nothing bright", "dark"
+    if name in answered:
+        name, label = "Bright square", "bright"
     page.get_by_label("Patient number").fill("MRN-4711")
     page.get_by_label("Something else:").check()
-    page.get_by_label("The right diagnosis").select_option("dark")
+    page.get_by_label("The right diagnosis").select_option(label)
     page.get_by_role("button", name="Store", exact=True).click()
     expect(page.locator("#case-status")).to_contain_text("It waits for a second reader.")
     shoot(page, "journey-1-reading")
@@ -206,7 +211,7 @@ def test_a_case_goes_from_the_reading_into_the_next_model(
     ben = Person(browser, url, "ben")
     ben.page.goto(url + address)
     expect(ben.page.locator("#opinions")).to_contain_text("anna")
-    ben.page.get_by_label("Agree: Nothing bright").check()
+    ben.page.get_by_label(f"Agree: {name}").check()
     ben.page.get_by_role("button", name="Give this opinion").click()
     expect(ben.page.locator("#case-state")).to_contain_text("confirmed")
     shoot(ben.page, "journey-2-review")
@@ -214,7 +219,7 @@ def test_a_case_goes_from_the_reading_into_the_next_model(
     campaign = train(federation, 2)
     with closing(CaseStore.open(federation.site("north"))) as store:
         case = store.get(identifier)
-        assert (case.status, case.label, case.split) == ("confirmed", "dark", "train")
+        assert (case.status, case.label, case.split) == ("confirmed", label, "train")
 
     expect(page.locator("#new-version")).to_contain_text("Model version 2 answers now")
     page.get_by_role("link", name="What changed").first.click()
@@ -228,9 +233,9 @@ def test_a_case_goes_from_the_reading_into_the_next_model(
     history = ben.page.locator("#history-body")
     for said in (
         "Model version 1 answered",
-        "anna said Nothing bright",
-        "ben agreed on Nothing bright",
-        "Confirmed as Nothing bright",
+        f"anna said {name}",
+        f"ben agreed on {name}",
+        f"Confirmed as {name}",
         f"In the pool of campaign {campaign}, rounds 1 to 2.",
         "Releases kept here that came of it: v2.",
     ):
