@@ -76,5 +76,8 @@ def _last_trained(settings: SiteSettings, task: str, plans: PlanMemory) -> datet
     with PrivacyLedger.open(settings) as ledger:
         lines = ledger.entries()
     trained = {(line.campaign, line.round) for line in lines if line.outcome == "trained"}
-    rounds = [r for r in plans.training_rounds(task) if (r.campaign, r.round) in trained]
-    return rounds[-1].accepted_at if rounds else BEGINNING
+    first: dict[tuple[str, int], datetime] = {}
+    for one in plans.training_rounds(task):  # a lost reply is asked for again, and trains nothing
+        if (one.campaign, one.round) in trained:
+            first.setdefault((one.campaign, one.round), one.accepted_at)
+    return max(first.values(), default=BEGINNING)

@@ -20,7 +20,7 @@ from client.site_records import SiteRecords
 from common.audit_entries import Left
 from common.records import NEW_CASE_BANDS, SiteReply, SiteStatus, band_floor
 from common.wire import records_to_reply
-from tests.client.rounds import make_plan, make_site, signed
+from tests.client.rounds import fill, make_plan, make_site, signed
 
 BOTH = ("new-cases", "drift")
 
@@ -90,6 +90,14 @@ def test_a_round_that_trained_nothing_leaves_new_cases_new(tmp_path: Path) -> No
     accepted(site, "killed")
     assert told(site) == SiteStatus(new_cases=20)
     ended(site, "device-memory")
+    assert told(site) == SiteStatus(new_cases=20)
+
+
+def test_a_round_that_is_asked_for_again_makes_no_case_old(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site", patients=0, holdout=0, release_status=("new-cases",))
+    ended(site, "trained")
+    fill(site, 24, "train")
+    accepted(site)  # its reply was lost
     assert told(site) == SiteStatus(new_cases=20)
 
 
