@@ -16,10 +16,13 @@ export function watchImage(onImage, onRefused) {
     show(chosen);
     onImage(chosen);
   };
-  file.addEventListener("change", () => {
-    take(file.files[0]);
+  const takeChosen = () => {
+    const chosen = file.files[0];
+    take(chosen);
     file.value = ""; // so that the same file can be chosen again
-  });
+  };
+  file.addEventListener("change", takeChosen);
+  queueMicrotask(takeChosen); // on a slow line it may have been chosen before this script was there
   // Dropped beside the box, a browser would open the image in place of the page.
   for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
   drop.addEventListener("dragover", () => drop.classList.add("over"));

@@ -126,6 +126,22 @@ def test_a_part_that_is_missing_leaves_the_rest_standing(visit: Visit) -> None:
     expect(page.locator("#verdict-word")).to_have_text("Positive")
 
 
+def test_an_image_that_was_chosen_before_the_script_was_there_is_read(visit: Visit) -> None:
+    page, held = visit.page, list[Route]()
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/static/page.js", hold)
+    page.reload(wait_until="commit")
+    picture = {"name": "x.png", "mimeType": "image/png", "buffer": visit.house.fresh_picture()}
+    page.locator("#file").set_input_files(picture)  # type: ignore[arg-type]
+    expect(page.locator("#reading-status")).to_have_text("Waiting for an image.")
+    held[0].continue_()
+    expect(page.locator("#reading-status")).to_contain_text("The image was read")
+    assert page.evaluate("document.querySelector('#file').files.length") == 0
+
+
 def test_another_image_starts_from_nothing(visit: Visit) -> None:
     page = visit.page
     visit.choose(visit.house.fresh_picture())
