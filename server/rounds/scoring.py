@@ -41,8 +41,9 @@ def evaluate_at_sites(
     Raises
     ------
     RoundFailed
-        With code ``quorum``, where an outage left fewer than the campaign's quorum: no verdict on
-        a model may come of that, and resumed, the campaign has the model scored again.
+        With code ``quorum``, where an outage left fewer than the campaign's quorum, which the
+        sites that said nothing could have made: no verdict on a model may come of that, and
+        resumed, the campaign has the model scored again.
     """
     digest = tensors_digest(tensors)
     quorum = _wished_sites(link, campaign)
@@ -69,8 +70,14 @@ def evaluate_at_sites(
 
 
 def _is_outage(link: Link, campaign: Campaign, collected: Collected) -> bool:
-    missed = len(collected.accepted) < _of_reachable(link, campaign.settings.quorum)
-    return missed and set(collected.faults.values()) <= OUTAGES
+    """Tell whether sites that said nothing are what a quorum lacks; a refusal stands all the same.
+
+    What each of them would have answered is not known, so it is enough that they could have.
+    """
+    needed, faults = _of_reachable(link, campaign.settings.quorum), collected.faults
+    answered = len(collected.accepted)
+    silent = sum(code in OUTAGES for code in faults.values())
+    return answered < needed and (silent == len(faults) or answered + silent >= needed)
 
 
 def _wished_sites(link: Link, campaign: Campaign) -> int:

@@ -17,7 +17,7 @@ from server.rounds import final_candidate, scoring
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.exchange import Exchange
 from server.rounds.exchange_records import Collected
-from tests.fakes import FakeSite, broken, silent
+from tests.fakes import FakeSite, broken, refusing, silent
 from tests.server.campaigns import Coordinator
 from tests.server.registry.test_champions import record
 from tests.server.rounds.buffered import buffered, ledgered
@@ -94,6 +94,35 @@ def test_sites_that_hang_at_the_last_scoring_are_an_outage_and_sites_that_fail_a
         else:
             assert made.run(campaign).state == "refused"
         assert made.registry.campaign(campaign.id).state == state
+
+
+@pytest.mark.parametrize("hanging", [True, False])
+def test_a_refusal_beside_an_outage_costs_no_campaign_that_the_others_could_have_judged(
+    tmp_path: Path, hanging: bool
+) -> None:
+    """Of three sites two are needed: one refuses to score, and stays at that."""
+    made = Coordinator(tmp_path, [FakeSite(site) for site in ("north", "south", "west")])
+    campaign = made.create(rounds=1)
+    made.sites["north"].behave = when_scoring(refusing)
+    if hanging:
+        made.sites["south"].behave = when_scoring(silent)
+        with pytest.raises(RoundFailed, match=r"north \(budget-spent\), south \(deadline\)"):
+            made.run(campaign)
+        assert made.registry.campaign(campaign.id).state == "failed"
+        made.sites["south"].behave = None
+        made.registry.moves.resume(campaign.id)
+    assert made.run(campaign).state == "approved"
+
+
+def test_refusals_that_leave_no_quorum_are_the_gates_business_whoever_was_silent(
+    tmp_path: Path,
+) -> None:
+    made = Coordinator(tmp_path, [FakeSite(site) for site in ("north", "south", "west")])
+    campaign = made.create(rounds=1)
+    for site, behave in (("north", refusing), ("south", silent), ("west", refusing)):
+        made.sites[site].behave = when_scoring(behave)
+    assert made.run(campaign).state == "refused"
+    assert made.registry.campaign(campaign.id).state == "finished"
 
 
 def test_an_outage_at_the_champions_scoring_comes_before_any_training(
