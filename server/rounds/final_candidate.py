@@ -25,7 +25,8 @@ def make_candidate(
     """Score the last model, and the best one of the rounds if that did better; judge and record it.
 
     Whatever is judged was scored by itself, in an exchange of its own: a training round's scores
-    lack the sites that missed that round.
+    lack the sites that missed that round. They only say whether the best one is worth that
+    exchange; the two exchanges say which is taken, and the last is where they say nothing.
 
     Where layers stay at the sites, the rounds' scores are of models with each site's own, which
     nobody releases (ADR 0013). They cannot be compared with the last model's, so which model is
@@ -35,7 +36,8 @@ def make_candidate(
     ------
     RoundFailed
         With code ``campaign-lost``, if another ServerApp drives the campaign now; with ``quorum``,
-        if too few sites could be reached to score the model.
+        if too few sites could be reached to score a model: resumed, both are scored again. To
+        keep the last would refuse for good what was trained, where it is the one that got worse.
     StoreError
         If the registry or the disk failed.
     """
@@ -54,8 +56,10 @@ def make_candidate(
     if not local and best is not None:
         gained = gain(evaluations, best.evaluations, campaign)
         if gained is None or gained < 0:
-            weights = models.load(best.digest)
-            evaluations = score(final + 1, weights)
+            rival = models.load(best.digest)
+            anew = score(final + 1, rival)
+            if _is_better(anew, evaluations, campaign):
+                weights, evaluations = rival, anew
     digest = models.save(weights)
     contributions = link.registry.contributions(campaign.id)
     champion = state.champion
@@ -73,3 +77,20 @@ def make_candidate(
     return record_candidate(
         link.registry, campaign, evidence, model_digest=digest, rounds=state.done
     )
+
+
+def _is_better(best: BySite, last: BySite, campaign: Campaign) -> bool:
+    """Tell whether the best model goes to the gate instead of the last, as both were scored now.
+
+    Not one that fewer sites scored: the gate counts them, and what it does at the others is not
+    known. It goes there without a comparison only where a quorum scored it, and not the last.
+    """
+    quorum, scorers = campaign.settings.quorum, len(_told(best))
+    if scorers >= quorum > len(_told(last)):
+        return True
+    gained = gain(best, last, campaign)
+    return gained is not None and gained > 0 and scorers >= len(_told(last))
+
+
+def _told(evaluations: BySite) -> set[str]:
+    return {site for site, one in evaluations.items() if one.cases}

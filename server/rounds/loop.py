@@ -121,6 +121,7 @@ class CampaignRun:
         self._norms.restore(self._state.norms)
         self._phase = self._campaign.settings.phase(self._state.done)
         self._checkpoints.hold(self._state.bests, purpose="best")
+        self._state.former = None if self._state.best is None else self._state.best.digest
         if self._state.done:
             self._end_round(newest.digest)
         logger.info("resumed campaign=%s round=%d", self._campaign.id, self._state.done)

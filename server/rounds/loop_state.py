@@ -51,7 +51,9 @@ class LoopState:
         The current release's scores by site; None where there is no release, or it is not
         scored yet.
     best : Scored or None
-        For early stopping; ``stale`` rounds ago.
+        For early stopping: what rounds are compared with.
+    stale : int
+        How many rounds in a row were no better, those left out that could not be compared.
     norms : tuple of float
         Of accepted updates since the phase began.
     metrics : Metrics or None

@@ -111,11 +111,14 @@ def note_scores(
 ) -> Scored | None:
     """Remember a round's scores, which are of its base model.
 
+    A base that a quorum scored, but too few of them scored the best one, too, takes its place:
+    the best would else be whatever the sites that are gone had scored, for all rounds that follow.
+
     Returns
     -------
     Scored or None
-        The base, where it is the best so far and early stopping asks for that: its weights are
-        to be kept.
+        The base, where rounds are compared with it from now on and early stopping asks for that:
+        its weights are to be kept.
     """
     if number == 1 and campaign.base_release is not None:
         state.champion = evaluations
@@ -123,14 +126,14 @@ def note_scores(
         return None
     if number == 1:  # the model that the campaign started from is not a result of it
         return None
-    before = evaluations if state.best is None else state.best.evaluations
-    gained = gain(evaluations, before, campaign)
-    if gained is None:
+    if gain(evaluations, evaluations, campaign) is None:  # nothing can be compared with it
         return None
-    if state.best is not None and gained <= 0:
+    gained = None if state.best is None else gain(evaluations, state.best.evaluations, campaign)
+    if gained is not None and gained <= 0:
         state.stale += 1
         return None
-    state.stale = 0
+    if gained is not None:
+        state.stale = 0
     state.best = Scored(digest=digest, evaluations=dict(evaluations))
     return state.best
 
