@@ -77,13 +77,13 @@ def revoke_site(folder: Path, site: str) -> Revoked:
     NotFound
         If the federation has no such site.
     StoreError
-        If a certificate of the book cannot be read, or the site has none in it (code
-        ``certificates-missing``): those that it holds would go on being let in.
+        If a certificate of the book cannot be read, or a site that is not revoked yet has none
+        in it (code ``certificates-missing``): those that it holds would go on being let in.
     """
     settings = CoordinatorSettings.find(folder)
     with book.opened(settings):
         certificates = book.issued(settings).get(site, ())
-        if not certificates:
+        if not certificates and site not in book.revoked(settings):
             if (settings.pki / "nodes" / f"{site}.pub").is_file():
                 raise _without_certificates(settings, site)
             raise _unknown(settings, site)

@@ -196,6 +196,17 @@ def test_a_site_without_a_certificate_in_the_book_is_not_called_revoked(folder: 
     assert renewal.revoke_site(folder, "north").certificates == 1
 
 
+def test_a_revocation_from_before_certificates_is_repeated(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewal.revoke_site(folder, "north")
+    shutil.rmtree(settings(folder).pki / "issued" / "north")
+    asked: list[str] = []
+    monkeypatch.setattr(renewal, "_remove_node", lambda _, site: asked.append(site) is None)
+    done = renewal.revoke_site(folder, "north")
+    assert (done.certificates, done.node_removed, asked) == (0, True, ["north"])
+
+
 def test_status_goes_on_past_a_site_whose_first_certificate_was_cut_off(folder: Path) -> None:
     (settings(folder).pki / "issued" / "east").mkdir()
     assert "CN=east" not in {one.subject for one in expiry.status(folder).certificates}
