@@ -129,8 +129,11 @@ def _draw_campaign(document: CampaignDocument, console: Console) -> None:
         console.print(_deviations(last[-1]))
     for candidate in document.candidates:
         console.print(f"Candidate {candidate.id}: {candidate.state}.")
-        if candidate.champion_changed:
-            console.print(candidate.champion_changed, style="yellow", markup=False)
+        told = [candidate.champion_changed]
+        if candidate.state == "waiting" and candidate.reason not in told:
+            told.append(candidate.reason)
+        for sentence in filter(None, told):
+            console.print(sentence, style="yellow", markup=False)
         console.print(_verdicts(candidate.checks))
 
 

@@ -158,6 +158,7 @@ class CandidateDocument(_Document):
     model_digest: str
     checks: tuple[GateCheck, ...]
     champion_changed: str | None = None
+    reason: str | None = None
 
     @classmethod
     def of(cls, candidate: Candidate, *, champion_changed: str | None = None) -> CandidateDocument:
@@ -168,6 +169,7 @@ class CandidateDocument(_Document):
             model_digest=candidate.model_digest,
             checks=candidate.draft.gate,
             champion_changed=champion_changed,
+            reason=candidate.reason,
         )
 
 

@@ -12,6 +12,7 @@ from common.records import Refusal, SiteReply
 from common.release import ModelFile, model_target
 from common.wire import reply_to_records
 from deploy.commands import registry as commands
+from server.registry import releases
 from tests.fakes import FakeSite, broken
 from tests.server.campaigns import Coordinator
 
@@ -70,6 +71,17 @@ def test_people_read_tables(made: tuple[Coordinator, str]) -> None:
     assert "cosine" in shown
     assert "v1" in run("releases", "--folder", folder)
     assert "north" in run("release", "1", "--folder", folder)
+
+
+def test_a_candidate_that_was_set_back_to_waiting_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator = Coordinator(tmp_path, [FakeSite("north"), FakeSite("south")])
+    candidate = coordinator.run(coordinator.create(rounds=1))
+    monkeypatch.setattr(releases, "rolled_back_since", lambda *_: True)
+    assert not coordinator.registry.still_approved(candidate.id)
+    shown = run("campaign", candidate.campaign, "--folder", str(coordinator.settings.folder))
+    assert "waiting. It was approved before a rollback." in " ".join(shown.split())
 
 
 def test_a_sites_refusal_is_explained(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
+from server.registry import releases
 from server.registry.registry import Registry
 from tests.releases import TASK, Coordinator, approve
 from tests.server.signed_in import post, sign_in, token_of
@@ -63,6 +64,24 @@ def test_a_candidate_against_another_champion_is_approved_knowingly_or_not_at_al
     assert registry.candidate(waiting[1].id).state == "waiting"
     assert post(client, page, f"{page}/approve", ring="all", champion_changed="true") == 303
     assert "although the champion had changed" in client.get(page).text
+
+
+def test_a_candidate_that_was_set_back_to_waiting_says_why(
+    client: TestClient,
+    registry: Registry,
+    coordinator: Coordinator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Approved before a rollback to the weights that it was compared with: no champion changed."""
+    made = approve(coordinator, registry, 1)
+    page, reason = f"/page/candidates/{made.id}", "It was approved before a rollback."
+    sign_in(client, "anna")
+    assert reason not in client.get(page).text
+    monkeypatch.setattr(releases, "rolled_back_since", lambda *_: True)
+    assert not registry.still_approved(made.id)
+    shown = client.get(page).text
+    assert "champion_changed" not in shown
+    assert shown.count(reason) == 1
 
 
 @pytest.mark.parametrize("name", ["vera", "otto"])
