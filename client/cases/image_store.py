@@ -107,6 +107,23 @@ class ImageStore:
         with _as_store_error():
             self._path(digest).unlink(missing_ok=True)
 
+    def remove_many(self, digests: Iterable[str]) -> None:
+        """Delete all that can be deleted; raise once, at the end, if something could not be.
+
+        Raises
+        ------
+        StoreError
+            The first failure.
+        """
+        failures: list[StoreError] = []
+        for digest in digests:
+            try:
+                self.remove(digest)
+            except StoreError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
     def digests(self) -> list[str]:
         """Return the digests of all images that lie here, in no order."""
         names = (name for _, _, files in os.walk(self._root) for name in files)

@@ -10,7 +10,7 @@ finds them gone in its own transaction, and writes them again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from client.cases.image_store import ImageStore
 from client.cases.tables import CaseRow
 from client.cases.transactions import Transactions
+from common.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +43,23 @@ def remove_unless_live(session: Session, images: ImageStore, digests: Collection
         )
         live.update(session.scalars(query))
     gone = [digest for digest in ordered if digest not in live]
-    for digest in gone:
-        images.remove(digest)
+    images.remove_many(gone)
     return len(gone)
+
+
+def clear_what_can_be(*steps: Callable[[], object]) -> None:
+    """Do each step that deletes something, whatever becomes of the others; a failure is logged.
+
+    One image that stays where it is must stop no start, no round and nobody else's withdrawal:
+    the next opening of the store tries it again. The log names no image.
+    """
+    for step in steps:
+        try:
+            step()
+        except StoreError as error:
+            logger.warning("images-not-cleared code=%s", error.code)
+        except OSError as error:
+            logger.warning("images-not-cleared code=%s", type(error).__name__)
 
 
 def clear_leftovers(transactions: Transactions, images: ImageStore) -> int:

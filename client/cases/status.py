@@ -125,9 +125,9 @@ def _blank(session: Session, stored: CaseRow) -> None:
 def remove_withdrawn_images(session: Session, images: ImageStore) -> None:
     """Delete images that only withdrawn cases speak of; also what a crash left undeleted.
 
-    Inside a write transaction, so that no case with the same image comes in meanwhile.
+    Inside a write transaction, so that no case with the same image comes in meanwhile. One that
+    cannot be deleted holds up no other; `StoreError` comes at the end.
     """
     live = select(CaseRow.digest).where(CaseRow.status != "withdrawn")
     query = select(CaseRow.digest).where(CaseRow.status == "withdrawn", CaseRow.digest.not_in(live))
-    for digest in session.scalars(query.distinct()):
-        images.remove(digest)
+    images.remove_many(session.scalars(query.distinct()))

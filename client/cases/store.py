@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -21,7 +22,7 @@ from client.cases.case import Case, CaseCounts, ClassCount, DuplicateCase, NewCa
 from client.cases.image_store import ImageStore
 from client.cases.keeping import CaseKeeper
 from client.cases.key_check import check_pseudonym_key
-from client.cases.leftovers import clear_leftovers
+from client.cases.leftovers import clear_leftovers, clear_what_can_be
 from client.cases.pseudonyms import Pseudonyms
 from client.cases.splits import Split
 from client.cases.status import check_label, confirm
@@ -100,7 +101,7 @@ class CaseStore:
 
     @classmethod
     def open(cls, settings: SiteSettings) -> CaseStore:
-        """Open a site's store: migrate its database, clear what dead writers left.
+        """Open a site's store: migrate its database, clear what dead writers left, if it can be.
 
         Raises
         ------
@@ -113,9 +114,11 @@ class CaseStore:
         engine = open_database(settings.database)
         migrate(engine, MIGRATIONS)
         store = cls(engine, images, pseudonyms, settings.holdout_fraction, review=settings.review)
-        images.clear_temporary()
-        store.withdrawals.remove_images()
-        clear_leftovers(store.transactions, images)
+        clear_what_can_be(
+            images.clear_temporary,
+            store.withdrawals.remove_images,
+            partial(clear_leftovers, store.transactions, images),
+        )
         return store
 
     def close(self) -> None:
