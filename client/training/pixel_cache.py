@@ -118,6 +118,9 @@ class PixelCache:
     ) -> NDArray[np.float32] | None:
         """Return what a frozen backbone makes of every row, computed unless it is kept already.
 
+        It is kept where the cache still holds just these rows: a patient who withdrew since `load`
+        leaves nothing behind.
+
         Parameters
         ----------
         key : str
@@ -144,18 +147,29 @@ class PixelCache:
                 kept = _read_features(path, len(cached.row_of))
                 if kept is not None or compute is None:
                     return kept
-                for old in self._folder.glob("features-*.npy"):
-                    old.unlink()
-                self._folder.mkdir(exist_ok=True, mode=0o700)
-                content = io.BytesIO()
-                np.save(content, compute(cached.pixels))
-                write_private(path, content.getvalue())
-                return _read_features(path, len(cached.row_of))
+                if self._holds_just(cached):
+                    return self._keep_features(path, compute(cached.pixels))
         except OSError as error:
             raise StoreError(
                 f"The pixel cache cannot be written ({error.strerror}).",
                 action="Check that the disk has room; data/cache may be deleted.",
             ) from error
+        return compute(cached.pixels)
+
+    def _holds_just(self, cached: CachedPixels) -> bool:
+        """Tell whether the cache is as it was loaded: nobody withdrew since, and nobody came."""
+        index = _read_index(self._folder)
+        return index is not None and index.digests == tuple(cached.row_of)
+
+    def _keep_features(
+        self, path: Path, features: NDArray[np.float32]
+    ) -> NDArray[np.float32] | None:
+        for old in self._folder.glob("features-*.npy"):
+            old.unlink()
+        content = io.BytesIO()
+        np.save(content, features)
+        write_private(path, content.getvalue())
+        return _read_features(path, len(features))
 
     def _forget_elsewhere(self, wanted: Set[str]) -> None:
         """Delete what was prepared at another size, if it holds an image of no case."""

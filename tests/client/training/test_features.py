@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from client.cases.store import CaseStore
 from client.round_handler import RoundHandler
 from client.settings import SiteSettings
+from client.training.cache_folder import prepared_folders
 from client.training.dataset import PatientImages
 from client.training.evaluation import predict
 from client.training.features import compute_features, features_key, split_head
 from client.training.gradients import ClippedSum
 from client.training.job import Workbench
+from client.training.pixel_cache import CachedPixels, PixelCache
 from client.withdrawal import withdraw_patient
+from common.imaging import Pixels
 from common.model import build_model, classifier_names, state_tensors
 from common.recipe import Augmentation, ModelSpec, Recipe
 from common.update import Tensors, apply
@@ -187,3 +193,32 @@ def test_the_key_is_of_the_backbone_alone() -> None:
         update={"image": TOY.image.model_copy(update={"mean": (0.1, 0.1, 0.1)})}
     )
     assert features_key(darker, base, model) != key
+
+
+@pytest.mark.parametrize("since", ["a withdrawal", "a withdrawal and a new case"])
+def test_features_of_who_withdrew_since_are_kept_nowhere(site: SiteSettings, since: str) -> None:
+    """Between loading and asking for features, as while a head is fitted, or by a killed round."""
+    cache = PixelCache(site.cache, "toy", TOY.image)
+
+    def load() -> CachedPixels:
+        with closing(CaseStore.open(site)) as store:
+            cases = [*store.training_cases("toy"), *store.holdout_cases("toy")]
+            return cache.load(cases, store.image_bytes)
+
+    def compute(pixels: Pixels) -> NDArray[np.float32]:
+        return pixels.reshape(len(pixels), -1)[:, :4].astype(np.float32)
+
+    cached = load()
+    assert withdraw_patient(site, "train-1").unfinished == ()
+    if since != "a withdrawal":
+        fill(site, 1, "holdout")
+        load()
+    before = prepared_folders(site.cache, "toy")
+    features = cache.features("ab" * 16, cached, compute)
+    assert features is not None
+    np.testing.assert_array_equal(features, compute(cached.pixels))
+    assert prepared_folders(site.cache, "toy") == before
+    assert kept(site) == []
+    now = load()
+    assert cache.features("ab" * 16, now, compute) is not None
+    assert len(kept(site)) == 1
