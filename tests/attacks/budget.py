@@ -11,6 +11,7 @@ import pytest
 from client import outbox_checks, round_handler
 from client.policy import SitePolicy
 from client.privacy import ledger as ledger_module
+from client.privacy import round_cost
 from client.privacy.accounting import Budget, Spend
 from client.privacy.forecast import round_request
 from client.privacy.ledger_lines import LedgerLine, RoundRequest, spends
@@ -63,7 +64,8 @@ def forget_other_campaigns(patch: pytest.MonkeyPatch) -> None:
     def of_one(lines: Sequence[LedgerLine], campaign: str | None = None) -> list[Spend]:
         return [] if campaign is None else spends(lines, campaign)
 
-    patch.setattr(ledger_module, "spends", of_one)
+    for module in (ledger_module, round_cost):
+        patch.setattr(module, "spends", of_one)
     patch.setattr(outbox_checks, "spends", of_one)
 
 
