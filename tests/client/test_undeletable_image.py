@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from client.cases.image_store import ImageStore
 from client.cases.pseudonyms import Pseudonyms
@@ -67,7 +68,8 @@ def test_an_image_that_stays_holds_up_nobody_else(
         base = base_tensors()
         plan = make_plan(base=base, purpose="evaluate")
         assert RoundHandler(site, self_test=no_test).handle(signed(plan), base).evaluation
-        make_app(site)
+        with TestClient(make_app(site)):  # its lanes end with it
+            pass
     assert "images-not-cleared code=store" in caplog.text
     assert not any(name in caplog.text for name in (images[bad], bad))
     assert withdraw_patient(site, bad).unfinished == ()
