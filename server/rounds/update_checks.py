@@ -22,7 +22,9 @@ from common.records import Receipt, SiteReply
 from common.update import ModelUpdate, UpdateBinding
 from server.rounds.evaluation_checks import check_evaluation
 
-RELATIVE_LIMIT = 10.0
+# Honest norms of a network with random weights, one step a round, were 28, 3.4, 0.28, 1.6, 0.07 and
+# 1.2 in six rounds, at each of three sites alike.
+RELATIVE_LIMIT = 1000.0
 MINIMUM_HISTORY = 3
 MAXIMUM_NOISE_MULTIPLIER = 100.0
 MAXIMUM_DELTA = 1e-3  # what a site's policy is bound by; an epsilon at a larger one says little
@@ -80,7 +82,7 @@ class NormHistory:
         self._norms = []
 
     def limit(self) -> float:
-        """Return 10 times the median, or infinity while there are fewer than three."""
+        """Return `RELATIVE_LIMIT` times the median, infinity while there are fewer than three."""
         if len(self._norms) < MINIMUM_HISTORY:
             return math.inf
         return RELATIVE_LIMIT * float(np.median(self._norms))
