@@ -141,8 +141,14 @@ class ReleasePublisher:
                 version = self._release(state, draft, _serialised(tensors), ring)
         return version
 
-    def roll_out(self, rollout: LatestRelease) -> bool:
+    def roll_out(self, wanted: Callable[[], LatestRelease]) -> bool:
         """Sign which releases are meant for which sites, if that is not what stands already.
+
+        Parameters
+        ----------
+        wanted : callable
+            Says it. Called while no other publisher can sign: what was wanted before another
+            one signed may be a release that has been held since.
 
         Returns
         -------
@@ -156,7 +162,7 @@ class ReleasePublisher:
             As `publish`.
         """
         with self._locked():
-            state = self._repository.load()
+            state, rollout = self._repository.load(), wanted()
             standing = self._standing(state, rollout.task)
             if standing == rollout or standing.newest != rollout.newest:
                 return False

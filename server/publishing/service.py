@@ -92,7 +92,7 @@ def follow_registry(publisher: ReleasePublisher, registry: Registry, models: Pat
         publish_approved(publisher, registry, models)
     finally:
         for task in registry.rollouts.tasks():
-            publisher.roll_out(registry.rollouts.wanted(task))
+            publisher.roll_out(partial(registry.rollouts.wanted, task))
 
 
 def read_weights(models: Path, candidate: Candidate) -> Tensors:

@@ -56,7 +56,7 @@ def test_a_canary_takes_it_first_and_the_others_keep_what_they_have(
     assert canary(coordinator, 2, "north") == 2
     assert (served_at(north), served_at(south)) == (2, 1)
     assert code(south) is None
-    assert coordinator.publisher.roll_out(LatestRelease(task=TASK, version=2))
+    assert coordinator.publisher.roll_out(lambda: LatestRelease(task=TASK, version=2))
     assert (served_at(north), served_at(south)) == (2, 2)
 
 
@@ -76,7 +76,7 @@ def test_a_held_release_goes_nowhere_else_and_nobody_goes_down(
     coordinator.publish(2)
     assert served_at(north) == 2
     held = LatestRelease(task=TASK, version=1, limited=(LimitedRelease(version=2, held=True),))
-    assert coordinator.publisher.roll_out(held)
+    assert coordinator.publisher.roll_out(lambda: held)
     assert (served_at(north), served_at(south)) == (2, 1)
     assert (code(north), code(south)) == (None, None)
     (north.releases / "v2" / "model.safetensors").write_bytes(b"damaged")
@@ -117,9 +117,9 @@ def test_a_rollout_that_forgets_a_release_is_a_rollback(
     coordinator.publish(2)
     assert served_at(north) == 2
     older = LatestRelease(task=TASK, version=1)
-    assert not coordinator.publisher.roll_out(older), "the publisher itself will not sign it"
+    assert not coordinator.publisher.roll_out(lambda: older), "the publisher itself will not sign it"
     monkeypatch.setattr(LatestRelease, "newest", 2)  # a coordinator that will
-    assert coordinator.publisher.roll_out(older)
+    assert coordinator.publisher.roll_out(lambda: older)
     monkeypatch.undo()
     assert (served_at(north), code(north)) == (2, "release-rollback")
 
@@ -129,9 +129,9 @@ def test_the_publisher_signs_a_rollout_once(coordinator: Coordinator) -> None:
     canary(coordinator, 2, "north")
     before = coordinator.publisher.rollout(TASK)
     assert before.limited == (LimitedRelease(version=2, sites=("north",)),)
-    assert not coordinator.publisher.roll_out(before)
-    assert coordinator.publisher.roll_out(LatestRelease(task=TASK, version=2))
-    assert not coordinator.publisher.roll_out(LatestRelease(task=TASK, version=2))
+    assert not coordinator.publisher.roll_out(lambda: before)
+    assert coordinator.publisher.roll_out(lambda: LatestRelease(task=TASK, version=2))
+    assert not coordinator.publisher.roll_out(lambda: LatestRelease(task=TASK, version=2))
 
 
 def test_the_peek_sees_a_release_and_nothing_else(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import save_file
@@ -14,7 +15,7 @@ from common.folders import write_public
 from common.release import LatestRelease, ReleaseManifest
 from server.publishing import repository
 from server.publishing.publisher import ReleasePublisher
-from server.publishing.service import keep_timestamp_fresh, publish_approved
+from server.publishing.service import follow_registry, keep_timestamp_fresh, publish_approved
 from server.registry.registry import Registry
 from tests.releases import TASK, Coordinator, approve, weights
 
@@ -170,6 +171,27 @@ def test_a_publisher_that_looked_before_another_does_not_undo_what_that_one_publ
     assert publish(coordinator, registry) == (3,)
     assert publish_approved(coordinator.publisher, late, coordinator.settings.models) == ()
     assert [release.version for release in coordinator.publisher.releases()] == [1, 2, 3]
+
+
+def test_a_hold_is_not_signed_away_by_a_publisher_that_asked_before_it(
+    coordinator: Coordinator, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service is about to sign; an approver holds the release, and that is signed first."""
+    for seed in (1, 2):
+        approve(coordinator, registry, seed)
+        publish(coordinator, registry)
+    models, kept = coordinator.settings.models, coordinator.publisher.roll_out
+
+    def overtaken(*asked: Any) -> bool:
+        monkeypatch.undo()
+        registry.rollouts.hold(2, by="anna")
+        follow_registry(coordinator.publisher, registry, models)
+        return kept(*asked)
+
+    monkeypatch.setattr(coordinator.publisher, "roll_out", overtaken)
+    follow_registry(coordinator.publisher, registry, models)
+    assert coordinator.publisher.rollout(TASK).offered("south") == 1
+    assert coordinator.publisher.rollout(TASK) == registry.rollouts.wanted(TASK)
 
 
 def test_the_timestamp_is_signed_anew_when_a_third_of_its_life_is_over(
