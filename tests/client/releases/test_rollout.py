@@ -117,7 +117,9 @@ def test_a_rollout_that_forgets_a_release_is_a_rollback(
     coordinator.publish(2)
     assert served_at(north) == 2
     older = LatestRelease(task=TASK, version=1)
-    assert not coordinator.publisher.roll_out(lambda: older), "the publisher itself will not sign it"
+    assert not coordinator.publisher.roll_out(lambda: older), (
+        "the publisher itself will not sign it"
+    )
     monkeypatch.setattr(LatestRelease, "newest", 2)  # a coordinator that will
     assert coordinator.publisher.roll_out(lambda: older)
     monkeypatch.undo()
