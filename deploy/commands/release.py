@@ -106,8 +106,13 @@ def rollback(
     version: VersionArgument, reason: Why, folder: Folder = Path(), as_json: AsJson = False
 ) -> None:
     """Bring the weights of an older release back, under a higher version, for every site."""
+    from server.publishing.publisher import ReleasePublisher
+    from server.publishing.service import roll_back
+
+    settings = coordinator_settings(folder)
+    publisher = ReleasePublisher(settings)
     with opened_registry(folder) as registry:
-        found = registry.rollouts.roll_back(version, by=caller(), reason=reason)
+        found = roll_back(publisher, registry, settings.models, version, by=caller(), reason=reason)
         _publish(registry, folder, found.draft.task, found.id, as_json=as_json)
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from common.errors import InputRefused, WardroundError
 from server.api.authentication import Approver, FormToken, Operator, check_form
 from server.api.services import CoordinatorServices, Services
-from server.publishing.service import follow_registry
+from server.publishing import service as publishing
 
 router = APIRouter(prefix="/page", include_in_schema=False)
 logger = logging.getLogger(__name__)
@@ -95,7 +95,14 @@ def roll_back(
     """Bring the weights of this release back, for every site at once."""
     check_form(visitor, token)
     _check_typed(confirmation, f"v{version}")
-    services.registry.rollouts.roll_back(version, by=visitor.account.name, reason=reason)
+    publishing.roll_back(
+        services.publisher,
+        services.registry,
+        services.settings.models,
+        version,
+        by=visitor.account.name,
+        reason=reason,
+    )
     return _published(services, "rolled-back", "/page/releases")
 
 
@@ -124,7 +131,7 @@ def move(
 
 def _published(services: CoordinatorServices, done: str, where: str) -> Response:
     try:
-        follow_registry(services.publisher, services.registry, services.settings.models)
+        publishing.follow_registry(services.publisher, services.registry, services.settings.models)
     except WardroundError as error:
         logger.warning("decision-unpublished code=%s", error.code)
         return _to(where, "recorded")

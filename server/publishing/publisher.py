@@ -232,6 +232,13 @@ class ReleasePublisher:
             )
         return self._manifest(state, release_target(version))
 
+    def model_bytes(self, digest: str) -> bytes:
+        """Return a released model's file, verified; raises `ReleaseError` where it is not whole."""
+        state, path = self._repository.load(), model_target(digest)
+        if path not in state.targets.targets:
+            raise ReleaseError(f"No release has the weights {digest[:12]}.", code="model-missing")
+        return self._repository.read_target(state, path)
+
     def _release(
         self,
         state: RepositoryState,

@@ -9,13 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-
-from common.errors import ReleaseError, WardroundError
+from common.errors import WardroundError
 from common.release import ReleaseManifest
-from common.update import Tensors
 from server.publishing.publisher import ReleasePublisher
+from server.publishing.weights import candidate_weights, restored_weights
 from server.registry.records import Candidate
 from server.registry.registry import Registry
 from server.supervision import SupervisedTask
@@ -64,7 +61,7 @@ def publish_approved(
     failure: WardroundError | None = None
     for candidate in candidates.approved_candidates():
         try:
-            weights = read_weights(models, candidate)
+            weights = candidate_weights(publisher, models, candidate)
             version = publisher.publish(
                 candidate.draft,
                 weights,
@@ -95,22 +92,26 @@ def follow_registry(publisher: ReleasePublisher, registry: Registry, models: Pat
             publisher.roll_out(partial(registry.rollouts.wanted, task))
 
 
-def read_weights(models: Path, candidate: Candidate) -> Tensors:
-    """Read a candidate's weights.
+def roll_back(
+    publisher: ReleasePublisher,
+    registry: Registry,
+    models: Path,
+    restores: int,
+    *,
+    by: str,
+    reason: str,
+) -> Candidate:
+    """Roll back to a release whose weights can be read; else nothing is withdrawn.
 
     Raises
     ------
+    NotFound, RoundFailed, InputRefused
+        As `server.registry.rollouts.Rollouts.roll_back`.
     ReleaseError
-        With code ``model-missing`` or ``model-damaged``.
+        With code ``weights-lost``.
     """
-    path = models / f"{candidate.model_digest}.safetensors"
-    try:
-        tensors: Tensors = load_file(path)
-    except FileNotFoundError as error:
-        raise _unreadable(path, "is missing", "model-missing") from error
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise _unreadable(path, "cannot be read", "model-damaged") from error
-    return tensors
+    restored_weights(publisher, models, registry.release(restores).model_digest)
+    return registry.rollouts.roll_back(restores, by=by, reason=reason)
 
 
 def keep_timestamp_fresh(
@@ -151,12 +152,3 @@ class _Waits(Exception):
 def _check_approval(candidates: CandidateSource, identifier: str) -> None:
     if not candidates.still_approved(identifier):
         raise _Waits
-
-
-def _unreadable(path: Path, how: str, code: str) -> ReleaseError:
-    return ReleaseError(
-        f"The weights {path.name} {how}.",
-        meaning="An approved candidate cannot be published.",
-        action="Restore data/models from backup; it is then published by itself.",
-        code=code,
-    )

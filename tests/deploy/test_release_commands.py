@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from common.errors import InputRefused, RoundFailed
+from common.errors import InputRefused, ReleaseError, RoundFailed
 from deploy.commands import release, user
 from server.registry.registry import Registry
 from tests.releases import TASK, Coordinator, approve, register
@@ -59,6 +59,20 @@ def test_a_release_by_commands_from_the_canary_to_the_rollback(
         run(coordinator, "refuse", first.id, "--reason", "too late")
     with pytest.raises(InputRefused):
         run(coordinator, "rollout", "3", "--site", "nowhere")
+
+
+def test_a_rollback_to_weights_that_are_lost_withdraws_nothing(
+    coordinator: Coordinator, registry: Registry
+) -> None:
+    for seed in (1, 2):
+        made = approve(coordinator, registry, seed, approved=False)
+        run(coordinator, "approve", made.id)
+    first = registry.release(1).model_digest
+    for folder in (coordinator.settings.models, coordinator.targets):
+        next(folder.glob(f"*{first}*")).unlink()
+    with pytest.raises(ReleaseError, match="neither in data/models nor in data/releases"):
+        run(coordinator, "rollback", "1", "--reason", "worse at north")
+    assert [release.state for release in registry.releases()] == 2 * ["everywhere"]
 
 
 def test_no_site_may_take_a_release_zero(coordinator: Coordinator, registry: Registry) -> None:

@@ -14,7 +14,7 @@ from common.folders import write_public
 from deploy.local import LocalFederation
 from deploy.pki import renewal
 from server.publishing.publisher import ReleasePublisher
-from server.publishing.service import read_weights
+from server.publishing.weights import read_weights
 from server.registry.registry import Registry
 from tests.client.rounds import fill
 from tests.connect_proxy import ConnectProxy, connect_proxy

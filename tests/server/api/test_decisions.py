@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
+from server.publishing.service import publish_approved
 from server.registry import releases
 from server.registry.registry import Registry
 from tests.releases import TASK, Coordinator, approve
@@ -144,6 +145,22 @@ def test_from_the_candidate_to_the_rollback_by_forms(
     assert "rolled-back" in client.get("/page/audit").text
     assert client.get("/page/releases/3").status_code == 200
     assert post(client, page, f"{page}/hold") == 409
+
+
+def test_a_rollback_to_weights_that_are_lost_withdraws_nothing(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    sign_in(client, "anna")
+    for seed in (1, 2):
+        approve(coordinator, registry, seed)
+        publish_approved(coordinator.publisher, registry, coordinator.settings.models)
+    first = registry.release(1).model_digest
+    for folder in (coordinator.settings.models, coordinator.targets):
+        next(folder.glob(f"*{first}*")).unlink()
+    address = "/page/releases/1/roll-back"
+    asked = post(client, "/page/releases", address, reason="worse", confirmation="v1")
+    assert asked >= 400
+    assert [release.state for release in registry.releases()] == 2 * ["everywhere"]
 
 
 def test_a_worse_candidate_shows_what_failed_and_offers_no_approval(
