@@ -47,7 +47,8 @@ _REJECTED = {
     "update-names": "The update has other tensors than were asked for.",
     "update-compression": "The update's compressed form breaks a rule.",
     "update-norm": "The update is larger than training could have made it.",
-    "update-stale": "The update was trained on a model that is too many steps old.",
+    "update-stale": "The update was trained on a model that is too many steps old, or on one "
+    "from before more parameters began to move.",
 }
 
 OUTCOME_REASONS: Mapping[str, str] = MappingProxyType(

@@ -23,7 +23,7 @@ from server.rounds.buffered_step import BufferedStep, open_step
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.link import Link
 from server.rounds.loop import CampaignRun
-from server.rounds.staleness import model_versions
+from server.rounds.staleness import base_age, model_versions
 from server.rounds.turns import Turn, Turns
 from server.rounds.update_buffer import UpdateBuffer
 
@@ -80,15 +80,15 @@ class BufferedRun(CampaignRun):
             self._take(step)
 
     def _open(self, number: int) -> BufferedStep:
-        campaign = self._campaign
-        assert campaign.settings.buffer is not None
+        campaign, settings = self._campaign, self._campaign.settings
+        assert settings.buffer is not None
         versions = model_versions(self._registry.rounds(campaign.id))
         buffer = UpdateBuffer(
             self._checkpoints.folder,
             number,
             norms=self._norms,
-            staleness=lambda digest: number - 1 - versions.get(digest, -(10**9)),
-            limit=campaign.settings.buffer.max_staleness,
+            staleness=lambda d: base_age(d, step=number, versions=versions, settings=settings),
+            limit=settings.buffer.max_staleness,
         )
         step = open_step(self._link, campaign, buffer, versions)
         recover(self._link, step, self._turns)

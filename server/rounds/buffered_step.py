@@ -15,6 +15,7 @@ from server.rounds.replies import Answer, contribution_of
 from server.rounds.round_plans import is_scored, round_plan
 from server.rounds.sent_requests import SentRequest
 from server.rounds.site_pace import SitePace
+from server.rounds.staleness import base_age
 from server.rounds.standing import Standing
 from server.rounds.turns import Turn
 from server.rounds.update_buffer import UpdateBuffer
@@ -75,16 +76,13 @@ class BufferedStep:
         return is_scored(self.number, rounds, self.campaign.recipe.federation.evaluations)
 
     def staleness(self, digest: str) -> int:
-        """Return how many steps old a base model is; a model that is not known is too old."""
-        known = self.versions.get(digest)
-        return 10**9 if known is None else self.number - 1 - known
+        """Return how many steps old a base model is; see `base_age`."""
+        settings = self.campaign.settings
+        return base_age(digest, step=self.number, versions=self.versions, settings=settings)
 
     def usable(self, digest: str) -> bool:
         """Tell whether an update to this base model could still be taken into this step."""
-        settings = self.campaign.settings
-        if self.staleness(digest) > self.rule.max_staleness:
-            return False
-        return settings.phase(self.versions[digest] + 1) == settings.phase(self.number)
+        return self.staleness(digest) <= self.rule.max_staleness
 
     def ends_use_of(self, digest: str) -> bool:
         """Tell whether an update to this base model would be too old once the step is taken."""

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,24 +107,21 @@ class KeptAnswers:
             ) from error
 
     def read(
-        self, base_digest: str | None = None, *, site: str | None = None
+        self, useful: Callable[[str], bool] | None = None, *, site: str | None = None
     ) -> Iterator[KeptAnswer]:
-        """Yield the answers in order of site and round; drop what is damaged.
+        """Yield the answers in order of site and round; drop what is damaged, or not useful.
 
         Parameters
         ----------
-        base_digest : str, optional
-            Only answers to requests with this base model are of use.
+        useful : callable, optional
+            Tells of a base model's digest whether answers to requests with it are of use.
         site : str, optional
             Only this site's, of those that were kept as ``several``.
         """
         pattern = "*" if site is None else f"{site}-??????"
         for path in sorted(self._folder.glob(f"{pattern}.safetensors")):
             answer = _read(path)
-            other = base_digest is not None and (
-                answer is None or answer.header.receipt.base_digest != base_digest
-            )
-            if answer is None or other:
+            if answer is None or not (useful is None or useful(answer.header.receipt.base_digest)):
                 logger.warning("kept-answer-unusable file=%s", path.name)
                 path.unlink(missing_ok=True)
                 continue

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from server.registry.records import Contribution, Round
+from server.registry.records import CampaignSettings, Contribution, Round
+
+TOO_OLD = 10**9
+"""Steps; more than any limit."""
 
 
 def staleness_weight(staleness: int) -> float:
@@ -28,6 +31,31 @@ def model_versions(rounds: Iterable[Round]) -> dict[str, int]:
     Where a step moved nothing, two versions have one digest; the newer one counts.
     """
     return {r.base_digest: r.number - 1 for r in rounds if r.purpose == "train"}
+
+
+def base_age(
+    digest: str, *, step: int, versions: Mapping[str, int], settings: CampaignSettings
+) -> int:
+    """Return how many steps old a base model is in a step, for an update that was trained on it.
+
+    Too old for any limit where the model is not known, and where other tensors moved from it than
+    move in this step: the update does not fit.
+
+    Parameters
+    ----------
+    digest : str
+        The base model's.
+    step : int
+        The step's number, from 1.
+    versions : mapping of str to int
+        Of `model_versions`.
+    settings : CampaignSettings
+        Says what moves in which step.
+    """
+    known = versions.get(digest)
+    if known is None or settings.phase(known + 1) != settings.phase(step):
+        return TOO_OLD
+    return step - 1 - known
 
 
 def staleness_of(contribution: Contribution, versions: Mapping[str, int]) -> int | None:

@@ -32,7 +32,8 @@ class UpdateBuffer:
     Parameters
     ----------
     folder : Path
-        The campaign's; what was kept there before an interruption is in the buffer already.
+        The campaign's; what was kept there before an interruption is in the buffer already, and
+        what is too old for it is gone.
     step : int
         The step's number, which is the round's in the registry.
     norms : NormHistory
@@ -53,7 +54,7 @@ class UpdateBuffer:
         self._limit = limit
         self._refused: set[str] = set()
         self._headers: list[AnswerHeader] = []
-        for answer in self._answers.read():
+        for answer in self._answers.read(lambda base: staleness(base) <= limit):
             norms.add(answer.header.norm)
             self._headers.append(answer.header)
 
@@ -92,7 +93,7 @@ class UpdateBuffer:
         """
         if self._staleness(receipt.base_digest) > self._limit:
             raise UpdateRefused(
-                "An update was trained on a model that is too many steps old.",
+                "An update was trained on a model that is too old.",
                 code="update-stale",
             )
         self._refused.add(expected.site)

@@ -41,7 +41,7 @@ class UpdateIntake:
     def kept(self, base_digest: str) -> tuple[AnswerHeader, ...]:
         """Take in what was kept before the round was interrupted; return whose it is."""
         found: list[AnswerHeader] = []
-        for answer in self._answers.read(base_digest):
+        for answer in self._answers.read(lambda base: base == base_digest):
             told = answer.header
             weight = told.receipt.public_patients
             self._spool.add(told.site, answer.delta, weight=weight, norm=told.norm)

@@ -86,3 +86,15 @@ def test_the_age_of_an_update_is_told_from_the_rounds(tmp_path: Path) -> None:
     told = Contribution("c", 7, "north", 1, "accepted", receipt=receipt)
     assert staleness_of(told, {"b" * 64: 4}) == 2
     assert staleness_of(told, {}) is None
+
+
+def test_what_was_kept_and_is_too_old_by_now_is_dropped(tmp_path: Path) -> None:
+    buffer = made(tmp_path)
+    take(buffer, "north", 1, "a" * 64)
+    take(buffer, "south", 4, "b" * 64)
+    norms, ages = NormHistory(), AGES | {"b" * 64: 21}
+    again = UpdateBuffer(tmp_path, 5, norms=norms, staleness=ages.__getitem__, limit=20)
+    assert again.sites == ["north"]
+    assert len(norms.norms) == 1
+    assert rows(again, tmp_path).keys() == {"north"}
+    assert made(tmp_path).sites == ["north"], "its file is gone"
