@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -131,19 +132,20 @@ class RoundHandler:
                     return reply
 
     def _attempt(self, task: RoundTask, *, scores: bool, started: float) -> SiteReply | None:
-        """Do the work; None, with nothing spent, if a case was withdrawn before the reservation.
+        """Do the work; None where it is to be done anew, since a case of it was withdrawn.
 
-        That case is gone for good, so that of any number of attempts one is the last.
+        That is before the reservation, with nothing spent, or where the plan only evaluates. Such
+        a case is gone for good, so that of any number of attempts one is the last.
         """
+        reply: SiteReply | None = None
         try:
             reply = self._work(task, scores=scores, started=started)
             keep_reply(self._settings, task.plan, reply)
-            return reply
         except WithdrawnMeanwhile:
             logger.info("round-prepared-anew campaign=%s", task.plan.campaign)
-            return None
         finally:
-            forget_withdrawn(self._settings, task)
+            withdrawn = forget_withdrawn(self._settings, task)
+        return reply if reply is None or not withdrawn else _without_counts(reply)
 
     def _work(self, task: RoundTask, *, scores: bool, started: float) -> SiteReply:
         evaluation = _evaluate(task) if scores else None
@@ -180,6 +182,11 @@ def refusal_code(error: BaseException) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return OUT_OF_MEMORY
     return INTERNAL_ERROR
+
+
+def _without_counts(reply: SiteReply) -> SiteReply | None:
+    """Return what may leave though a case was withdrawn: an update, which the ledger bounds."""
+    return replace(reply, evaluation=None) if reply.update is not None else None
 
 
 def _evaluate(task: RoundTask) -> SiteEvaluation | None:

@@ -172,26 +172,32 @@ def refuse_withdrawn(connection: Connection, task: RoundTask) -> None:
         raise WithdrawnMeanwhile("A case was withdrawn while the round was prepared.")
 
 
-def forget_withdrawn(settings: SiteSettings, task: RoundTask) -> None:
+def forget_withdrawn(settings: SiteSettings, task: RoundTask) -> bool:
     """Remove what this round wrote, if one of its cases was withdrawn while it ran.
 
     The withdrawal removed what it found, which was not yet what the round has written since: its
-    reply, what compression left over, layers that stay, prepared pixels and features. What the
-    reply says of the patient is bounded by the ledger's line; the withdrawal's report names the
-    round.
+    reply, what compression left over, layers that stay, prepared pixels and features. What an
+    update says of the patient is bounded by the ledger's line; the withdrawal's report names the
+    round. Nothing bounds exact holdout counts: they must not leave.
+
+    Returns
+    -------
+    bool
+        Whether one was withdrawn.
     """
     recipe = task.plan.recipe.name
     gone = task.cases - _cases(settings, recipe)
     if not gone:
-        return
+        return False
     with closing(CaseStore.open(settings)) as store:
         if not any(store.get(case).status == "withdrawn" for case in gone):
-            return  # a label that is disputed now, or was corrected
+            return False  # a label that is disputed now, or was corrected
     forget_reply(settings)
     forget_feedback(settings)
     LocalLayerStore(settings).forget()
     forget_prepared(settings.cache, recipe)
     logger.info("withdrawn-during-round campaign=%s", task.plan.campaign)
+    return True
 
 
 def _cases(settings: SiteSettings, task: str) -> frozenset[str]:

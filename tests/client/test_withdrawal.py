@@ -15,6 +15,7 @@ from client import round_handler
 from client.audit import open_site_audit
 from client.cases.store import CaseStore
 from client.cases.tables import CaseRow
+from client.outbox import Outbox
 from client.policy import SitePolicy
 from client.privacy.accounting import Spend, epsilon
 from client.privacy.ledger import PrivacyLedger
@@ -25,13 +26,15 @@ from client.training.cache_folder import locked
 from client.training.dataset import PatientImages
 from client.training.pixel_cache import PixelCache
 from client.withdrawal import Withdrawal, withdraw_case, withdraw_patient
-from common.audit_entries import TrainingPaused
+from common.audit_entries import Left, TrainingPaused
 from common.database import open_database
 from common.errors import CaseRefused, NotFound
-from common.plan import RoundPlan
+from common.evaluation import metrics
+from common.plan import Purpose, RoundPlan
 from common.recipe import FederationSpec
 from common.records import Refusal
 from common.update import Tensors
+from common.wire import records_to_reply
 from tests.client.pictures import picture
 from tests.client.rounds import TOY, base_tensors, make_plan, make_site, no_test, signed
 
@@ -203,6 +206,45 @@ def test_what_a_round_writes_after_a_withdrawal_goes_with_it(
     assert not (site.data / "newest-reply.safetensors").exists()
     assert not (site.data / "update-feedback.safetensors").exists()
     assert prepared(site) == []
+
+
+@pytest.mark.parametrize(("purpose", "works"), [("train", "_run"), ("evaluate", "count_holdout")])
+def test_no_count_leaves_with_a_patient_who_withdrew_while_the_round_worked(
+    tmp_path: Path,
+    database_url: str,
+    base: Tensors,
+    monkeypatch: pytest.MonkeyPatch,
+    purpose: Purpose,
+    works: str,
+) -> None:
+    """An update was spent and leaves alone; what was only scored is scored again."""
+    site = make_site(tmp_path / "site", patients=8, holdout=8, database_url=database_url)
+    work = getattr(round_handler, works)
+    reports: list[Withdrawal] = []
+
+    def late(*given: Any, **named: Any) -> object:
+        done = work(*given, **named)
+        reports.append(withdraw_patient(site, "holdout-1"))
+        return done
+
+    monkeypatch.setattr(round_handler, works, late)
+    plan = make_plan(base=base, purpose=purpose)
+    with Outbox.open(site) as outbox:
+        request = outbox.opened(signed(plan), base)
+        reply = RoundHandler(site, self_test=no_test).handle(signed(plan), base)
+        sent = records_to_reply(outbox.send(reply, request))
+    assert reports[0].campaigns == (), "the report says that they reached nothing"
+    assert sent.refusal is None
+    if purpose == "train":
+        assert sent.update is not None
+        assert sent.evaluation is None
+    else:
+        assert sent.evaluation is not None
+        assert metrics(sent.evaluation).count == 7
+    with open_site_audit(site) as audit:
+        left = [e for line in audit.lines(kinds=("left",)) if isinstance(e := line.entry(), Left)]
+    assert ["evaluation" in entry.contents for entry in left] == [purpose == "evaluate"]
+    assert not (site.data / "newest-reply.safetensors").exists()
 
 
 @pytest.mark.parametrize("patient", ["train-3", "holdout-1"])
