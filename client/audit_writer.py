@@ -42,6 +42,9 @@ MAXIMUM_WAITING = 10_000
 ANSWER_WAITS_SECONDS = 1.0
 LATE_ANSWER_WAITS_SECONDS = 0.05
 """While the answer before waited in vain: a database that is locked must not slow every answer."""
+TOGETHER_SECONDS = 0.02
+"""Least time from one transaction to the next: what comes meanwhile shares one. An entry that comes
+after a pause is written at once."""
 RETRY_SECONDS = 5.0
 ANCHOR_SECONDS = 1.0
 """How far the anchor may lag behind: it costs more than the lines themselves."""
@@ -74,6 +77,7 @@ class AuditWriter:
         self._alarm: Alarm | None = None
         self._newest: AuditLine | None = None
         self._anchored_at = 0.0
+        self._wrote_at = 0.0
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._lost: Counter[str] = Counter()
 
@@ -192,6 +196,7 @@ class AuditWriter:
 
     def _run(self) -> None:
         while True:
+            self._gather()
             with self._changed:
                 self._changed.wait_for(
                     lambda: self._waiting or self._closing, timeout=self._pause()
@@ -203,6 +208,11 @@ class AuditWriter:
                 self._move_anchor()
             if last:
                 return
+
+    def _gather(self) -> None:
+        left = self._wrote_at + TOGETHER_SECONDS - time.monotonic()
+        if left > 0 and not self._closing:
+            time.sleep(left)
 
     def _pause(self) -> float | None:
         """Return how long to wait for entries, in seconds; None for ever."""
@@ -236,6 +246,7 @@ class AuditWriter:
                 self._gap -= gap
                 self._releases = self._releases[len(releases) :]
             self._newest = lines[-1] if lines else self._newest
+            self._wrote_at = time.monotonic() if lines else self._wrote_at
             self._alarm = None if lines else self._alarm
             written = True
         for _, done in batch:

@@ -17,8 +17,9 @@ class InferenceSettings(BaseModel):
     ``runtime``: ``auto`` is ONNX Runtime on the CPU, once it was found to answer as torch does, and
     torch on any other device; ``torch`` is torch. ``graphs`` is the folder of ONNX graphs, by
     default one in the site's cache. ``lanes`` is how many network calls run at once, ``batch`` how
-    many images one may have; 0 is one lane a core and small batches on the CPU, where more images
-    a call are not faster, and two lanes and larger batches on a GPU. ``queue`` is how many images
+    many images one may have; 0 is a lane a core and one more (as many as ``threads`` where the site
+    bounds them) and small batches on the CPU, where more images a call are not faster, and two
+    lanes and larger batches on a GPU. ``queue`` is how many images
     may wait, ``queue_seconds`` for how long; whoever comes on top is told to try again.
     ``kept_answers`` is how many answers are kept in memory for images that come again; 0 is none.
     ``ensemble`` is how many releases answer together, the newest and older ones that this site
@@ -46,9 +47,10 @@ class InferenceSettings(BaseModel):
         threads : int
             The site's bound on threads, 0 for none.
         """
-        cores = threads or os.cpu_count() or 1
+        # One more than the cores: lanes also wait, for Python's lock and for images.
+        lanes = (threads or (os.cpu_count() or 1) + 1) if on_cpu else 2
         return BatchLimits(
-            lanes=self.lanes or (cores if on_cpu else 2),
+            lanes=self.lanes or lanes,
             batch=self.batch or (2 if on_cpu else 16),
             queue=self.queue,
             queue_seconds=self.queue_seconds,

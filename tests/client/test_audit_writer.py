@@ -113,6 +113,25 @@ def test_many_at_once_share_transactions(
     assert log.transactions <= 6
 
 
+def test_a_steady_stream_shares_transactions_and_the_first_waits_for_nobody(
+    writer: AuditWriter, log: TroubledLog, first: LocalRelease
+) -> None:
+    begun = time.monotonic()
+    predict(writer, first, "alone")
+    assert log.transactions == 1
+
+    async def stream() -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(100):
+                group.create_task(writer.prediction(first.manifest, f"r{number}"))
+                await asyncio.sleep(0.002)
+
+    asyncio.run(stream())
+    least = 0.02
+    assert log.transactions <= (time.monotonic() - begun) / least + 2
+    assert len(entries(log)) == 101
+
+
 def test_without_the_log_answers_go_on_and_the_gap_is_told(
     writer: AuditWriter, log: TroubledLog, first: LocalRelease
 ) -> None:
