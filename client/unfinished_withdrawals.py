@@ -17,6 +17,7 @@ from client.audit import site_audit
 from client.cases.tables import UnfinishedRow
 from client.cases.transactions import CASES_LOCK, Transactions
 from client.cases.unfinished import strike, unfinished
+from client.dicom.withdrawn_reports import forget_reports
 from client.kept_reply import forget_reply
 from client.local_layers import LocalLayerStore
 from client.personalisation.head import PersonalHeads
@@ -53,6 +54,7 @@ def finish_withdrawals(settings: SiteSettings, engine: Engine) -> tuple[str, ...
     """
     transactions = Transactions(engine, CASES_LOCK)
     problems = tried("Prepared pixels", lambda: forget_marked(settings.cache))
+    problems += tried("Reports for the PACS", lambda: forget_reports(settings, transactions))
     with transactions.reading() as session:
         rows = unfinished(session)
     for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 from sqlalchemy import Select, func, select
@@ -11,6 +12,9 @@ from client.cases.case import Case, CaseCounts, ClassCount, PatientHistory, as_c
 from client.cases.splits import Split
 from client.cases.tables import CaseRow, PatientRow
 from common.errors import NotFound
+
+AT_ONCE = 1000
+"""Ids a query: no database takes any number of them."""
 
 
 def row(session: Session, case_id: str) -> tuple[CaseRow, str]:
@@ -29,6 +33,16 @@ def row(session: Session, case_id: str) -> tuple[CaseRow, str]:
             code="case-not-found",
         )
     return found[0], found[1]
+
+
+def gone(session: Session, case_ids: Iterable[str]) -> set[str]:
+    """Return which of these cases were withdrawn, or never were."""
+    asked = sorted(set(case_ids))
+    live: set[str] = set()
+    for start in range(0, len(asked), AT_ONCE):
+        some = CaseRow.id.in_(asked[start : start + AT_ONCE])
+        live.update(session.scalars(select(CaseRow.id).where(some, CaseRow.status != "withdrawn")))
+    return set(asked) - live
 
 
 def confirmed(session: Session, task: str, split: Split) -> list[Case]:

@@ -10,7 +10,7 @@ Patient ids, accession numbers and file names are never stored; of ages, the ten
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -269,6 +269,10 @@ class CaseStore:
     def get(self, case_id: str) -> Case:
         """Return a case; `NotFound` if there is none with this id."""
         return self._stored.get(case_id)
+
+    def gone(self, case_ids: Iterable[str]) -> set[str]:
+        """Return which of these cases were withdrawn, or never were."""
+        return self._stored.gone(case_ids)
 
     def image_bytes(self, case: Case) -> bytes:
         """Return a case's stored file bytes; `StoreError` if they are missing or damaged."""

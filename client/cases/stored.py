@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from client.cases import queries
 from client.cases.case import Case, CaseCounts, PatientHistory, as_case
 from client.cases.image_store import ImageStore
@@ -32,6 +34,11 @@ class StoredCases:
         """Return a case; `NotFound` if there is none with this id."""
         with self._transactions.reading() as session:
             return as_case(*queries.row(session, case_id))
+
+    def gone(self, case_ids: Iterable[str]) -> set[str]:
+        """Return which of these cases were withdrawn, or never were."""
+        with self._transactions.reading() as session:
+            return queries.gone(session, case_ids)
 
     def image_bytes(self, case: Case) -> bytes:
         """Return a case's stored file bytes; `StoreError` if they are missing or damaged."""

@@ -1,6 +1,7 @@
 """From a received image to a report in the PACS: predict, write, send; again until it is there.
 
-Where a heat map is asked for, it follows the report, which never waits for it.
+Where a heat map is asked for, it follows the report, which never waits for it. Before anything is
+sent, also what was written long ago, its case is looked up: of one that was withdrawn nothing goes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from client.dicom.outbox import Pending, ReportOutbox
 from client.dicom.report import write_report
 from client.dicom.settings import DicomSettings
 from client.dicom.stored import is_kept
-from common.errors import NotFound, ProcessError, WardroundError
+from common.errors import ProcessError, StoreError, WardroundError
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class Delivery:
         self._predict, self._archive, self._explain = predict, archive, explain
         self._keep_seconds = keep_days * _DAY
         self._waits: dict[str, tuple[float, float]] = {}
+        self._cases: dict[str, str] = {}  # of what waits, so that no file is opened to be looked up
         self._woken, self._stopped = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="dicom-delivery", daemon=True)
 
@@ -130,13 +132,18 @@ class Delivery:
             self._thread.join()
 
     def work(self) -> int:
-        """Try all that is due, once; return how many reports were delivered."""
+        """Try all that is due, once; return how many reports were delivered.
+
+        What waits of a case that was withdrawn is given up at once, due or not.
+        """
         delivered = 0
-        for identifier in self._outbox.pending():
+        waiting = self._outbox.pending()
+        withdrawn = self._withdrawn(waiting)
+        for identifier in waiting:
             if self._stopped.is_set():
                 break
             due, wait = self._waits.get(identifier, (0.0, _FIRST_WAIT))
-            if time.monotonic() < due:
+            if time.monotonic() < due and identifier not in withdrawn:
                 continue
             try:
                 delivered += self._advance(identifier)
@@ -157,6 +164,17 @@ class Delivery:
                 log.error("event=dicom-delivery-failed %s", type(error).__name__)
             self._woken.wait(_FIRST_WAIT)
 
+    def _withdrawn(self, waiting: list[str]) -> set[str]:
+        """Return what waits of cases that were withdrawn meanwhile."""
+        for taken in set(self._waits).difference(waiting):  # by another process
+            del self._waits[taken]
+        self._cases = {name: case for name, case in self._cases.items() if name in self._waits}
+        try:
+            gone = self._store.gone(self._cases.values()) if self._cases else set()
+        except StoreError:  # nothing is sent without a look, so that this one may be missed
+            return set()
+        return {name for name, case in self._cases.items() if case in gone}
+
     def _advance(self, identifier: str) -> bool:
         pending = self._outbox.read(identifier)
         if pending is None:
@@ -164,6 +182,9 @@ class Delivery:
                 log.error("event=dicom-report-given-up id=%s unreadable", identifier)
                 self._outbox.remove(identifier)
             return False
+        if self._gave_up_withdrawn(pending):
+            return False
+        self._cases[identifier] = pending.case_id
         if time.time() - pending.created > self._keep_seconds:
             self._give_up(pending, "too-old")
             return False
@@ -181,11 +202,7 @@ class Delivery:
     def _report(self, pending: Pending) -> Pending | None:
         """Write and send the report; None where it was given up."""
         if pending.report is None:
-            image = self._image(pending)
-            if image is None:
-                self._give_up(pending, "withdrawn")
-                return None
-            answer = self._predict(image)
+            answer = self._predict(self._image(pending))
             if answer is None:
                 self._give_up(pending, "refused")
                 return None
@@ -193,6 +210,8 @@ class Delivery:
             pending = replace(pending, report=report)
             self._outbox.keep(pending)
         assert pending.report is not None
+        if self._gave_up_withdrawn(pending):
+            return None
         self._archive(pending.report)
         pending = replace(pending, report=None, reported=True)
         if self._explain is None:
@@ -205,8 +224,9 @@ class Delivery:
     def _picture(self, pending: Pending) -> None:
         """Write and send the heat map; where there is none to be had, the report stands alone."""
         if pending.capture is None:
-            image = self._image(pending) if self._explain is not None else None
-            answer = self._explain(image) if self._explain and image is not None else None
+            answer = None
+            if self._explain is not None:
+                answer = self._explain(self._image(pending))
             if answer is None:
                 log.warning("event=dicom-no-heat-map id=%s case=%s", pending.id, pending.case_id)
                 self._outbox.remove(pending.id)
@@ -215,18 +235,24 @@ class Delivery:
             pending = replace(pending, capture=capture)
             self._outbox.keep(pending)
         assert pending.capture is not None
+        if self._gave_up_withdrawn(pending):
+            return
         self._archive(pending.capture)
         self._outbox.remove(pending.id)
         log.info("event=dicom-heat-map-delivered id=%s case=%s", pending.id, pending.case_id)
 
-    def _image(self, pending: Pending) -> bytes | None:
-        try:
-            case = self._store.get(pending.case_id)
-        except NotFound:
-            return None
-        return None if case.status == "withdrawn" else self._store.image_bytes(case)
+    def _image(self, pending: Pending) -> bytes:
+        return self._store.image_bytes(self._store.get(pending.case_id))
+
+    def _gave_up_withdrawn(self, pending: Pending) -> bool:
+        """Give up what is of a withdrawn case, whatever was written of it; tell if it is."""
+        if not self._store.gone([pending.case_id]):
+            return False
+        self._give_up(pending, "withdrawn")
+        return True
 
     def _give_up(self, pending: Pending, why: str) -> None:
+        self._cases.pop(pending.id, None)
         log.error("event=dicom-report-given-up id=%s case=%s %s", pending.id, pending.case_id, why)
         self._outbox.remove(pending.id)
 

@@ -128,11 +128,13 @@ class ReportOutbox:
         return [identifier for _, identifier in sorted(aged)]
 
     def read(self, identifier: str) -> Pending | None:
-        """Return what is kept; None if it cannot be read any more, with one log line for a file."""
+        """Return what is kept; None if it is gone, or damaged, with one log line for a file."""
         try:
             sealed = _Sealed.model_validate_json(
                 self._fernet.decrypt(self._path(identifier).read_bytes())
             )
+        except FileNotFoundError:  # delivered, or its case withdrawn, by another process
+            return None
         except (OSError, InvalidToken, ValidationError) as error:
             if identifier not in self._unreadable:
                 what = type(error).__name__

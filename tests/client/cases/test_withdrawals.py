@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from client.cases import queries
 from client.cases.store import CaseStore
 from common.errors import CaseRefused, NotFound, StoreError
 from tests.client.cases.adding import CLASSES, add, images_on_disk, refusal
@@ -47,3 +48,14 @@ def test_an_image_that_another_task_still_uses_is_kept(store: CaseStore) -> None
     other = add(store, 1, task="other")
     store.withdraw_case(case.id)
     assert store.image_bytes(other) == picture(1)
+
+
+def test_of_many_cases_those_that_are_gone_are_told(
+    store: CaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "AT_ONCE", 2)
+    cases = [add(store, seed).id for seed in range(5)]
+    store.withdraw_case(cases[1])
+    store.withdraw_case(cases[4])
+    assert store.gone([*cases, "never"]) == {cases[1], cases[4], "never"}
+    assert store.gone([]) == set()

@@ -2,136 +2,32 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 
 from client.access.caller import Role
 from client.access.keys import Keys
-from client.cases.pseudonyms import Pseudonyms
 from client.cases.store import CaseStore
-from client.dicom.answer import Answer, ExplainedAnswer
 from client.dicom.capture import write_capture
 from client.dicom.decoding import decode_dicom
-from client.dicom.delivery import Archive, Delivery, StowArchive
-from client.dicom.outbox import Pending, ReportOutbox
+from client.dicom.delivery import StowArchive
+from client.dicom.outbox import Pending
 from client.dicom.picture import DicomContext
 from client.dicom.service import Service, ServiceExplainer, ServicePredictor, site_service
 from client.dicom.settings import DicomSettings
-from client.explanation.drawing import png
 from common.database import open_database
 from common.errors import ImageRefused, ProcessError
-from tests.client.dicom.files import NAME, NUMBER, PLANTED, dataset, file_bytes, planted
+from tests.client.dicom.delivering import ANSWER, EXPLAINED, PICTURE, Asked, Pacs, Site, kinds
+from tests.client.dicom.files import NAME, NUMBER, PLANTED
 from tests.client.dicom.pacs import FakePacs
 from tests.client.serving import picture, site_settings
-
-PICTURE = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
-MODEL = {"request_id": "r", "task": "dermoscopy", "model_version": 3, "model_digest": "a" * 64}
-ANSWER = Answer.model_validate(
-    MODEL
-    | {
-        "probabilities": {"mel": 0.8, "nv": 0.2},
-        "positive_classes": ["mel"],
-        "positive_probability": 0.8,
-        "threshold": 0.3,
-        "verdict": "positive",
-    }
-)
-EXPLAINED = ExplainedAnswer.model_validate(
-    MODEL
-    | {
-        "method": "grad-cam",
-        "class": "mel",
-        "probability": 0.8,
-        "regions": "What speaks for mel lies: centre 90%.",
-        "overlay_png": base64.b64encode(png(PICTURE)),
-    }
-)
-
-
-@dataclass
-class Asked:
-    """Answers what it is told to, in turn; the last for ever."""
-
-    answers: list[object]
-    calls: int = 0
-
-    def __call__(self, _image: bytes) -> object:
-        self.calls += 1
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-@dataclass
-class Pacs:
-    kept: list[Dataset] = field(default_factory=list)
-    away: set[int] = field(default_factory=set)
-    calls: int = 0
-
-    def __call__(self, report: bytes) -> None:
-        self.calls += 1
-        if self.calls in self.away:
-            raise ProcessError("", code="dicom-pacs-away")
-        self.kept.append(dcmread(io.BytesIO(report)))
-
-
-@dataclass(frozen=True)
-class Site:
-    store: CaseStore
-    outbox: ReportOutbox
-    case_id: str
-
-    def delivery(
-        self, explain: Asked | None, pacs: Archive, predict: Asked | None = None
-    ) -> Delivery:
-        made = Delivery(
-            self.outbox,
-            self.store,
-            predict or Asked([ANSWER]),  # type: ignore[arg-type]
-            pacs,
-            explain=explain,  # type: ignore[arg-type]
-            site="st-elsewhere",
-            keep_days=14,
-        )
-        made._waits = _Never()  # nothing waits in a test
-        return made
-
-
-class _Never(dict[str, tuple[float, float]]):
-    def __setitem__(self, _key: str, _value: tuple[float, float]) -> None:
-        pass
-
-
-@pytest.fixture
-def context() -> DicomContext:
-    made = planted(dataset(BurnedInAnnotation="NO", PatientName=NAME))
-    return decode_dicom(file_bytes(made), modalities=None).context
-
-
-@pytest.fixture
-def site(tmp_path: Path, context: DicomContext) -> Iterator[Site]:
-    settings = site_settings(tmp_path)
-    store = CaseStore.open(settings)
-    case = store.add(picture(), task="dermoscopy", patient_id="1", label=None, source="dicom")
-    outbox = ReportOutbox(settings.data / "dicom", Pseudonyms.read(settings.keys / "pseudonyms"))
-    outbox.keep(Pending("a" * 32, case.id, time.time(), context))
-    yield Site(store, outbox, case.id)
-    store.close()
-
-
-def kinds(pacs: Pacs) -> list[str]:
-    return [kept.Modality for kept in pacs.kept]
 
 
 def test_the_heat_map_follows_the_report(site: Site) -> None:
