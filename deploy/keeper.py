@@ -2,7 +2,8 @@
 
 A ServerApp that died does not come back: Flower ends its run. The keeper sees that nobody drives
 a campaign that should be driven, and starts a new Flower run for it, which takes the campaign
-where it was. It waits longer each time, and gives up where ten runs in a row finish no round.
+where it was. It waits longer each time, and gives up where ten runs in a row finish no round of
+training: what dies after each scoring would else use up the scorings that its sites allow.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Keeper:
         if campaign.launches >= MOST_LAUNCHES:
             self._registry.moves.fail(
                 campaign.id,
-                f"{campaign.launches} Flower runs in a row finished no round of it. "
+                f"{campaign.launches} Flower runs in a row finished no round of training. "
                 f"The last one: {campaign.failure or 'never began'}",
                 code="died-too-often",
             )

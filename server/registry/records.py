@@ -132,8 +132,8 @@ class Campaign:
     epoch : int
         How many ServerApps have taken it; only the newest may write.
     launches : int
-        Flower runs that were started for it since its last finished round, the newest at
-        ``launched_at``.
+        Flower runs that were started for it since its last finished round of training, the
+        newest at ``launched_at``.
     """
 
     id: str

@@ -259,14 +259,18 @@ class Registry(ReleaseRecords):
         aggregate_digest: str | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """Record how a round ended; ``metrics`` are of its base model."""
+        """Record how a round ended; ``metrics`` are of its base model.
+
+        One that trained ends the count of launches. A scoring does not: what dies after each would
+        be started for ever, and use up what the sites allow.
+        """
         with self._sessions.writing() as session:
             self.fence.check(session, campaign)
             row = session.get(RoundRow, (campaign, number))
             if row is None:
                 raise NotFound(f"Campaign {campaign} has no round {number}.")
             row.state, row.finished_at = state, utc_now()
-            if state == "finished":
+            if state == "finished" and row.purpose == "train":
                 campaign_row(session, campaign, lock=True).launches = 0
             row.aggregate_digest = aggregate_digest
             row.metrics = None if metrics is None else metrics.model_dump_json()

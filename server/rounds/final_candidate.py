@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.update import Tensors
+from common.update import Tensors, tensors_digest
 from server.candidates import record_candidate
 from server.evaluation import BySite
 from server.model_store import ModelStore
@@ -32,6 +32,9 @@ def make_candidate(
     nobody releases (ADR 0013). They cannot be compared with the last model's, so which model is
     scored is decided before: the best one where rounds stopped early, else the last.
 
+    Each scoring counts at the sites. So what the disk has to give and to take is seen to before the
+    first one; but the best model is read when it is needed, as mostly it is not.
+
     Raises
     ------
     RoundFailed
@@ -46,6 +49,10 @@ def make_candidate(
     local = bool(recipe.federation.local_layers)
     if local and best is not None and state.done < campaign.settings.rounds:
         weights = models.load(best.digest)
+    digest = tensors_digest(weights)
+    fresh = digest not in models  # an average, which no checkpoint names
+    models.save(weights, digest=digest)
+    first = models.load(campaign.initial_digest)
 
     def score(number: int, tensors: Tensors) -> BySite:
         return evaluate_at_sites(
@@ -59,8 +66,9 @@ def make_candidate(
             rival = models.load(best.digest)
             anew = score(final + 1, rival)
             if _is_better(anew, evaluations, campaign):
-                weights, evaluations = rival, anew
-    digest = models.save(weights)
+                if fresh:
+                    models.remove(digest)
+                weights, evaluations, digest = rival, anew, best.digest
     contributions = link.registry.contributions(campaign.id)
     champion = state.champion
     if champion is None and campaign.base_release is not None:
@@ -72,7 +80,7 @@ def make_candidate(
         candidate=evaluations,
         champion=champion,
         accepted=tuple(c for c in contributions if c.outcome == "accepted" and 0 < c.round < final),
-        base=models.load(campaign.initial_digest),
+        base=first,
     )
     return record_candidate(
         link.registry, campaign, evidence, model_digest=digest, rounds=state.done

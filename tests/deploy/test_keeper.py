@@ -147,10 +147,40 @@ def test_it_waits_longer_each_time_and_then_gives_up(kept: Kept) -> None:
     assert gaps[-1] >= 30
     failure = registry.campaign(campaign).failure
     assert failure is not None
-    assert "in a row finished no round" in failure
+    assert "in a row finished no round of training" in failure
     registry.moves.resume(campaign)
     kept.look()
     assert len(kept.started) == MOST_LAUNCHES + 1
+
+
+def test_a_campaign_that_dies_after_each_scoring_is_given_up(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault that lasts must not use up the scorings that the sites allow."""
+    made = kept.coordinator
+    registry, campaign = made.registry, made.create(rounds=2)
+
+    def dying(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    def start(_settings: CoordinatorSettings, identifier: str) -> int:
+        with pytest.raises(MemoryError):
+            made.run_any(campaign)
+        return kept.start(_settings, identifier)
+
+    monkeypatch.setattr("server.rounds.final_candidate.record_candidate", dying)
+    monkeypatch.setattr(keeper, "LAUNCH_SECONDS", 0.0)
+    monkeypatch.setattr(kept.keeper, "_start", start)
+    registry.moves.note_launch(campaign.id)
+    start(made.settings, campaign.id)
+    for _ in range(3 * MOST_LAUNCHES):
+        kept.look(60)
+    assert registry.campaign(campaign.id).state == "failed"
+    assert "finished no round of training" in (registry.campaign(campaign.id).failure or "")
+    assert len(kept.started) == 1 + MOST_LAUNCHES, "the first one trained"
+    for site in made.sites.values():
+        assert [p.purpose for p in site.plans].count("evaluate") == len(kept.started)
+    assert '"died-too-often"' in list(registry.audit.lines())[-1].body
 
 
 def test_what_single_sites_sent_goes_when_a_campaign_is_over(kept: Kept) -> None:

@@ -151,6 +151,15 @@ def test_a_finished_round_ends_the_count_of_launches(registry: Registry) -> None
     assert registry.campaign(campaign).launches == 0
 
 
+def test_a_finished_scoring_does_not_end_the_count_of_launches(registry: Registry) -> None:
+    campaign = created(registry)
+    registry.moves.note_launch(campaign)
+    registry.start_campaign(campaign)
+    registry.start_round(campaign, 2, purpose="evaluate", base_digest=DIGEST)
+    registry.end_round(campaign, 2)
+    assert registry.campaign(campaign).launches == 1
+
+
 def test_campaigns_of_the_version_before_come_along(url: str) -> None:
     engine = open_database(url)
     config = Config()

@@ -8,16 +8,20 @@ from pathlib import Path
 import pytest
 from flwr.app import Error, RecordDict
 
-from common.errors import RoundFailed
+from common.errors import RoundFailed, StoreError
 from common.plan import RoundPlan
+from common.recipe import Recipe
 from common.records import SiteReply
+from common.update import Tensors
 from common.wire import reply_to_records
+from server.model_store import ModelStore
 from server.registry.records import Campaign, Candidate
 from server.rounds import final_candidate, scoring
 from server.rounds.checkpoints import Checkpoints
+from server.rounds.driver import campaign_folder
 from server.rounds.exchange import Exchange
 from server.rounds.exchange_records import Collected
-from tests.fakes import FakeSite, broken, refusing, silent
+from tests.fakes import FakeSite, broken, refusing, silent, toy_recipe
 from tests.server.campaigns import Coordinator
 from tests.server.registry.test_champions import record
 from tests.server.rounds.buffered import buffered, ledgered
@@ -30,6 +34,11 @@ def released(made: Coordinator) -> Candidate:
     candidate = made.run(made.create(rounds=1))
     record(made, candidate, 1)
     return candidate
+
+
+def averaged() -> Recipe:
+    """One whose last model is the average of the rounds': no checkpoint holds it."""
+    return toy_recipe(rounds=4, server={"ema_decay": 0.5})
 
 
 def outage(made: Coordinator, monkeypatch: pytest.MonkeyPatch, module: object) -> None:
@@ -55,6 +64,54 @@ def when_scoring(behave: Behaviour) -> Behaviour:
 
 def states(made: Coordinator, campaign: Campaign) -> list[tuple[int, str]]:
     return [(r.number, r.state) for r in made.registry.rounds(campaign.id)]
+
+
+@pytest.mark.parametrize("fault", ["no-room", "first-missing"])
+def test_nothing_is_scored_at_the_end_that_could_not_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Each scoring counts at the sites, and a fault that lasts would use up what they allow."""
+    made = Coordinator(tmp_path, [FakeSite("north"), FakeSite("south")])
+    campaign = made.create(averaged(), rounds=4, early_stopping_rounds=3)
+    real_save, real_load = ModelStore.save, ModelStore.load
+
+    def save(store: ModelStore, tensors: Tensors, *, digest: str | None = None) -> str:
+        trained = any(campaign_folder(made.settings, campaign.id).glob("000004-*"))
+        if fault == "no-room" and trained:
+            raise StoreError("No room.", code="store")
+        return real_save(store, tensors, digest=digest)
+
+    def load(store: ModelStore, digest: str) -> Tensors:
+        begun = bool(made.sites["north"].plans)
+        if begun and fault == "first-missing" and digest == campaign.initial_digest:
+            raise StoreError("It is gone.", code="model-missing")
+        return real_load(store, digest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelStore, "save", save)
+        patch.setattr(ModelStore, "load", load)
+        with pytest.raises(StoreError):
+            made.run(campaign)
+    assert made.registry.campaign(campaign.id).state == "interrupted"
+    for site in made.sites.values():
+        assert [p.purpose for p in site.plans] == ["train"] * 4
+    assert made.run(campaign).state == "approved"
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_of_the_models_that_were_scored_only_the_candidate_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: bool
+) -> None:
+    made = Coordinator(tmp_path, [FakeSite("north"), FakeSite("south")])
+    campaign = made.create(averaged(), rounds=4, early_stopping_rounds=3)
+    monkeypatch.setattr(final_candidate, "gain", lambda *_: None)
+    monkeypatch.setattr(final_candidate, "_is_better", lambda *_: better)
+    candidate = made.run(campaign)
+    last, best = made.registry.rounds(campaign.id)[-2:]
+    assert last.base_digest != best.base_digest
+    assert candidate.model_digest == (best if better else last).base_digest
+    kept = {path.stem for path in made.settings.models.iterdir()}
+    assert kept == {campaign.initial_digest, candidate.model_digest}
 
 
 def test_an_outage_at_the_last_scoring_costs_no_campaign(tmp_path: Path) -> None:
