@@ -262,7 +262,7 @@ class CandidateDecided(_Entry):
     """At the coordinator: an account approved or refused a candidate; ``sites`` is its first ring.
 
     ``by`` is ``policy`` where the campaign's settings approved it, and where it is ``waiting``
-    again: approved, not published yet, and then its task was rolled back. None of ``sites`` is all.
+    again: approved, not published yet, and then the champion changed. None of ``sites`` is all.
     ``champion_changed`` says that it was approved by somebody who knew that the gate had compared
     it with another release than the current one; left out where not, and in lines from before it
     was kept.

@@ -144,9 +144,9 @@ def decision_entry(candidate: Candidate, decision: str) -> CandidateDecided:
 
 
 def set_back_entry(candidate: Candidate) -> CandidateDecided:
-    """Return the entry of an approved candidate that waits again, since its task was rolled back.
+    """Return the entry of an approved candidate that waits again, since the champion has changed.
 
-    Nobody decided that: by policy, what was approved before a rollback waits for a person.
+    Nobody decided that: by policy, what was approved over another champion waits for a person.
     """
     return CandidateDecided(
         candidate=candidate.id,

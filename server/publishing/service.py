@@ -44,8 +44,8 @@ def publish_approved(
     The repository is written first and the registry second. A crash in between leaves an
     approved candidate that is published already: the next call finds its version and records it.
 
-    What could not be published before its task was rolled back waits for a person instead: its
-    higher version would undo the rollback.
+    What could not be published before the champion was rolled back, held or replaced waits for a
+    person instead: its higher version would undo that.
 
     Returns
     -------

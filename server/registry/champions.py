@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from common.release import ReleaseDraft
 from server.registry.tables import CampaignRow, CandidateRow, ReleaseRow, RoundRow
 
 CHAMPION_ROUND = 0
@@ -88,10 +89,48 @@ def champion_change(session: Session, candidate: CandidateRow) -> str | None:
     )
 
 
+def present_champion(session: Session, candidate: CandidateRow) -> str:
+    """Return what a candidate is approved over: the champion, or what is about to be it.
+
+    Returns
+    -------
+    str
+        The other's own candidate, "" for none. It names one release and no other: a rollback's
+        has the weights of an older one, and is a decision of its own.
+    """
+    task = _task(candidate)
+    pending = pending_candidates(session, task, but=candidate.id)
+    return _present(_releases(session, task), pending).candidate
+
+
+def approval_stands(session: Session, candidate: CandidateRow) -> bool:
+    """Tell whether what a candidate was approved over is the champion still, or is to be it.
+
+    A rollback that is about to be published is the champion already; of other candidates only the
+    one that was known at the approval counts, for these may fail, or wait again. No clock is
+    asked, which somebody may have set.
+    """
+    task = _task(candidate)
+    pending = pending_candidates(session, task, but=candidate.id)
+    champion = champion_of(_releases(session, task))  # after what is pending, as above
+    if candidate.approved_over == (champion.candidate if champion is not None else ""):
+        return not any(map(is_rollback, pending))
+    awaited = next((c for c in pending if c.id == candidate.approved_over), None)
+    if awaited is None:
+        return False
+    return is_rollback(awaited) or approval_stands(session, awaited)
+
+
+def is_rollback(candidate: CandidateRow) -> bool:
+    """Tell whether a candidate brings back an older release."""
+    return ReleaseDraft.model_validate_json(candidate.draft).lineage.restores is not None
+
+
 @dataclass(frozen=True)
 class _Model:
     name: str
     digest: str | None
+    candidate: str = ""
 
 
 def _scored(session: Session, campaign: CampaignRow, releases: Sequence[ReleaseRow]) -> _Model:
@@ -111,10 +150,15 @@ def _present(releases: Sequence[ReleaseRow], pending: Sequence[CandidateRow]) ->
     champion = champion_of(releases)
     coming = [c for c in pending if c.sites is None or champion is None]
     if coming:
-        return _Model(f"candidate {coming[0].id}, about to be published", coming[0].model_digest)
+        name = f"candidate {coming[0].id}, about to be published"
+        return _Model(name, coming[0].model_digest, coming[0].id)
     if champion is None:
         return _Model("none", None)
-    return _Model(f"release {champion.version}", champion.model_digest)
+    return _Model(f"release {champion.version}", champion.model_digest, champion.candidate)
+
+
+def _task(candidate: CandidateRow) -> str:
+    return ReleaseDraft.model_validate_json(candidate.draft).task
 
 
 def _releases(session: Session, task: str) -> Sequence[ReleaseRow]:

@@ -12,7 +12,13 @@ from sqlalchemy.orm import Session
 
 from common.errors import InputRefused, NotFound, RoundFailed
 from common.release import ReleaseDraft
-from server.registry.champions import champion_change, lock_releases, pending_candidates
+from server.registry.champions import (
+    approval_stands,
+    champion_change,
+    is_rollback,
+    lock_releases,
+    pending_candidates,
+)
 from server.registry.tables import CampaignRow, CandidateRow, ReleaseRow, SiteRow
 
 Ring = Sequence[str] | None
@@ -123,8 +129,20 @@ def refuse_second_rollback(session: Session, task: str) -> None:
             )
 
 
-def rolled_back_since(session: Session, row: CandidateRow) -> bool:
-    """Tell whether the candidate's task was rolled back after it was approved."""
+def still_stands(session: Session, row: CandidateRow) -> bool:
+    """Tell whether a candidate may be published as it was approved: over the same champion.
+
+    A rollback always may. Approvals from before their champion was kept hold until a rollback
+    that was decided on later, by the clock.
+    """
+    if is_rollback(row):
+        return True
+    if row.approved_over is None:
+        return not _rolled_back_since(session, row)
+    return approval_stands(session, row)
+
+
+def _rolled_back_since(session: Session, row: CandidateRow) -> bool:
     task = ReleaseDraft.model_validate_json(row.draft).task
     query = (
         select(CandidateRow)
@@ -132,8 +150,7 @@ def rolled_back_since(session: Session, row: CandidateRow) -> bool:
         .where(CampaignRow.task == task, CandidateRow.id != row.id)
         .where(CandidateRow.decided_at >= (row.decided_at or row.created_at))
     )
-    later = (ReleaseDraft.model_validate_json(other.draft) for other in session.scalars(query))
-    return any(draft.lineage.restores is not None for draft in later)
+    return any(map(is_rollback, session.scalars(query)))
 
 
 def checked_ring(session: Session, sites: Ring) -> Ring:

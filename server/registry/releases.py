@@ -15,13 +15,15 @@ from common.release import ReleaseDraft, ReleaseManifest
 from server.audit import released, set_back_entry
 from server.registry import rows
 from server.registry.campaign_moves import Fence
-from server.registry.champions import champion_change, champion_of, lock_releases
+from server.registry.champions import champion_change, champion_of, lock_releases, present_champion
 from server.registry.changes import Changes
-from server.registry.decision_checks import Ring, rolled_back_since
+from server.registry.decision_checks import Ring, still_stands
 from server.registry.records import Candidate, Release
 from server.registry.rollouts import Rollouts
 from server.registry.sessions import Sessions
 from server.registry.tables import CandidateRow, ReleaseRow, SiteEvaluationRow
+
+CHAMPION_REPLACED = "The current release is another one than when it was approved."
 
 
 class ReleaseRecords:
@@ -76,6 +78,7 @@ class ReleaseRecords:
             row.reason = champion_change(session, row) if passed else None
             if passed and approve and row.reason is None:
                 row.state, row.sites = "approved", rows.ring_text(self._first_ring)
+                row.approved_over = present_champion(session, row)
             if row.state != "waiting":
                 row.decided_by, row.decided_at = "policy" if passed else "gate", row.created_at
             session.add(row)
@@ -118,31 +121,41 @@ class ReleaseRecords:
         return tuple(rows.candidate(row) for row in self._sessions.all(query))
 
     def approved_candidates(self) -> tuple[Candidate, ...]:
-        """Return the candidates that are to be published, the oldest first."""
+        """Return the candidates that are to be published, the oldest first.
+
+        One that was approved over another comes after it.
+        """
         query = (
             select(CandidateRow)
             .where(CandidateRow.state == "approved")
             .order_by(CandidateRow.created_at)
         )
-        return tuple(rows.candidate(row) for row in self._sessions.all(query))
+        found = {row.id: row for row in self._sessions.all(query)}
+
+        def depth(row: CandidateRow) -> int:
+            awaited = found.get(row.approved_over or "")
+            return 0 if awaited is None else 1 + depth(awaited)
+
+        return tuple(rows.candidate(row) for row in sorted(found.values(), key=depth))
 
     def still_approved(self, identifier: str) -> bool:
         """Tell whether an approved candidate may be published now.
 
-        One whose task was rolled back since it was approved may not: whoever approved it did not
-        know, and its higher version would undo the rollback. It waits for a person from here on,
-        with the audit log's line. Do not ask about one that the signed repository has already.
+        One whose champion was rolled back, held or replaced since it was approved may not: whoever
+        approved it did not know, and its higher version would undo that. It waits for a person
+        from here on, with the audit log's line. Do not ask about one that the signed repository
+        has already.
         """
         with self._sessions.writing() as session:
             row = session.get(CandidateRow, identifier, with_for_update=True)
             if row is None or row.state != "approved":
                 return False
-            draft = ReleaseDraft.model_validate_json(row.draft)
-            lock_releases(session, draft.task)
-            if draft.lineage.restores is not None or not rolled_back_since(session, row):
+            lock_releases(session, ReleaseDraft.model_validate_json(row.draft).task)
+            if still_stands(session, row):
                 return True
-            row.reason = champion_change(session, row) or "It was approved before a rollback."
+            row.reason = champion_change(session, row) or CHAMPION_REPLACED
             row.state, row.sites, row.decided_by, row.decided_at = "waiting", None, None, None
+            row.approved_over = None
             session.flush()
             waits = set_back_entry(rows.candidate(row))
             lines = self.audit.append_in(session.connection(), waits)

@@ -28,7 +28,7 @@ from common.moments import utc_now
 from common.release import LatestRelease, LimitedRelease, ReleaseDraft, ReleaseManifest
 from server.audit import decision_entry, rollout_entry
 from server.registry import rows
-from server.registry.champions import champion_change, lock_releases
+from server.registry.champions import champion_change, lock_releases, present_champion
 from server.registry.decision_checks import (
     Ring,
     checked_reason,
@@ -80,6 +80,7 @@ class Rollouts:
             row = waiting_candidate(session, identifier)
             ring = checked_ring(session, sites)
             row.reason = known_change(session, row, known=champion_changed)
+            row.approved_over = present_champion(session, row)
             row.state, row.sites = "approved", rows.ring_text(ring)
             row.decided_by, row.decided_at = by, utc_now()
             lines = self._written(session, decision_entry(rows.candidate(row), "approved"))

@@ -144,7 +144,9 @@ class ForecastRow(Base):
 class CandidateRow(Base):
     """A trained model that the release gate has judged, or an old one that is to come back.
 
-    ``sites`` is the JSON list of its first ring, NULL for every site.
+    ``sites`` is the JSON list of its first ring, NULL for every site. ``approved_over`` is the
+    champion's own candidate at the approval, '' for none; NULL on what waits, on rollbacks, and on
+    approvals from before it was kept.
     """
 
     __tablename__ = "candidates"
@@ -163,6 +165,7 @@ class CandidateRow(Base):
     decided_by: Mapped[str | None] = mapped_column(String(63))
     decided_at: Mapped[datetime | None] = mapped_column(Moment)
     reason: Mapped[str | None] = mapped_column(Text)
+    approved_over: Mapped[str | None] = mapped_column(String(63))
 
 
 class SiteEvaluationRow(Base):

@@ -78,10 +78,11 @@ def test_a_candidate_that_was_set_back_to_waiting_says_why(
 ) -> None:
     coordinator = Coordinator(tmp_path, [FakeSite("north"), FakeSite("south")])
     candidate = coordinator.run(coordinator.create(rounds=1))
-    monkeypatch.setattr(releases, "rolled_back_since", lambda *_: True)
+    monkeypatch.setattr(releases, "still_stands", lambda *_: False)
     assert not coordinator.registry.still_approved(candidate.id)
     shown = run("campaign", candidate.campaign, "--folder", str(coordinator.settings.folder))
-    assert "waiting. It was approved before a rollback." in " ".join(shown.split())
+    told = "waiting. The current release is another one than when it was approved."
+    assert told in " ".join(shown.split())
 
 
 def test_a_sites_refusal_is_explained(tmp_path: Path) -> None:

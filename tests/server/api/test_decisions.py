@@ -6,7 +6,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from server.publishing.service import publish_approved
-from server.registry import releases
 from server.registry.registry import Registry
 from tests.releases import TASK, Coordinator, approve
 from tests.server.signed_in import post, sign_in, token_of
@@ -68,17 +67,19 @@ def test_a_candidate_against_another_champion_is_approved_knowingly_or_not_at_al
 
 
 def test_a_candidate_that_was_set_back_to_waiting_says_why(
-    client: TestClient,
-    registry: Registry,
-    coordinator: Coordinator,
-    monkeypatch: pytest.MonkeyPatch,
+    client: TestClient, registry: Registry, coordinator: Coordinator
 ) -> None:
     """Approved before a rollback to the weights that it was compared with: no champion changed."""
-    made = approve(coordinator, registry, 1)
-    page, reason = f"/page/candidates/{made.id}", "It was approved before a rollback."
+    approve(coordinator, registry, 1)
+    publish_approved(coordinator.publisher, registry, coordinator.settings.models)
+    canary = approve(coordinator, registry, 2, approved=False)
+    registry.rollouts.approve(canary.id, by="anna", sites=["north"])
+    publish_approved(coordinator.publisher, registry, coordinator.settings.models)
+    made = approve(coordinator, registry, 3)
+    page, reason = f"/page/candidates/{made.id}", "another one than when it was approved"
     sign_in(client, "anna")
     assert reason not in client.get(page).text
-    monkeypatch.setattr(releases, "rolled_back_since", lambda *_: True)
+    registry.rollouts.roll_back(1, by="anna", reason="worse at north")
     assert not registry.still_approved(made.id)
     shown = client.get(page).text
     assert "champion_changed" not in shown

@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import save_file
+from sqlalchemy import text
 
 from common.audit_entries import CandidateDecided
+from common.database import open_database
 from common.errors import ReleaseError, RoundFailed, StoreError
 from common.folders import write_public
+from common.moments import utc_now
 from common.release import LatestRelease, ReleaseManifest
 from server.publishing import repository
 from server.publishing.publisher import ReleasePublisher
 from server.publishing.service import follow_registry, keep_timestamp_fresh, publish_approved
+from server.registry import rollouts
+from server.registry.records import Candidate
 from server.registry.registry import Registry
 from tests.releases import TASK, Coordinator, approve, weights
 
@@ -93,6 +98,8 @@ def test_one_bad_candidate_does_not_hold_up_the_next(
     assert caught.value.code == code
     assert [r.candidate for r in registry.releases()] == ["candidate-2"]
     save_file(weights(1), path)
+    assert publish(coordinator, registry) == (), "it was never compared with the one that is out"
+    registry.rollouts.approve(bad.id, by="anna", champion_changed=True)
     assert publish(coordinator, registry) == (2,)
 
 
@@ -103,11 +110,19 @@ def full_disk(path: Path, data: bytes) -> None:
     write_public(path, data)
 
 
+@pytest.mark.parametrize("set_back", [timedelta(0), timedelta(hours=1)])
 @pytest.mark.parametrize("by", ["policy", "carla"])
 def test_what_could_not_be_published_before_a_rollback_does_not_undo_it(
-    coordinator: Coordinator, registry: Registry, monkeypatch: pytest.MonkeyPatch, by: str
+    coordinator: Coordinator,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    by: str,
+    set_back: timedelta,
 ) -> None:
-    """v2 serves; its descendant is approved, the disk is full; a clinician goes back to v1."""
+    """v2 serves; its descendant is approved, the disk is full; a clinician goes back to v1.
+
+    Somebody may have set the clock back meanwhile.
+    """
     for seed in (1, 2):
         approve(coordinator, registry, seed)
         publish(coordinator, registry)
@@ -118,6 +133,7 @@ def test_what_could_not_be_published_before_a_rollback_does_not_undo_it(
         full.setattr(repository, "write_public", full_disk)
         with pytest.raises(StoreError):
             publish(coordinator, registry)
+        full.setattr(rollouts, "utc_now", lambda: utc_now() - set_back)
         registry.rollouts.roll_back(1, by="anna", reason="misses cancers")
         assert publish(coordinator, registry) == (3,), "its weights lie in the repository already"
     assert publish(coordinator, registry) == ()
@@ -136,6 +152,78 @@ def test_what_could_not_be_published_before_a_rollback_does_not_undo_it(
         registry.rollouts.approve(made.id, by="anna")
     registry.rollouts.approve(made.id, by="anna", champion_changed=True)
     assert publish(coordinator, registry) == (4,), "whoever approves it now knows"
+
+
+@pytest.mark.parametrize("by", ["policy", "carla"])
+def test_what_could_not_be_published_before_a_hold_waits(
+    coordinator: Coordinator, registry: Registry, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """v2 serves; its descendant is approved, the disk is full; v2 is held."""
+    made = unpublished(coordinator, registry, monkeypatch, by=by)
+    registry.rollouts.hold(2, by="anna")
+    assert publish(coordinator, registry) == ()
+    waiting = registry.candidate(made.id)
+    assert (waiting.state, waiting.sites, waiting.decided_by) == ("waiting", None, None)
+    assert waiting.reason is not None
+    assert "compared it with release 2; the current release is release 1" in waiting.reason
+    with pytest.raises(RoundFailed, match="champion has changed"):
+        registry.rollouts.approve(made.id, by="anna")
+    registry.rollouts.approve(made.id, by="anna", champion_changed=True)
+    assert publish(coordinator, registry) == (3,), "whoever approves it now knows"
+
+
+def test_what_was_held_and_goes_on_is_the_champion_again(
+    coordinator: Coordinator, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpublished(coordinator, registry, monkeypatch)
+    registry.rollouts.hold(2, by="anna")
+    registry.rollouts.roll_out(2, by="anna")
+    assert publish(coordinator, registry) == (3,)
+
+
+def test_what_was_approved_over_another_comes_after_it(
+    coordinator: Coordinator, registry: Registry
+) -> None:
+    """The older candidate is approved second, knowingly: over the one that it must not precede."""
+    approve(coordinator, registry, 1)
+    publish(coordinator, registry)
+    second, first = (approve(coordinator, registry, seed, approved=False) for seed in (2, 3))
+    for made in (first, second):
+        registry.rollouts.approve(made.id, by="anna", champion_changed=True)
+    assert publish(coordinator, registry) == (2, 3)
+    assert [registry.release(v).candidate for v in (2, 3)] == [first.id, second.id]
+
+
+def test_an_approval_from_before_its_champion_was_kept_is_told_by_time(
+    coordinator: Coordinator, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = unpublished(coordinator, registry, monkeypatch)
+    with open_database(coordinator.settings.database).begin() as connection:
+        connection.execute(text("UPDATE candidates SET approved_over = NULL"))
+    assert registry.still_approved(made.id)
+    registry.rollouts.roll_back(1, by="anna", reason="misses cancers")
+    assert not registry.still_approved(made.id)
+
+
+def unpublished(
+    coordinator: Coordinator,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    by: str = "policy",
+) -> Candidate:
+    """Return an approved candidate, compared with release 2, for which there was no room."""
+    for seed in (1, 2):
+        approve(coordinator, registry, seed)
+        publish(coordinator, registry)
+    made = approve(coordinator, registry, 3, approved=by == "policy")
+    if by != "policy":
+        registry.rollouts.approve(made.id, by=by)
+    with monkeypatch.context() as full:
+        full.setattr(repository, "write_public", full_disk)
+        with pytest.raises(StoreError):
+            publish(coordinator, registry)
+    return made
 
 
 def test_what_was_committed_before_a_rollback_is_recorded_and_replaced(
