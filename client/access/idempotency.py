@@ -5,7 +5,8 @@ The rules (draft-ietf-httpapi-idempotency-key-header-07, 2):
 1. A key is the caller's own, for one route: another caller's, or another route's, is another key.
 2. The same key with another request is 422, ``idempotency-key-reused``.
 3. The same key while the first request is being done is 409, ``idempotency-in-progress``.
-4. What was answered well is kept for 24 hours. An error is not: the request may be sent again.
+4. What was answered well is kept for 24 hours, and no longer than the cases that it names are
+   live. An error is not: the request may be sent again.
 5. A key whose request was cut off by the death of the service, or whose end could not be written
    down, is free again: what is asked for under a key can be done twice without harm (a case is
    its pixels).
@@ -26,11 +27,12 @@ from typing import Annotated
 
 import anyio.to_thread
 from fastapi import Header
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete
 from sqlalchemy.orm import Session
 
 from client.access.answering import Answering, Doing, InProgress, KeptAnswer, Replayed
 from client.access.tables import KeptAnswerRow
+from client.access.withdrawn_answers import names_withdrawn
 from client.cases.transactions import Transactions
 from common.errors import InputRefused, StoreError
 from common.moments import utc_now
@@ -137,14 +139,6 @@ class Idempotency:
         with self._transactions.writing() as session:
             self._forget_old(session)
 
-    def forget(self, text: str) -> None:
-        """Remove kept answers in which ``text`` stands: a case's id, when it is withdrawn."""
-        wanted = text.encode()
-        with self._transactions.writing() as session:
-            kept = select(KeptAnswerRow.key, KeptAnswerRow.body)
-            found = [key for key, body in session.execute(kept) if wanted in (body or b"")]
-            session.execute(delete(KeptAnswerRow).where(KeptAnswerRow.key.in_(found)))
-
     def _forget_old(self, session: Session) -> None:
         old = self._clock() - KEPT_FOR
         session.execute(delete(KeptAnswerRow).where(KeptAnswerRow.begun_at <= old))
@@ -185,7 +179,7 @@ class Idempotency:
             row = session.get(KeptAnswerRow, name)
             if row is None:
                 return
-            if kept is None:
+            if kept is None or names_withdrawn(session, kept.body):
                 session.delete(row)
             else:
                 row.status, row.media_type, row.body = kept.status, kept.media_type, kept.body

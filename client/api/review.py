@@ -176,9 +176,7 @@ async def withdraw_case(
     ``unfinished`` says what could not be done yet; it is tried again without being asked for.
     """
     # Apart from the images' pool: whatever it waits for, no prediction and no reader does.
-    in_thread = anyio.to_thread.run_sync
-    done = await in_thread(services.review.withdraw, case_id, caller.name)
-    await in_thread(services.access.idempotency.forget, case_id)
+    done = await anyio.to_thread.run_sync(services.review.withdraw, case_id, caller.name)
     return WithdrawnDocument.of(done, case_id=case_id, request_id=request_id_of(request))
 
 

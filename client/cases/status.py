@@ -9,6 +9,7 @@ from typing import cast
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from client.access.withdrawn_answers import forget_answers
 from client.answers.tables import AnswerRow
 from client.cases.case import Case, PatientHistory, as_case
 from client.cases.image_store import ImageStore
@@ -62,7 +63,8 @@ def refuse_withdrawn(stored: CaseRow) -> None:
 def withdraw(session: Session, patient_key: str) -> list[CaseRow]:
     """Mark a patient and all their cases withdrawn; return the rows of those that were live.
 
-    The rows lose label, age and sex, and stay, so that a later import brings nothing back.
+    The rows lose label, age and sex, and stay, so that a later import brings nothing back. Answers
+    that are kept for who asks again go, where they name a case.
 
     Raises
     ------
@@ -78,6 +80,7 @@ def withdraw(session: Session, patient_key: str) -> list[CaseRow]:
     ).all()
     for live in rows:
         _blank(session, live)
+    forget_answers(session, [gone.id for gone in rows])
     return list(rows)
 
 
@@ -87,6 +90,7 @@ def withdraw_case(session: Session, case_id: str) -> list[CaseRow]:
     if stored.status == "withdrawn":
         return []
     _blank(session, stored)
+    forget_answers(session, [stored.id])
     return [stored]
 
 
