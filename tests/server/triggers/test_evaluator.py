@@ -146,6 +146,38 @@ def test_a_firing_that_a_crash_cut_short_is_settled(federation: Federation, crea
     assert settled[0].state == ("fired" if created else "failed")
 
 
+@pytest.mark.parametrize("created", [True, False])
+def test_a_firing_from_the_future_is_settled_at_once(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, created: bool
+) -> None:
+    """Cut short while the clock was a month ahead: the task is not busy until it is that late."""
+    right, ahead = datetime.now(UTC), datetime.now(UTC) + timedelta(days=30)
+    federation.now = right
+    trigger = federation.add(NewCasesRule(cases=100))
+    before = federation.coordinator.create().id
+    federation.end(before)
+    assert federation.store.begin(trigger, "slot", "Because.", now=ahead)
+    campaign = None
+    if created:
+        with monkeypatch.context() as patch:
+            patch.setattr("server.registry.registry.utc_now", lambda: ahead)
+            campaign = federation.coordinator.create().id
+        federation.end(campaign)
+    made = federation.evaluator.fire("monthly")
+    assert made not in (before, campaign)
+    (settled,) = [f for f in federation.store.firings() if f.slot == "slot"]
+    assert (settled.state, settled.campaign) == ("fired" if created else "failed", campaign)
+
+
+def test_a_firing_from_just_ahead_may_still_go_on(federation: Federation) -> None:
+    federation.now = datetime.now(UTC)
+    trigger = federation.add(NewCasesRule(cases=100))
+    soon = federation.now + timedelta(minutes=1)
+    assert federation.store.begin(trigger, "slot", "Because.", now=soon)
+    assert federation.evaluator.look() == ()
+    assert federation.store.firings()[0].state == "firing"
+
+
 def test_of_many_that_fire_at_once_one_does(federation: Federation) -> None:
     for name in ("one", "two", "three"):
         federation.add(name=name)
