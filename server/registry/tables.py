@@ -52,7 +52,7 @@ class CampaignRow(Base):
     """A campaign: a recipe, its settings, and the model that it starts from.
 
     ``epoch`` counts the ServerApps that took it; ``launches`` the Flower runs that were started
-    for it since its last finished round.
+    for it since its last finished round of training.
     """
 
     __tablename__ = "campaigns"
