@@ -4,6 +4,10 @@ Images are decoded and asked about a few at a time, so that memory is bounded, a
 its turn: the caller's ``between`` runs before every one of them, lets clinicians' images go first,
 and may end the whole thing by raising. Rows are kept (`client.inference.score_files`): a release
 that is judged, swapped in and rolled back, or a holdout that grew, costs its new cases alone.
+
+That takes minutes, in which somebody may withdraw. So each time rows were written it is looked up
+who is still there, and who is not is taken out: a withdrawal comes before the look, or deletes what
+was written.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from client.cases.store import CaseStore
 from client.inference.engine import InferenceEngine
 from client.inference.score_files import KeptRow, ScoreFiles
 from client.monitoring.input_statistics import IMAGE_STATISTICS, image_statistics
-from common.errors import WardroundError
+from common.errors import StoreError, WardroundError
 from common.imaging import decode, prepare
 
 log = logging.getLogger(__name__)
@@ -56,7 +60,7 @@ class HoldoutScores:
     statistics : ndarray of float64, (N, M)
         `client.monitoring.input_statistics` of the prepared images.
     digest : str
-        SHA-256 (hex) of the cases that were asked for, with their labels.
+        SHA-256 (hex) of the cases that were asked for and are there still, with their labels.
     """
 
     cases: tuple[Case, ...]
@@ -100,12 +104,13 @@ def score_holdout(
     Returns
     -------
     HoldoutScores
-        Without cases whose image cannot be read, or whose label is none of the model's classes.
+        Without cases whose image cannot be read, or whose label is none of the model's classes,
+        and without those that were withdrawn meanwhile.
 
     Raises
     ------
     StoreError
-        If the database cannot be read.
+        If the database cannot be read; rows that could not be looked up are not kept.
     ModelError
         If the model gives no finite numbers.
     """
@@ -120,11 +125,14 @@ def score_holdout(
             between()
             rows |= _scored(engine, store, missing[start : start + BATCH])
             if files is not None and time.monotonic() - kept_at >= KEEP_SECONDS:
-                files.keep(key, rows)  # a service that is killed again and again gets on
+                # A service that is killed again and again gets on.
+                rows = _kept(files, key, rows, engine, store)
                 kept_at = time.monotonic()
     finally:
         if files is not None and missing:
-            files.keep(key, rows)
+            rows = _kept(files, key, rows, engine, store)
+    live = _live(engine, store)
+    cases = [case for case in cases if case.id in live]
     return _joined([case for case in cases if case.id in rows], rows, engine, holdout_digest(cases))
 
 
@@ -140,6 +148,31 @@ def holdout_digest(cases: Sequence[Case]) -> str:
     """Return SHA-256 (hex) over images, patients and labels of cases, in their order."""
     rows = [(case.id, case.digest, case.patient, case.label) for case in cases]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _kept(
+    files: ScoreFiles,
+    key: str,
+    rows: dict[str, KeptRow],
+    engine: InferenceEngine,
+    store: CaseStore,
+) -> dict[str, KeptRow]:
+    """Keep rows, and return those of cases that are in the holdout still: no other stays kept."""
+    while True:
+        files.keep(key, rows)
+        try:
+            live = _live(engine, store)
+        except StoreError:
+            files.keep(key, {})
+            raise
+        left = {case_id: row for case_id, row in rows.items() if case_id in live}
+        if len(left) == len(rows):
+            return rows
+        rows = left
+
+
+def _live(engine: InferenceEngine, store: CaseStore) -> set[str]:
+    return {case.id for case in store.holdout_cases(engine.recipe.name)}
 
 
 def _key(engine: InferenceEngine) -> str:

@@ -127,11 +127,17 @@ class ProfileKeeper:
         return engine
 
     def prepare(self, engine: InferenceEngine, between: Between) -> None:
-        """Fit and keep an engine's profile; raises as `SiteHoldout.scores`."""
-        scores = self._holdout.scores(engine, between)
-        others = [self._holdout.scores(member, between) for member in engine.members]
-        profile = fit_profile(scores, engine, self._settings, others=others)
-        self._files.keep(engine, profile)
+        """Fit and keep an engine's profile; raises as `SiteHoldout.scores`.
+
+        Where somebody withdraws meanwhile it is fitted again, without them.
+        """
+        while True:
+            scores = self._holdout.scores(engine, between)
+            others = [self._holdout.scores(member, between) for member in engine.members]
+            profile = fit_profile(scores, engine, self._settings, others=others)
+            self._files.keep(engine, profile)
+            if self._holdout.has_all(scores, engine):
+                break
         engine.profile = profile
 
     def refresh(self) -> None:

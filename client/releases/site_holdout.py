@@ -63,21 +63,37 @@ class SiteHoldout:
     ) -> ShadowFigures | None:
         """Hold a newer engine against the one that answers; None with too few cases.
 
+        However that ends, scores of cases that are in the holdout no more are dropped.
+
         Raises
         ------
         StoreError
             If the database cannot be read.
         """
-        both = [self.scores(engine, between) for engine in (new, beside)]
-        return shadow_figures((new.manifest, both[0]), (beside.manifest, both[1]), between=between)
+        sides = (new.manifest, beside.manifest)
+        try:
+            both = [self.scores(engine, between) for engine in (new, beside)]
+            return shadow_figures((sides[0], both[0]), (sides[1], both[1]), between=between)
+        finally:
+            self.prune(new)
 
     def cases(self, engine: InferenceEngine) -> list[Case]:
         """Return the cases that an engine is scored on."""
         return holdout_of(engine, self._store)
 
     def prune(self, engine: InferenceEngine) -> None:
-        """Drop kept scores of cases that are in the holdout no more."""
-        self._files.prune({case.id for case in self.cases(engine)})
+        """Drop kept scores of cases that are in the holdout no more, or leave it meanwhile."""
+        pruned, live = None, self._ids(engine)
+        while live != pruned:
+            self._files.prune(live)
+            pruned, live = live, self._ids(engine)
+
+    def has_all(self, scores: HoldoutScores, engine: InferenceEngine) -> bool:
+        """Tell whether all that were scored are in the holdout still."""
+        return {case.id for case in scores.cases} <= self._ids(engine)
+
+    def _ids(self, engine: InferenceEngine) -> set[str]:
+        return {case.id for case in self.cases(engine)}
 
     def _wait(self) -> None:
         until = time.monotonic() + self._patience

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from client.cases.case import Case
 from client.cases.store import CaseStore
 from client.inference import holdout_scores
 from client.inference.engine import Images, InferenceEngine
-from client.inference.holdout_scores import BATCH, score_holdout
+from client.inference.holdout_scores import BATCH, holdout_digest, score_holdout
 from client.inference.outputs import Outputs
-from client.inference.score_files import ScoreFiles
+from client.inference.score_files import KeptRow, ScoreFiles
 from client.settings import SiteSettings
+from common.errors import StoreError
 from common.imaging import decode, prepare
 from tests.client.serving import RECIPE, picture, release, site_settings
 
@@ -159,16 +161,80 @@ def test_damaged_files_count_as_none(
     np.testing.assert_array_equal(before.logits, after.logits)
 
 
-def test_withdrawn_cases_leave_no_row(store: CaseStore, engine: Counting, tmp_path: Path) -> None:
-    files = ScoreFiles(tmp_path / "scores")
-    add(store, 300, "nv")
+class Meanwhile(ScoreFiles):
+    """Files of a site at which a case is withdrawn, and files deleted, at each of some writes."""
+
+    def __init__(self, folder: Path, store: CaseStore, gone: Sequence[str]) -> None:
+        super().__init__(folder)
+        self._store, self._gone = store, list(gone)
+
+    def keep(self, key: str, rows: Mapping[str, KeptRow]) -> None:
+        if self._gone:
+            self._store.withdraw_case(self._gone.pop())
+            self.forget()
+        super().keep(key, rows)
+
+
+@pytest.mark.parametrize("every", [0.0, 3600.0])
+def test_who_withdraws_while_a_model_is_scored_leaves_no_row(
+    *,
+    store: CaseStore,
+    engine: Counting,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    every: float,
+) -> None:
+    monkeypatch.setattr(holdout_scores, "KEEP_SECONDS", every)
+    before = {case.id for case in store.holdout_cases(RECIPE.name)}
+    for seed in (300, 301):
+        add(store, seed + round(every), "nv")
+    gone = {case.id for case in store.holdout_cases(RECIPE.name)} - before
+    files = Meanwhile(tmp_path / "scores", store, sorted(gone))
     scores = score_holdout(engine, store, files=files)
-    gone = next(c for c in scores.cases if c.digest not in {x.digest for x in scores.cases[:-1]})
-    store.withdraw_case(gone.id)
-    files.prune({case.id for case in store.holdout_cases(RECIPE.name)})
+    assert {case.id for case in scores.cases} == before
+    assert len(scores.logits) == len(scores.labels) == len(before)
+    assert scores.digest == holdout_digest(store.holdout_cases(RECIPE.name))
     (path,) = (tmp_path / "scores").glob("*.npz")
-    assert gone.id not in files.find(path.stem)
-    files.forget()
+    assert set(files.find(path.stem)) == before
+
+
+def test_who_withdraws_while_nothing_is_kept_is_not_in_the_scores(
+    store: CaseStore, engine: Counting
+) -> None:
+    before = {case.id for case in store.holdout_cases(RECIPE.name)}
+    add(store, 400, "nv")
+    (gone,) = {case.id for case in store.holdout_cases(RECIPE.name)} - before
+    turns = iter(range(10))
+
+    def between() -> None:
+        if next(turns) == CASES // BATCH:
+            store.withdraw_case(gone)
+
+    assert {case.id for case in score_holdout(engine, store, between=between).cases} == before
+
+
+def test_what_cannot_be_looked_up_is_not_kept(
+    store: CaseStore, engine: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_task: str) -> list[Case]:
+        raise StoreError("")
+
+    def between() -> None:
+        monkeypatch.setattr(store, "holdout_cases", away)
+
+    files = ScoreFiles(tmp_path / "scores")
+    with pytest.raises(StoreError):
+        score_holdout(engine, store, between=between, files=files)
+    assert not list((tmp_path / "scores").glob("*.npz"))
+
+
+def test_rows_of_other_cases_are_pruned(store: CaseStore, engine: Counting, tmp_path: Path) -> None:
+    files = ScoreFiles(tmp_path / "scores")
+    _, *others = (case.id for case in score_holdout(engine, store, files=files).cases)
+    files.prune(set(others))
+    (path,) = (tmp_path / "scores").glob("*.npz")
+    assert set(files.find(path.stem)) == set(others)
+    files.prune(set())
     assert not list((tmp_path / "scores").glob("*.npz"))
 
 
