@@ -278,13 +278,18 @@ class CandidateDecided(_Entry):
 
 
 class RolloutChanged(_Entry):
-    """At the coordinator: another ring of sites may take a release, or it was held or withdrawn."""
+    """At the coordinator: another ring of sites may take a release, or it was held or withdrawn.
+
+    ``champion_changed`` as in `CandidateDecided`: more sites may take it, of whose current release
+    it was known that the gate had not compared the two.
+    """
 
     kind: Literal["rollout"] = "rollout"
     version: RoundNumber
     state: Literal["canary", "everywhere", "held", "withdrawn"]
     by: Identifier
     sites: tuple[Identifier, ...] | None = None
+    champion_changed: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
 
 
 class RolledBack(_Entry):

@@ -156,6 +156,12 @@ def set_back_entry(candidate: Candidate) -> CandidateDecided:
     )
 
 
-def rollout_entry(release: Release, by: str) -> RolloutChanged:
+def rollout_entry(release: Release, by: str, *, champion_changed: bool = False) -> RolloutChanged:
     """Return the entry of a release's state, which an account changed."""
-    return RolloutChanged(version=release.version, state=release.state, by=by, sites=release.sites)
+    return RolloutChanged(
+        version=release.version,
+        state=release.state,
+        by=by,
+        sites=release.sites,
+        champion_changed=champion_changed,
+    )

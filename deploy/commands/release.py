@@ -25,6 +25,13 @@ Sites = Annotated[
     list[str] | None, typer.Option("--site", help="Only these sites; without it, every site.")
 ]
 VersionArgument = Annotated[int, typer.Argument(help="The release's version.", min=1)]
+ChampionChanged = Annotated[
+    bool,
+    typer.Option(
+        "--champion-changed",
+        help="Do it although the gate compared it with another release than the current.",
+    ),
+]
 Why = Annotated[str, typer.Option(help="Why; it is kept on record.")]
 
 
@@ -56,13 +63,7 @@ class RolloutDocument(BaseModel):
 def approve(
     candidate: Annotated[str, typer.Argument(help="The waiting candidate.")],
     site: Sites = None,
-    champion_changed: Annotated[
-        bool,
-        typer.Option(
-            "--champion-changed",
-            help="Approve it although the gate compared it with another release than the current.",
-        ),
-    ] = False,
+    champion_changed: ChampionChanged = False,
     folder: Folder = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -87,11 +88,17 @@ def refuse(
 
 
 def rollout(
-    version: VersionArgument, site: Sites = None, folder: Folder = Path(), as_json: AsJson = False
+    version: VersionArgument,
+    site: Sites = None,
+    champion_changed: ChampionChanged = False,
+    folder: Folder = Path(),
+    as_json: AsJson = False,
 ) -> None:
     """Let more sites, or all, take a release; a held one goes on."""
     with opened_registry(folder) as registry:
-        found = registry.rollouts.roll_out(version, by=caller(), sites=site or None)
+        found = registry.rollouts.roll_out(
+            version, by=caller(), sites=site or None, champion_changed=champion_changed
+        )
         _publish(registry, folder, found.task, None, as_json=as_json)
 
 

@@ -67,11 +67,14 @@ def roll_out(
     token: FormToken,
     ring: Ring,
     sites: Sites = [],  # noqa: B006 - FastAPI copies it
+    champion_changed: Annotated[bool, Form()] = False,
 ) -> Response:
     """Let more sites, or all, take a release."""
     check_form(visitor, token)
     chosen = None if ring == "all" else sites
-    services.registry.rollouts.roll_out(version, by=visitor.account.name, sites=chosen)
+    services.registry.rollouts.roll_out(
+        version, by=visitor.account.name, sites=chosen, champion_changed=champion_changed
+    )
     return _published(services, "rollout", f"/page/releases/{version}")
 
 

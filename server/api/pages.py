@@ -75,6 +75,7 @@ def release(version: int, request: Request, services: Services, visitor: Viewer)
         "view": view,
         "newest": newest,
         "manifest": manifest,
+        "change": services.registry.rollouts.rollout_change(view.release) if view.open else None,
         "sites": [site.name for site in services.registry.sites()],
     }
     return draw(request, "release.html", visitor, context)

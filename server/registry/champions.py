@@ -76,8 +76,29 @@ def champion_change(session: Session, candidate: CandidateRow) -> str | None:
         return None
     pending = pending_candidates(session, campaign.task, but=candidate.id)
     releases = _releases(session, campaign.task)  # after what is pending: it may be published now
+    return _difference(session, campaign, releases, _present(releases, pending))
+
+
+def rollout_change(session: Session, release: ReleaseRow) -> str | None:
+    """Say how a release was held against another one than what more sites would lose by it.
+
+    That is the champion among older releases: a newer one's sites keep theirs. None also where it
+    was approved over that champion, knowingly or not, and of a rollback, which needs no comparison.
+    """
+    candidate = session.get_one(CandidateRow, release.candidate)
+    campaign = session.get_one(CampaignRow, candidate.campaign)
+    releases = _releases(session, release.task)
+    older = [other for other in releases if other.version < release.version]
+    present = _present(older, ())
+    if is_rollback(candidate) or candidate.approved_over == present.candidate:
+        return None
+    return _difference(session, campaign, releases, present)
+
+
+def _difference(
+    session: Session, campaign: CampaignRow, releases: Sequence[ReleaseRow], present: _Model
+) -> str | None:
     scored = _scored(session, campaign, releases)
-    present = _present(releases, pending)
     if scored.digest == present.digest:
         return None
     base = next((r for r in releases if r.version == campaign.base_release), None)

@@ -12,12 +12,14 @@ from sqlalchemy.orm import Session
 
 from common.errors import InputRefused, NotFound, RoundFailed
 from common.release import ReleaseDraft
+from server.registry import rows
 from server.registry.champions import (
     approval_stands,
     champion_change,
     is_rollback,
     lock_releases,
     pending_candidates,
+    rollout_change,
 )
 from server.registry.tables import CampaignRow, CandidateRow, ReleaseRow, SiteRow
 
@@ -61,8 +63,35 @@ def known_change(session: Session, row: CandidateRow, *, known: bool) -> str | N
     return f"Approved although the champion had changed. {change}"
 
 
-def locked_release(session: Session, version: int) -> ReleaseRow:
-    """Return a release; refuse where there is none."""
+def known_rollout(session: Session, row: ReleaseRow, ring: Ring, *, known: bool) -> bool:
+    """Tell whether a ring is widened knowingly over another champion; refuse where unknowingly."""
+    change = rollout_change(session, row) if _widened(row, ring) else None
+    if change is not None and not known:
+        raise RoundFailed(
+            f"Release {row.version} was not held against the current release. {change}",
+            meaning="Nobody has compared it with what more sites would lose by it.",
+            action="Hold it and train anew, or roll it out knowingly: tick the box on its page, "
+            "or give `--champion-changed`.",
+            code="champion-changed",
+        )
+    return change is not None
+
+
+def _widened(row: ReleaseRow, ring: Ring) -> bool:
+    if row.state == "everywhere":
+        return False
+    return row.state == "held" or ring is None or not set(ring) <= set(rows.ring(row.sites) or ())
+
+
+def locked_release(session: Session, version: int, *, of_task: bool = False) -> ReleaseRow:
+    """Return a release; refuse where there is none.
+
+    With ``of_task`` its task is locked before it, as `lock_releases` does: in the order of the
+    others, who would else wait for this one and this one for them.
+    """
+    if of_task:
+        query = select(ReleaseRow.task).where(ReleaseRow.version == version)
+        lock_releases(session, session.scalar(query) or "")
     row = session.get(ReleaseRow, version, with_for_update=True)
     if row is None:
         raise NotFound(
@@ -85,7 +114,7 @@ def newer_releases(session: Session, than: ReleaseRow) -> list[ReleaseRow]:
 
 def open_release(session: Session, version: int) -> ReleaseRow:
     """Return a release whose rollout may change; refuse one that is withdrawn or superseded."""
-    row = locked_release(session, version)
+    row = locked_release(session, version, of_task=True)
     if row.state == "withdrawn":
         raise RoundFailed(
             f"Release {version} was withdrawn.",

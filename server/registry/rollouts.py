@@ -28,12 +28,13 @@ from common.moments import utc_now
 from common.release import LatestRelease, LimitedRelease, ReleaseDraft, ReleaseManifest
 from server.audit import decision_entry, rollout_entry
 from server.registry import rows
-from server.registry.champions import champion_change, lock_releases, present_champion
+from server.registry.champions import champion_change, present_champion, rollout_change
 from server.registry.decision_checks import (
     Ring,
     checked_reason,
     checked_ring,
     known_change,
+    known_rollout,
     locked_release,
     newer_releases,
     open_release,
@@ -105,8 +106,13 @@ class Rollouts:
         self._remember(lines)
         return rows.candidate(row)
 
-    def roll_out(self, version: int, *, by: str, sites: Ring = None) -> Release:
+    def roll_out(
+        self, version: int, *, by: str, sites: Ring = None, champion_changed: bool = False
+    ) -> Release:
         """Let more sites, or all of them, take a release; a held one goes on.
+
+        ``champion_changed`` says as in `approve` that the gate compared it with another release
+        than the one that more sites would lose by it.
 
         Raises
         ------
@@ -114,19 +120,29 @@ class Rollouts:
             If there is no such release.
         RoundFailed
             With code ``release-withdrawn``, or ``release-superseded`` where a newer one is meant
-            for every site already.
+            for every site already; with ``champion-changed``, where more sites would take it, it
+            was compared with another champion, and ``champion_changed`` is not said.
         InputRefused
             With code ``site-unknown``, or ``ring-empty``.
         """
         with self._sessions.writing() as session:
             row = open_release(session, version)
             ring = checked_ring(session, sites)
+            known = known_rollout(session, row, ring, known=champion_changed)
             row.state = "everywhere" if ring is None else "canary"
             row.sites = rows.ring_text(ring)
             row.changed_by, row.changed_at = by, utc_now()
-            lines = self._written(session, rollout_entry(rows.release(row), by))
+            entry = rollout_entry(rows.release(row), by, champion_changed=known)
+            lines = self._written(session, entry)
         self._remember(lines)
         return rows.release(row)
+
+    def rollout_change(self, release: Release) -> str | None:
+        """Say how what more sites would lose differs from what a release was compared with."""
+        if release.state not in ("canary", "held"):
+            return None
+        with self._sessions.reading() as session:
+            return rollout_change(session, session.get_one(ReleaseRow, release.version))
 
     def hold(self, version: int, *, by: str) -> Release:
         """Stop a release from reaching more sites; raises as `roll_out`."""
@@ -154,8 +170,7 @@ class Rollouts:
             ``rollback-pending``, while an earlier rollback of the task is not published yet.
         """
         with self._sessions.writing() as session:
-            lock_releases(session, locked_release(session, restores).task)
-            target = locked_release(session, restores)
+            target = locked_release(session, restores, of_task=True)
             refuse_second_rollback(session, target.task)
             newer = newer_releases(session, target)
             refuse_no_rollback(target, newer)
@@ -207,6 +222,7 @@ class Rollouts:
         """
         kinds = ("candidate-decided", "rollout")
         written = {line.entry() for line in self._audit.lines(kinds=kinds)}
+        written |= {_as_once_written(e) for e in written if isinstance(e, RolloutChanged)}
         missing = [e for e in self._entries() if written.isdisjoint((e, _as_once_written(e)))]
         self._audit.append(*missing)
 
@@ -236,9 +252,10 @@ class Rollouts:
 
 
 def _as_once_written(entry: CandidateDecided | RolloutChanged) -> CandidateDecided | RolloutChanged:
-    """Return an entry as lines from before it told of a changed champion have it."""
-    if isinstance(entry, RolloutChanged):
-        return entry
+    """Return an entry as lines from before it told of a changed champion have it.
+
+    A release's row does not tell of it, either: a rollout's line is written with it.
+    """
     return entry.model_copy(update={"champion_changed": False})
 
 

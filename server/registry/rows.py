@@ -138,7 +138,7 @@ def candidate(row: CandidateRow) -> Candidate:
         draft=ReleaseDraft.model_validate_json(row.draft),
         state=cast("CandidateState", row.state),
         created_at=in_utc(row.created_at),
-        sites=_ring(row.sites),
+        sites=ring(row.sites),
         decided_by=row.decided_by,
         decided_at=in_utc(row.decided_at),
         reason=row.reason,
@@ -155,7 +155,7 @@ def release(row: ReleaseRow) -> Release:
         manifest=ReleaseManifest.model_validate_json(row.manifest),
         published_at=in_utc(row.published_at),
         state=cast("ReleaseState", row.state),
-        sites=_ring(row.sites),
+        sites=ring(row.sites),
         changed_by=row.changed_by,
         changed_at=in_utc(row.changed_at),
     )
@@ -182,5 +182,6 @@ def ring_text(sites: Iterable[str] | None) -> str | None:
     return None if sites is None else json.dumps(sorted(set(sites)))
 
 
-def _ring(text: str | None) -> tuple[str, ...] | None:
+def ring(text: str | None) -> tuple[str, ...] | None:
+    """Return a column's ring; None is every site."""
     return None if text is None else tuple(json.loads(text))

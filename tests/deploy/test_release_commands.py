@@ -61,6 +61,20 @@ def test_a_release_by_commands_from_the_canary_to_the_rollback(
         run(coordinator, "rollout", "3", "--site", "nowhere")
 
 
+def test_a_canary_against_another_champion_is_rolled_out_knowingly_or_not_at_all(
+    coordinator: Coordinator, registry: Registry
+) -> None:
+    made = approve(coordinator, registry, 1, approved=False)
+    run(coordinator, "approve", made.id)
+    for seed in (2, 3):
+        made = approve(coordinator, registry, seed, approved=False)
+        run(coordinator, "approve", made.id, "--site", "north")
+    assert run(coordinator, "rollout", "2")["everywhere"] == 2
+    with pytest.raises(RoundFailed, match="not held against the current release"):
+        run(coordinator, "rollout", "3")
+    assert run(coordinator, "rollout", "3", "--champion-changed")["everywhere"] == 3
+
+
 def test_a_rollback_to_weights_that_are_lost_withdraws_nothing(
     coordinator: Coordinator, registry: Registry
 ) -> None:

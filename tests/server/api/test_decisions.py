@@ -148,6 +148,30 @@ def test_from_the_candidate_to_the_rollback_by_forms(
     assert post(client, page, f"{page}/hold") == 409
 
 
+def test_a_canary_against_another_champion_is_rolled_out_knowingly_or_not_at_all(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    sign_in(client, "anna")
+    approve(coordinator, registry, 1)
+    publish_approved(coordinator.publisher, registry, coordinator.settings.models)
+    for seed in (2, 3):
+        waiting = approve(coordinator, registry, seed, approved=False)
+        page = f"/page/candidates/{waiting.id}"
+        assert post(client, page, f"{page}/approve", ring="chosen", site=["north"]) == 303
+    assert "champion_changed" not in client.get("/page/releases/3").text
+    assert post(client, "/page/releases/2", "/page/releases/2/rollout", ring="all") == 303
+    assert "champion_changed" not in client.get("/page/releases/2").text
+    page = "/page/releases/3"
+    shown = client.get(page).text
+    assert "compared it with release 1; the current release is release 2" in shown
+    assert shown.count('name="champion_changed"') == 2, "to more sites, and to all"
+    assert post(client, page, f"{page}/rollout", ring="all") == 409
+    assert registry.release(3).state == "canary"
+    assert post(client, page, f"{page}/rollout", ring="all", champion_changed="true") == 303
+    assert coordinator.publisher.rollout(TASK).version == 3
+    assert "champion_changed" not in client.get(page).text
+
+
 def test_a_rollback_to_weights_that_are_lost_withdraws_nothing(
     client: TestClient, registry: Registry, coordinator: Coordinator
 ) -> None:
