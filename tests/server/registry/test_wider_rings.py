@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from common.audit_entries import RolloutChanged
@@ -11,6 +13,11 @@ from server.registry.records import Candidate
 from server.registry.registry import Registry
 from tests.releases import TASK, Coordinator, approve, register
 from tests.server.registry.test_champions import publish
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path, database_url: str) -> Coordinator:
+    return Coordinator.create(tmp_path / "coordinator", database_url=database_url)
 
 
 @pytest.fixture
