@@ -43,7 +43,10 @@ def start(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start a campaign; the coordinator's SuperLink must be running on this machine."""
+    """Start a campaign; the coordinator's SuperLink must be running on this machine.
+
+    Exit code 0 says that it was started, with --watch that it ended: the candidate may be refused.
+    """
     from deploy.campaigns import start_campaign, start_prepared
 
     settings = coordinator_settings(folder)
@@ -54,11 +57,14 @@ def start(
         start_campaign(settings, campaign)
     if watch:
         _watched(settings, campaign, quiet=as_json)
-    emit_started(settings, campaign, as_json=as_json)
+    emit_started(settings, campaign, as_json=as_json, follow=not watch)
 
 
 def watch(campaign: Identifier, folder: Folder = Path(), as_json: AsJson = False) -> None:
-    """Wait until a campaign is over, or paused. Exit code 1 when it fails."""
+    """Wait until a campaign is over, or paused. Exit code 1 when it fails.
+
+    It says what became of the candidate: exit code 0 is also of one that the gate refused.
+    """
     settings = coordinator_settings(folder)
     _watched(settings, campaign, quiet=as_json)
     emit_standing(settings, campaign, as_json=as_json)
