@@ -134,6 +134,11 @@ class SitePolicy(BaseModel):
         except tomllib.TOMLDecodeError as error:
             raise _malformed(origin, str(error)) from error
 
+    @property
+    def scores_holdout(self) -> bool:
+        """Whether anything that a model answers on the holdout may ever leave."""
+        return self.release_evaluation and self.evaluations_per_day > 0
+
     def check(self, plan: RoundPlan, *, own: Recipe | None, now: float) -> None:
         """Hold a verified plan against the policy.
 

@@ -151,7 +151,7 @@ def evaluate_predictions(
     scores = finite_rows(scores)
     _check_probabilities(scores)
     minimum = max(1, minimum_cell)
-    kept = (np.bincount(truth, minlength=len(classes)) >= minimum)[truth]
+    kept = told_cases(truth, len(classes), minimum)
     counting = _Counting(tuple(classes), frozenset(positive_classes), frozenset(statistics))
     whole = counting.count(scores[kept], truth[kept], minimum)
     subgroups: tuple[Subgroup, ...] = ()
@@ -159,6 +159,22 @@ def evaluate_predictions(
         inside = CaseGroups(age=groups.age[kept], sex=groups.sex[kept])
         subgroups = counting.count_subgroups(scores[kept], truth[kept], inside, minimum)
     return SiteEvaluation(**dict(whole), subgroups=subgroups)
+
+
+def told_cases(labels: NDArray[np.integer], size: int, minimum_cell: int) -> NDArray[np.bool_]:
+    """Tell of each case whether its class has enough cases for anything of them to be told.
+
+    Parameters
+    ----------
+    labels : ndarray of int (N,)
+        Indices of classes, below ``size``.
+    size : int
+        The number of classes.
+    minimum_cell : int
+        The smallest count that may leave.
+    """
+    found: NDArray[np.bool_] = (np.bincount(labels, minlength=size) >= max(1, minimum_cell))[labels]
+    return found
 
 
 def finite_rows(probabilities: Scores) -> Scores:

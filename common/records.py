@@ -83,8 +83,10 @@ class Forecast(BaseModel):
 
     ``affordable`` is False where the policy or the budget would refuse, and ``code`` says why.
     Epsilons are upper bounds (RDP) at ``delta`` after ``rounds`` rounds; None without privacy, or
-    where the site cannot afford them. Nothing in it depends on a case but ``status``, which is
-    there only where the policy lists something of it.
+    where the site cannot afford them. ``scores`` is False where no count over the site's holdout
+    could leave, so that it cannot score a candidate; where it is True, which is not sent, it can,
+    or does not say. Nothing else in it depends on a case but ``status``, which is there only where
+    the policy lists something of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -101,6 +103,7 @@ class Forecast(BaseModel):
     epsilon_life: Finite | None = None
     delta: Finite | None = None
     status: SiteStatus | None = None
+    scores: Annotated[bool, Field(exclude_if=lambda value: value is True)] = True
 
 
 class Refusal(BaseModel):

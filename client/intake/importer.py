@@ -24,6 +24,7 @@ from client.dicom.modalities import accepted_modalities, make_intake
 from client.intake.batches import checked_batches
 from client.intake.csv_source import read_csv
 from client.intake.dicom_source import read_dicom
+from client.intake.holdout_warnings import with_holdout_warnings
 from client.intake.labels import LabelReader
 from client.intake.npz_source import read_npz
 from client.intake.source import ImportSource, SourceRow, SourceRows
@@ -107,6 +108,7 @@ def import_cases(
     Returns
     -------
     ImportSummary
+        With settings, also what the site's policy makes of its holdout.
 
     Raises
     ------
@@ -118,13 +120,14 @@ def import_cases(
     if isinstance(target, SiteSettings):
         store, intake = CaseStore.open(target), make_intake(target, recipe)
         try:
-            return import_cases(
+            summary = import_cases(
                 *(store, recipe, source),
                 keep=keep,
                 progress=progress,
                 limits=limits,
                 dicom=intake,
             )
+            return with_holdout_warnings(summary, store, recipe, target)
         finally:
             intake.close()
             store.close()

@@ -73,13 +73,18 @@ def count_holdout(
     scores = np.stack([finite[case].mean(axis=0) for case in cases])
     return evaluate_predictions(
         np.minimum(scores, 1.0),
-        np.array([images.labels[case[0]] for case in cases], dtype=np.int64),
+        _labels(images, cases),
         recipe.classes,
         minimum_cell=policy.minimum_cell,
         positive_classes=recipe.decision.positive_classes,
         statistics=policy.release_statistics,
         groups=_groups(images, cases) if images.age_bands and images.sexes else None,
     )
+
+
+def case_labels(images: PatientImages) -> NDArray[np.int64]:
+    """Return the label (N,) of each case that `count_holdout` counts."""
+    return _labels(images, _cases(images))
 
 
 def age_group(band: str | None) -> str | None:
@@ -97,6 +102,10 @@ def _cases(images: PatientImages) -> list[NDArray[np.int64]]:
         labels = images.labels[patient]
         found += [patient[labels == label] for label in np.unique(labels)]
     return found
+
+
+def _labels(images: PatientImages, cases: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.array([images.labels[case[0]] for case in cases], dtype=np.int64)
 
 
 def _groups(images: PatientImages, cases: list[NDArray[np.int64]]) -> CaseGroups:
