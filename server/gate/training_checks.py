@@ -80,11 +80,21 @@ def _minimum_sites(evidence: Evidence) -> GateCheck:
 
 def _evaluated_sites(evidence: Evidence) -> GateCheck:
     sites = sum(evaluation.cases > 0 for evaluation in evidence.candidate.values())
-    return at_least(
-        "evaluated-sites",
-        sites,
-        evidence.limits.minimum_sites,
-        "Sites that scored the candidate on their holdout patients.",
+    words = "Sites that scored the candidate on their holdout patients."
+    if not sites:
+        words = f"{words} {_why_none(evidence)}"
+    return at_least("evaluated-sites", sites, evidence.limits.minimum_sites, words)
+
+
+def _why_none(evidence: Evidence) -> str:
+    if evidence.candidate:
+        return (
+            "None did: no site that answered has as many holdout cases of any class as its "
+            "policy's minimum_cell; a policy of release_evaluation = false lets no count leave."
+        )
+    return (
+        "None did: no count came. A site has too few holdout cases for its policy's minimum_cell, "
+        "or its policy releases none (release_evaluation = false), or it did not answer."
     )
 
 

@@ -94,6 +94,18 @@ def test_one_hospitals_evaluation_is_not_enough() -> None:
     assert failed(evidence) == ("evaluated-sites",)
 
 
+def test_why_no_site_scored_is_told() -> None:
+    nobody = evaluate_predictions(np.zeros((0, 2)), np.zeros(0, dtype=int), CLASSES, minimum_cell=5)
+    for candidate in ({"north": nobody, "south": nobody}, {}):
+        (check,) = (
+            c for c in judge(replace(GOOD, candidate=candidate)) if c.name == "evaluated-sites"
+        )
+        assert "minimum_cell" in check.explanation
+        assert "release_evaluation" in check.explanation
+    (check,) = (c for c in judge(GOOD) if c.name == "evaluated-sites")
+    assert "minimum_cell" not in check.explanation
+
+
 def test_no_evaluation_is_no_evidence() -> None:
     assert failed(replace(GOOD, candidate={})) == (
         "evaluated-sites",
