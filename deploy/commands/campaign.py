@@ -104,7 +104,7 @@ def cancel(campaign: Identifier, folder: Folder = Path(), as_json: AsJson = Fals
 def _prepare(settings: CoordinatorSettings, chosen: CampaignFile) -> str:
     from deploy.campaigns import prepare_campaign
 
-    recipe, fields = chosen_campaign(chosen)
+    recipe, fields = chosen_campaign(settings, chosen)
     made = prepare_campaign(settings, recipe, **fields)
     warn_of_first_model(settings, made, weights=chosen.weights)
     return made

@@ -46,7 +46,8 @@ Deadline = Annotated[
 ]
 SiteWait = Annotated[float | None, typer.Option(min=1, help="Longest wait for sites, seconds.")]
 Model = Annotated[
-    str | None, typer.Option(help="Another timm network.", show_default="the recipe's")
+    str | None,
+    typer.Option(help="Another network: one of the recipe's alternatives.", show_default="its own"),
 ]
 ImageSize = Annotated[
     int | None, typer.Option(help="Another image size, pixels.", show_default="the recipe's")

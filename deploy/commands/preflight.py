@@ -9,6 +9,7 @@ import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
+from common.wording import listed, number
 from deploy.campaign_file import CampaignFile
 from deploy.commands.campaign_choice import chosen_campaign
 from deploy.commands.campaign_flags import CampaignFlags
@@ -47,8 +48,9 @@ class PreflightDocument(BaseModel):
     """The document that ``--json`` prints. ``campaign`` is the id under which it was asked.
 
     ``rounds`` are the model's, ``site_rounds`` how often one site trains at most, which is what
-    the forecasts are of: more than ``rounds`` where rounds are buffered. ``possible`` is False
-    where no round could meet its quorum.
+    the forecasts are of: more than ``rounds`` where rounds are buffered. ``cannot_score`` names the
+    sites that said that nothing of their holdout could leave. ``possible`` is False where no round
+    could meet its quorum, or too few sites could score the candidate for it ever to be released.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,19 +64,21 @@ class PreflightDocument(BaseModel):
     possible: bool
     needs: tuple[Need, ...]
     sites: tuple[SiteAnswer, ...]
+    cannot_score: tuple[str, ...] = ()
 
 
 @spread_flags
 def preflight(folder: Folder, flags: CampaignFlags, as_json: AsJson = False) -> None:
     """Ask every site what a campaign would cost it. Nothing is trained, nothing is spent.
 
-    It takes the flags of create and start. Exit code 3 when too few sites could take part.
+    It takes the flags of create and start. Exit code 3 when too few sites could take part, or
+    could score the model for the release gate.
     """
     from deploy.campaigns import launch_campaign, opened, watch_campaign
 
     chosen = flags.read()
     settings = coordinator_settings(folder)
-    asked, fields = chosen_campaign(chosen)
+    asked, fields = chosen_campaign(settings, chosen)
     identifier = launch_campaign(settings, asked, only_preflight=True, **fields)
     with opened(settings) as registry, progress(quiet=as_json) as display:
         check = _follow(display, registry, identifier)
@@ -91,7 +95,7 @@ def preflight_document(
     campaign: Campaign, forecasts: tuple[SiteForecast, ...], chosen: CampaignFile
 ) -> PreflightDocument:
     """Return the document of what the sites said, and of what was asked of them."""
-    from server.rounds.preflight import hopeful_sites
+    from server.rounds.preflight import hopeful_sites, is_possible, sites_that_cannot_score
 
     settings, hopeful = campaign.settings, hopeful_sites(forecasts)
     least = campaign.limits.minimum_sites
@@ -118,9 +122,10 @@ def preflight_document(
         site_rounds=settings.site_rounds,
         epsilon=settings.epsilon,
         quorum=settings.quorum,
-        possible=needs[0].met,
+        possible=is_possible(campaign, forecasts),
         needs=needs,
         sites=tuple(SiteAnswer.of(told) for told in forecasts),
+        cannot_score=sites_that_cannot_score(forecasts),
     )
 
 
@@ -162,9 +167,25 @@ def _show(document: PreflightDocument, console: Console) -> None:
         words = f"{what[need.setting]} {need.sites} (`{need.setting}` of {need.origin})"
         change = "." if need.met else f", which is out of reach. To change it: {need.change}."
         console.print(words + change, highlight=False, soft_wrap=True, markup=False)
+    _show_scoring(document, console)
     if not document.possible:
-        console.print("[bold red]It cannot be started.[/]")
+        why = ": its candidate could not be released" if document.needs[0].met else ""
+        console.print(f"[bold red]It cannot be started{why}.[/]")
     elif all(need.met for need in document.needs):
         console.print("It can be started.")
     else:
         console.print("It can be started, but [bold red]its candidate could not be released[/].")
+
+
+def _show_scoring(document: PreflightDocument, console: Console) -> None:
+    if not document.cannot_score:
+        return
+    least = next(need.sites for need in document.needs if need.setting == "minimum_sites")
+    console.print(
+        f"The release gate asks for {number(least, 'site')} to have scored the candidate, and "
+        f"{listed(document.cannot_score)} could not: a site scores where its holdout has as many "
+        "cases of a class as `minimum_cell` of its policy says, and `release_evaluation` is true.",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )

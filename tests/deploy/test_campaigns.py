@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from common.errors import ConfigurationError, ProcessError, RoundFailed
+from common.recipe import load_recipe
 from deploy import campaigns, flower_run
 from deploy.campaign_file import read_campaign
 from deploy.cli import app
@@ -81,7 +82,9 @@ def test_a_campaign_that_start_made_and_could_not_start_is_named_and_in_nobodys_
 
     monkeypatch.setattr(flower_run, "start_run", away)
     call = ["coordinator", "campaign", "start", "--folder", str(tmp_path)]
-    small = ["--recipe", "dermoscopy", "--model", "test_resnet", "--image-size", "32"]
+    file = tmp_path / "dermoscopy.toml"
+    file.write_text(load_recipe("dermoscopy").with_changes(model="test_resnet").toml())
+    small = ["--recipe", str(file), "--image-size", "32"]
     error = CliRunner().invoke(app, [*call, *small]).exception
     with campaigns.opened(settings) as registry:
         (found,) = registry.campaigns()
