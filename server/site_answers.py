@@ -13,18 +13,28 @@ if TYPE_CHECKING:
 
 
 class SiteAnswer(BaseModel):
-    """One site's answer; ``code`` says why it cannot, or did not answer."""
+    """One site's answer; ``code`` says why it cannot, or did not answer.
+
+    ``scores`` says whether it could score a candidate: False where nothing of its holdout may
+    leave, for too few cases or by its policy; None where no forecast came. Sites of versions that
+    do not say it count as able.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     site: str
     affordable: bool
     code: str | None
+    scores: bool | None = None
     forecast: Forecast | None
 
     @classmethod
     def of(cls, told: SiteForecast) -> SiteAnswer:
         """Take it from the registry's record."""
         return cls(
-            site=told.site, affordable=told.affordable, code=told.code, forecast=told.forecast
+            site=told.site,
+            affordable=told.affordable,
+            code=told.code,
+            scores=None if told.forecast is None else told.forecast.scores,
+            forecast=told.forecast,
         )

@@ -102,6 +102,7 @@ class FakeSite:
     speed: float = 0.5
     behave: Callable[[SiteReply, RoundPlan], RecordDict | Error | None] | None = None
     unaffordable: str | None = None
+    scores: bool = True
     plans: list[RoundPlan] = field(default_factory=list)
     bases: list[str] = field(default_factory=list)
     stepped: list[int] = field(default_factory=list)
@@ -138,6 +139,7 @@ class FakeSite:
             rounds=plan.rounds,
             affordable=self.unaffordable is None,
             code=self.unaffordable,
+            scores=self.scores,
         )
         return SiteReply(self.name, forecast=told)
 

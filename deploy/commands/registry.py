@@ -135,6 +135,10 @@ def _draw_campaign(document: CampaignDocument, console: Console) -> None:
         for sentence in filter(None, told):
             console.print(sentence, style="yellow", markup=False)
         console.print(_verdicts(candidate.checks))
+        for check in candidate.checks:
+            if not check.passed:
+                words = f"{check.name}: {check.explanation}"
+                console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 def draw_answers(
@@ -142,7 +146,8 @@ def draw_answers(
 ) -> None:
     """Draw what the sites said that a campaign would cost them."""
     table = Table(
-        *("site", "noise", "epsilon (round)", "epsilon (campaign)", "epsilon (life)", ""),
+        *("site", "noise", "epsilon (round)", "epsilon (campaign)", "epsilon (life)"),
+        *("scores", ""),
         title=title,
     )
     for answer in answers:
@@ -153,7 +158,8 @@ def draw_answers(
             else (None,) * 4
         )
         word = "can" if answer.affordable else f"{answer.code}"
-        table.add_row(answer.site, *map(_figure, figures), word)
+        scores = {True: "yes", False: "no", None: "–"}[answer.scores]
+        table.add_row(answer.site, *map(_figure, figures), scores, word)
     console.print(table)
     _explain({answer.code or "" for answer in answers}, console)
 

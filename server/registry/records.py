@@ -259,6 +259,11 @@ class SiteForecast:
         """Whether the site said that it can afford the whole campaign."""
         return self.forecast is not None and self.forecast.affordable
 
+    @property
+    def cannot_score(self) -> bool:
+        """Whether the site said that nothing of its holdout could leave."""
+        return self.forecast is not None and not self.forecast.scores
+
 
 @dataclass(frozen=True)
 class Candidate:

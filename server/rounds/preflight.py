@@ -1,9 +1,10 @@
 """Before the first round: asking every site what the campaign would cost it.
 
-A site answers from its policy and its privacy ledger alone; nothing is trained or spent. Where
-too many refuse, or cannot afford it, for a quorum ever to be met, the campaign ends here instead
-of in the middle, with privacy spent for nothing. A connected site that does not answer is not
-counted out: it may for the rounds.
+A site answers from its policy, its privacy ledger and the number of its holdout cases; nothing is
+trained or spent. Where too many refuse, or cannot afford it, for a quorum ever to be met, the
+campaign ends here instead of in the middle, with privacy spent for nothing. So it does where too
+many could not score a candidate for the release gate ever to pass one. A connected site that does
+not answer is not counted out: it may for the rounds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from common.plan import PrivacyRequest, RoundPlan, sign_plan
 from common.records import Forecast
 from common.update import tensors_digest
 from common.wire import records_to_reply, request_to_records
+from common.wording import listed
 from server.audit import note_plan, note_refused, note_taken
 from server.outcome_reasons import OUTCOME_REASONS
 from server.registry.records import Campaign, SiteForecast
@@ -36,6 +38,7 @@ AWAITED = "awaited"
 """The code of a registered site that is not connected yet, while the preflight waits for it."""
 ASKED = "asked"
 """The code of a site that was asked, and has not answered yet."""
+_AWAY = (NOT_CONNECTED, AWAITED)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def preflight(link: Link, campaign: Campaign) -> tuple[SiteForecast, ...]:
     Raises
     ------
     RoundFailed
-        With code ``preflight``, if a quorum is out of reach; the text names each site's reason.
+        With code ``preflight``, if a quorum, or the sites that the gate wants to have scored the
+        candidate, are out of reach; the text names each site's reason.
     StoreError
         If the registry failed.
     """
@@ -71,17 +75,43 @@ def preflight(link: Link, campaign: Campaign) -> tuple[SiteForecast, ...]:
     link.registry.record_forecasts(campaign.id, forecasts)
     for forecast in forecasts:
         logger.info(
-            "preflight campaign=%s site=%s affordable=%s code=%s",
-            *(campaign.id, forecast.site, forecast.affordable, forecast.code),
+            "preflight campaign=%s site=%s affordable=%s cannot_score=%s code=%s",
+            *(campaign.id, forecast.site, forecast.affordable, forecast.cannot_score),
+            forecast.code,
         )
-    if not is_possible(campaign, forecasts) and not campaign.settings.only_preflight:
+    if campaign.settings.only_preflight:
+        return forecasts
+    if hopeful_sites(forecasts) < campaign.settings.quorum:
         raise _out_of_reach(campaign, [f for f in forecasts if _is_lost(f)])
+    if not can_be_scored(campaign, forecasts):
+        raise _unscored(campaign, forecasts)
     return forecasts
 
 
 def is_possible(campaign: Campaign, forecasts: Sequence[SiteForecast]) -> bool:
-    """Tell whether a quorum can be met, by what the sites said; who was silent still may answer."""
-    return hopeful_sites(forecasts) >= campaign.settings.quorum
+    """Tell whether a quorum can be met and a candidate scored, by what the sites said.
+
+    Who was silent still may answer.
+    """
+    quorum = campaign.settings.quorum
+    return hopeful_sites(forecasts) >= quorum and can_be_scored(campaign, forecasts)
+
+
+def can_be_scored(campaign: Campaign, forecasts: Sequence[SiteForecast]) -> bool:
+    """Tell whether as many sites as the release gate asks for could score the candidate.
+
+    A site that cannot afford to train may score all the same. Where none says that it cannot
+    score, too few sites are the gate's to judge: others may be there by the end.
+    """
+    if not any(told.cannot_score for told in forecasts):
+        return True
+    able = sum(not told.cannot_score and told.code not in _AWAY for told in forecasts)
+    return able >= campaign.limits.minimum_sites
+
+
+def sites_that_cannot_score(forecasts: Sequence[SiteForecast]) -> tuple[str, ...]:
+    """Return the names of the sites that said so."""
+    return tuple(told.site for told in forecasts if told.cannot_score)
 
 
 def hopeful_sites(forecasts: Sequence[SiteForecast]) -> int:
@@ -90,7 +120,7 @@ def hopeful_sites(forecasts: Sequence[SiteForecast]) -> int:
 
 
 def _is_lost(told: SiteForecast) -> bool:
-    return told.refuses or told.code in (NOT_CONNECTED, AWAITED)
+    return told.refuses or told.code in _AWAY
 
 
 def _record(link: Link, campaign: Campaign, codes: Mapping[str, str]) -> None:
@@ -109,6 +139,20 @@ def _out_of_reach(campaign: Campaign, lost: list[SiteForecast]) -> RoundFailed:
         meaning="Nothing was trained, and no privacy was spent.",
         action="Ask for less epsilon, other rounds or a smaller quorum (`--quorum`), or see to "
         "the sites that are named.",
+        code="preflight",
+    )
+
+
+def _unscored(campaign: Campaign, forecasts: Sequence[SiteForecast]) -> RoundFailed:
+    mute = listed(sites_that_cannot_score(forecasts))
+    return RoundFailed(
+        f"The candidate could not be released: the gate asks for {campaign.limits.minimum_sites} "
+        f"sites to have scored it, and {mute} could not, for too few holdout cases or by policy.",
+        meaning="Nothing was trained, and no privacy was spent.",
+        action="The sites that are named need more holdout cases (minimum_cell of their "
+        "policy.toml of one class), or a decision of their hospital: a smaller minimum_cell, or "
+        "release_evaluation = true. Or let the gate ask for fewer sites (`minimum_sites` in "
+        "[limits] of a protocol file, given with --protocol).",
         code="preflight",
     )
 

@@ -14,8 +14,14 @@ from tests.fakes import FakeSite, toy_recipe
 from tests.server.campaigns import Coordinator
 
 
-def asked(folder: Path, *sites: str, minimum_sites: int = 3, **settings: object) -> Coordinator:
-    made = Coordinator(folder, [FakeSite(name) for name in sites])
+def asked(
+    folder: Path,
+    *sites: str,
+    minimum_sites: int = 3,
+    mute: tuple[str, ...] = (),
+    **settings: object,
+) -> Coordinator:
+    made = Coordinator(folder, [FakeSite(name, scores=name not in mute) for name in sites])
     recipe = toy_recipe().model_copy(
         update={"release": ReleaseGateSpec(minimum_sites=minimum_sites)}
     )
@@ -65,6 +71,28 @@ def test_a_campaign_whose_candidate_the_gate_must_refuse_is_told(tmp_path: Path)
     text = shown(found)
     assert "A round needs 2 (`quorum` of this campaign)." in text
     assert "its candidate could not be released" in text
+
+
+def test_a_campaign_that_too_few_sites_could_score_is_told(tmp_path: Path) -> None:
+    made = asked(
+        tmp_path, "north", "south", "west", minimum_sites=2, mute=("north", "west"), quorum=2
+    )
+    found = document(made)
+    assert (found.possible, found.cannot_score) == (False, ("north", "west"))
+    assert [answer.scores for answer in found.sites] == [False, True, False]
+    text = shown(found)
+    assert "3 of 3 sites can." in text
+    assert "2 sites to have scored the candidate, and north and west could not" in text
+    assert "It cannot be started: its candidate could not be released." in text
+
+
+def test_one_site_that_cannot_score_beside_enough_is_told(tmp_path: Path) -> None:
+    made = asked(tmp_path, "north", "south", "west", minimum_sites=2, mute=("west",), quorum=2)
+    found = document(made)
+    assert (found.possible, found.cannot_score) == (True, ("west",))
+    text = shown(found)
+    assert "west could not" in text
+    assert "It can be started." in text
 
 
 def test_enough_sites(tmp_path: Path) -> None:

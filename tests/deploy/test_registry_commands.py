@@ -41,6 +41,15 @@ def made(tmp_path: Path) -> tuple[Coordinator, str]:
     return coordinator, campaign.id
 
 
+def test_why_a_candidate_was_scored_by_nobody_is_shown(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path, [FakeSite(name, holdout=0) for name in ("north", "south")])
+    campaign = coordinator.create(rounds=1, epsilon=8.0)
+    coordinator.run(campaign)
+    text = run("campaign", campaign.id, "--folder", str(coordinator.settings.folder))
+    assert "evaluated-sites: Sites that scored the candidate" in text
+    assert "minimum_cell" in text
+
+
 def test_scripts_read_one_document(made: tuple[Coordinator, str]) -> None:
     coordinator, campaign = made
     folder = str(coordinator.settings.folder)

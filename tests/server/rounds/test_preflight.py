@@ -6,10 +6,11 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 
 from common.errors import RoundFailed
+from common.recipe import Recipe, ReleaseGateSpec
 from common.records import Refusal, SiteReply
 from common.wire import reply_to_records
 from server.rounds.preflight import is_possible
-from tests.fakes import FakeSite
+from tests.fakes import FakeSite, toy_recipe
 from tests.server.campaigns import Coordinator
 
 
@@ -90,6 +91,72 @@ def test_who_does_not_answer_may_still_take_part(
     told = {f.site: f.code for f in made.registry.forecasts(campaign.id)}
     assert told["south"] == code
     assert sites[2].plans  # and it was asked to train
+
+
+def demanding(sites: int) -> Recipe:
+    return toy_recipe().model_copy(update={"release": ReleaseGateSpec(minimum_sites=sites)})
+
+
+def test_a_candidate_that_nobody_could_score_is_not_trained(tmp_path: Path) -> None:
+    sites = [FakeSite("east"), FakeSite("north", scores=False), FakeSite("south", scores=False)]
+    made = Coordinator(tmp_path, sites)
+    campaign = made.create(demanding(2), epsilon=8.0)
+    with pytest.raises(RoundFailed, match=r"asks for 2 .* north and south could not") as caught:
+        made.run(campaign)
+    assert caught.value.code == "preflight"
+    assert "minimum_cell" in (caught.value.action or "")
+    found = made.registry.campaign(campaign.id)
+    assert found.state == "failed"
+    assert "north and south" in (found.failure or "")
+    assert [site.plans for site in sites] == [[], [], []]
+    assert not is_possible(found, made.registry.forecasts(campaign.id))
+
+
+def test_some_sites_that_cannot_score_stop_nothing(tmp_path: Path) -> None:
+    sites = [FakeSite("east"), FakeSite("north"), FakeSite("south", scores=False)]
+    made = Coordinator(tmp_path, sites)
+    campaign = made.create(demanding(2), rounds=1, epsilon=8.0)
+    made.run(campaign)
+    assert sites[2].plans
+
+
+def test_a_site_that_cannot_train_may_score(tmp_path: Path) -> None:
+    """Scoring spends nothing, so that a used-up budget does not stand in its way."""
+    sites = [
+        FakeSite("east"),
+        FakeSite("north", scores=False),
+        FakeSite("south", unaffordable="budget-exhausted"),
+    ]
+    made = Coordinator(tmp_path, sites)
+    campaign = made.create(demanding(2), rounds=1, epsilon=8.0)
+    made.run(campaign)
+    assert sites[0].plans
+
+
+def test_a_site_that_is_away_scores_nothing(tmp_path: Path) -> None:
+    sites = [FakeSite("east"), FakeSite("north", scores=False), FakeSite("south")]
+    made = Coordinator(tmp_path, sites)
+    made.grid.offline = {102}
+    campaign = made.create(demanding(2), rounds=1, epsilon=8.0)
+    with pytest.raises(RoundFailed, match="north could not"):
+        made.run(campaign)
+
+
+def test_too_few_sites_that_all_score_are_the_gates_to_judge(tmp_path: Path) -> None:
+    """Nobody said no: a site that is missing today may be there at the end."""
+    made = Coordinator(tmp_path, [FakeSite("east"), FakeSite("north")])
+    campaign = made.create(demanding(3), rounds=1, epsilon=8.0)
+    made.run(campaign)
+
+
+def test_only_asking_who_could_score_fails_nothing(tmp_path: Path) -> None:
+    sites = [FakeSite("east", scores=False), FakeSite("north", scores=False)]
+    made = Coordinator(tmp_path, sites)
+    campaign = made.create(demanding(1), epsilon=8.0, only_preflight=True)
+    assert made.run_any(campaign) is None
+    found = made.registry.campaign(campaign.id)
+    assert (found.state, found.failure) == ("finished", None)
+    assert not is_possible(found, made.registry.forecasts(campaign.id))
 
 
 def test_a_forecast_for_another_request_is_not_believed(tmp_path: Path) -> None:
