@@ -16,7 +16,9 @@ but the policy and the ledger's lines: a mistake there must not become a leak.
 5. Holdout counts leave only if the policy releases them, only for a plan that was accepted for
    scoring, of the recipe's classes, no cell but 0 below the policy's minimum, nor the rest of a
    class outside its subgroups; of other statistics only those that the policy lists.
-6. A forecast answers a preflight, and never tells less than has been spent already.
+6. A forecast answers a preflight, and never tells less than has been spent already. That nothing
+   could be scored is the policy's word alone where it releases no counts; where it does, it is
+   said no oftener in a day than the holdout may be scored.
 7. With it leaves of a site's status what the policy lists, in bands, and not below its smallest
    cell, so often a day as it says.
 """
@@ -277,6 +279,10 @@ def _check_forecast(forecast: Forecast, grounds: Grounds) -> None:
     before = epsilon(spends(grounds.lines_before), policy.delta) if private else 0.0
     told = forecast.epsilon_life
     _hold(told is None or _covers(told, before), "forecast-epsilon")
+    if not policy.scores_holdout:
+        _hold(not forecast.scores, "forecast-scores")
+    elif not forecast.scores:
+        _hold(0 < grounds.preflights <= policy.evaluations_per_day, "forecast-scores")
     if forecast.status is not None:
         _check_status(forecast.status, grounds)
 

@@ -31,6 +31,7 @@ from client.round_task import (
     refuse_withdrawn,
     round_receipt,
 )
+from client.scores_told import forecast_scores
 from client.settings import SiteSettings
 from client.site_recipes import own_recipe
 from client.site_records import SiteRecords
@@ -116,7 +117,8 @@ class RoundHandler:
             if plan.purpose == "preflight":
                 forecast = forecast_plan(records.ledger, plan, policy, site=self._settings.name)
                 status = site_status(self._settings, plan, policy, records.plans, now=now)
-                forecast = forecast.model_copy(update={"status": status})
+                told = forecast_scores(self._settings, plan, policy, records.plans, now=now)
+                forecast = forecast.model_copy(update={"status": status, "scores": told})
                 return SiteReply(site=self._settings.name, forecast=forecast)
             finish_withdrawals(self._settings, records.ledger.engine)
             scores = accepted.scores and policy.release_evaluation

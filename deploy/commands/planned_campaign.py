@@ -22,7 +22,8 @@ class PlannedCampaign(BaseModel):
     """What a campaign that is only planned would cost; None where this site would refuse it.
 
     ``code`` is then what the coordinator would be told, ``reason`` and ``action`` what the site's
-    own log would say. Epsilons are upper bounds (RDP) after its last round.
+    own log would say. Epsilons are upper bounds (RDP) after its last round. ``scores`` is False
+    where nothing of the holdout could leave, so that this site could not help to judge the model.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,6 +37,7 @@ class PlannedCampaign(BaseModel):
     epsilon_round: float | None = None
     epsilon_campaign: float | None = None
     epsilon_life: float | None = None
+    scores: bool = True
 
 
 def plan_campaign(
@@ -55,6 +57,7 @@ def plan_campaign(
         If the ledger cannot be read.
     """
     from client.privacy.forecast import forecast_plan
+    from client.scores_told import could_score
     from client.site_recipes import own_recipe
 
     recipe = own_recipe(settings, settings.task)
@@ -77,7 +80,8 @@ def plan_campaign(
             rounds=rounds, affordable=False, code=told.code, reason=SITE_REFUSALS.get(told.code)
         )
     cost = told.model_dump(include=PlannedCampaign.model_fields.keys() - {"rounds", "code"})
-    return PlannedCampaign(rounds=rounds, **cost)
+    scores = could_score(settings, recipe, policy)
+    return PlannedCampaign(rounds=rounds, **(cost | {"scores": scores}))
 
 
 def _imagined(recipe: Recipe, *, rounds: int, epsilon: float, now: int) -> RoundPlan:

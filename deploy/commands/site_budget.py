@@ -116,6 +116,14 @@ def _show_planned(planned: PlannedCampaign | None, console: Console) -> None:
         f"{life}.",
         highlight=False,
     )
+    if not planned.scores:
+        console.print(
+            "[yellow]It could not score the model here[/]: too few holdout cases for minimum_cell "
+            "of policy.toml, or release_evaluation is false. Where too few sites can, the "
+            "coordinator does not start.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _figures(epsilon: Epsilon) -> tuple[str, str, str, str]:

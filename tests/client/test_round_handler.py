@@ -154,9 +154,13 @@ def test_a_preflight_of_what_cannot_be_afforded(site: SiteSettings) -> None:
     assert refused(site, make_plan(purpose="preflight", epsilon=None), {}) == "privacy-required"
 
 
-def test_a_preflight_touches_no_case(site: SiteSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preflight_touches_no_case_where_the_policy_releases_nothing_of_them(
+    site: SiteSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("cases were read")
+
+    change_policy(site, release_evaluation=False)
 
     monkeypatch.setattr(CaseStore, "open", fail)
     assert answer(site, make_plan(purpose="preflight"), {}).forecast is not None

@@ -104,6 +104,14 @@ def test_what_a_planned_campaign_would_cost(site: SiteSettings) -> None:
     assert read_budget(site.folder).lines == before
 
 
+def test_a_planned_campaign_that_this_site_could_not_score_is_told(site: SiteSettings) -> None:
+    keep_recipe(site, TOY)
+    document = read_budget(site.folder, rounds=5, epsilon=4.0)
+    assert document.planned is not None
+    assert not document.planned.scores
+    assert "It could not score the model here" in call(site, "--rounds", "5")[1]
+
+
 def test_a_campaign_that_is_not_covered(site: SiteSettings) -> None:
     keep_recipe(site, TOY)
     text = site.policy.read_text().replace("epsilon_life = 16.0", "epsilon_life = 0.001")
