@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from client.settings import SiteSettings
+from client.withdrawn_mark import mark, read_mark
 from common.compression import Compression, Packed
 from common.evaluation import SiteEvaluation
 from common.folders import write_private
@@ -47,8 +48,13 @@ class _Header(BaseModel):
     evaluation: SiteEvaluation | None
 
 
-def keep_reply(settings: SiteSettings, plan: RoundPlan, reply: SiteReply) -> None:
-    """Keep a trained reply in place of the one before; a full disk only costs the repetition."""
+def keep_reply(
+    settings: SiteSettings, plan: RoundPlan, reply: SiteReply, *, withdrawn: int = 0
+) -> None:
+    """Keep a trained reply in place of the one before; a full disk only costs the repetition.
+
+    ``withdrawn`` is what `client.withdrawn_mark` says of it.
+    """
     if reply.update is None or reply.receipt is None:
         return
     packed = reply.update.packed
@@ -60,13 +66,16 @@ def keep_reply(settings: SiteSettings, plan: RoundPlan, reply: SiteReply) -> Non
     )
     parts = {_SAID: reply.update.tensors, _SENT: packed.arrays if packed is not None else {}}
     tensors = {p + n: np.array(a, order="C") for p, part in parts.items() for n, a in part.items()}
+    told = {_KEY: header.model_dump_json(), **mark(withdrawn)}
     try:
-        write_private(_path(settings), save(tensors, metadata={_KEY: header.model_dump_json()}))
+        write_private(reply_file(settings), save(tensors, metadata=told))
     except Exception as error:  # the reply itself must leave all the same
         logger.warning("reply-not-kept error=%s", type(error).__name__)
 
 
-def kept_reply(settings: SiteSettings, plan: RoundPlan, *, scores: bool) -> SiteReply | None:
+def kept_reply(
+    settings: SiteSettings, plan: RoundPlan, *, scores: bool, withdrawn: int
+) -> SiteReply | None:
     """Return the reply to an earlier request for the same, bound to this one; None without one.
 
     Parameters
@@ -75,8 +84,10 @@ def kept_reply(settings: SiteSettings, plan: RoundPlan, *, scores: bool) -> Site
         Verified and accepted. All but its nonce and its times must be as they were.
     scores : bool
         Whether holdout counts may leave with it.
+    withdrawn : int
+        How many cases are withdrawn by now: an older reply may know one of them, and is none.
     """
-    found = _read(_path(settings))
+    found = _read(reply_file(settings), withdrawn)
     if found is None or plan.purpose != "train" or found[0].asked != _asked(plan):
         return None
     header, stored = found
@@ -98,10 +109,11 @@ def kept_reply(settings: SiteSettings, plan: RoundPlan, *, scores: bool) -> Site
 
 def forget_reply(settings: SiteSettings) -> None:
     """Remove it, as when a patient who may be in it withdraws."""
-    _path(settings).unlink(missing_ok=True)
+    reply_file(settings).unlink(missing_ok=True)
 
 
-def _path(settings: SiteSettings) -> Path:
+def reply_file(settings: SiteSettings) -> Path:
+    """Return where it is kept."""
     return settings.data / "newest-reply.safetensors"
 
 
@@ -109,9 +121,11 @@ def _asked(plan: RoundPlan) -> str:
     return hashlib.sha256(plan.model_dump_json(exclude=_OF_ONE_REQUEST).encode()).hexdigest()
 
 
-def _read(path: Path) -> tuple[_Header, dict[str, NDArray[Any]]] | None:
+def _read(path: Path, withdrawn: int) -> tuple[_Header, dict[str, NDArray[Any]]] | None:
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
+            if read_mark(file.metadata()) < withdrawn:
+                return None
             told = (file.metadata() or {}).get(_KEY, "")
             tensors = {n: np.asarray(file.get_tensor(n)) for n in file.keys()}  # noqa: SIM118
         return _Header.model_validate_json(told), tensors

@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from client.settings import SiteSettings
+from client.withdrawn_mark import mark, read_mark
 from common.errors import StoreError
 from common.folders import write_private
 from common.plan import Hex64, Identifier, RoundPlan
@@ -54,13 +55,17 @@ class _Header(BaseModel):
 
 @dataclass(frozen=True)
 class KeptLayers:
-    """A campaign's layers after the site's round ``round``; ``private`` if they were noised."""
+    """A campaign's layers after the site's round ``round``; ``private`` if they were noised.
+
+    ``withdrawn`` is what `client.withdrawn_mark` says of them.
+    """
 
     campaign: str
     architecture: str
     round: int
     private: bool
     tensors: Floats
+    withdrawn: int
 
 
 class LocalLayerStore:
@@ -75,8 +80,12 @@ class LocalLayerStore:
     def __init__(self, settings: SiteSettings) -> None:
         self._folder: Path = settings.data / "local-layers"
 
-    def keep(self, plan: RoundPlan, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+    def keep(
+        self, plan: RoundPlan, tensors: Mapping[str, NDArray[np.float32]], *, withdrawn: int = 0
+    ) -> None:
         """Write what a round made of the layers, in place of the round before.
+
+        ``withdrawn`` is what `client.withdrawn_mark` says of them.
 
         Raises
         ------
@@ -94,7 +103,8 @@ class LocalLayerStore:
         )
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            data = save(layers, metadata={_KEY: header.model_dump_json()})
+            told = {_KEY: header.model_dump_json(), **mark(withdrawn)}
+            data = save(layers, metadata=told)
             write_private(self._path(plan.campaign), data)
             self._prune(self._path(plan.campaign))
         except OSError as error:
@@ -107,7 +117,8 @@ class LocalLayerStore:
         """Return a campaign's layers; damaged ones count as none."""
         try:
             with safe_open(os.fspath(self._path(campaign)), framework="numpy") as file:
-                header = _Header.model_validate_json((file.metadata() or {}).get(_KEY, ""))
+                told = file.metadata() or {}
+                header = _Header.model_validate_json(told.get(_KEY, ""))
                 tensors = {n: np.asarray(file.get_tensor(n)) for n in file.keys()}  # noqa: SIM118
         except FileNotFoundError:
             return None
@@ -117,9 +128,15 @@ class LocalLayerStore:
         if header.campaign != campaign or tensors_digest(tensors) != header.digest:
             logger.warning("local-layers-damaged campaign=%s", campaign)
             return None
-        return KeptLayers(campaign, header.architecture, header.round, header.private, tensors)
+        return KeptLayers(
+            *(campaign, header.architecture, header.round, header.private),
+            tensors=tensors,
+            withdrawn=read_mark(told),
+        )
 
-    def before(self, plan: RoundPlan, base: Tensors, staying: frozenset[str]) -> Floats:
+    def before(
+        self, plan: RoundPlan, base: Tensors, staying: frozenset[str], withdrawn: int
+    ) -> Floats:
         """Return what a round begins with in place of the base's layers; empty in a first round.
 
         Parameters
@@ -130,6 +147,8 @@ class LocalLayerStore:
             The model that came.
         staying : frozenset of str
             Names of the parameters that stay (`common.local_layers.local_names`).
+        withdrawn : int
+            How many cases are withdrawn by now: older layers may know one of them.
         """
         kept = self.find(plan.campaign)
         if kept is None:
@@ -138,6 +157,7 @@ class LocalLayerStore:
         usable = (
             kept.architecture == plan.recipe.model.architecture
             and kept.round < plan.round
+            and kept.withdrawn >= withdrawn
             and (kept.private or not private)
             and fits(kept.tensors, base, staying)
         )
@@ -148,10 +168,14 @@ class LocalLayerStore:
 
     def forget(self) -> bool:
         """Remove all of them; tell whether there were any."""
-        files = list(self._folder.glob("*.safetensors"))
+        files = self.files()
         for path in files:
             path.unlink(missing_ok=True)
         return bool(files)
+
+    def files(self) -> list[Path]:
+        """Return where they are kept, a file a campaign."""
+        return list(self._folder.glob("*.safetensors"))
 
     def _prune(self, written: Path) -> None:
         """Remove all but the newest; the file just written is that, whatever the clock says."""

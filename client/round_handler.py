@@ -14,6 +14,7 @@ from functools import partial
 
 import torch
 
+from client.cases.transactions import CASES_LOCK, Transactions
 from client.kept_reply import keep_reply, kept_reply
 from client.plan_keys import read_plan_keys
 from client.plan_memory import Limits
@@ -40,6 +41,7 @@ from client.training import PrivateStep, Trained, train_plain, train_private
 from client.training.evaluation import count_holdout, predict
 from client.unfinished_withdrawals import finish_withdrawals
 from client.update_feedback import compress_update
+from client.withdrawn_mark import withdrawn_now
 from common.audit_entries import PlanAccepted
 from common.compression import Packed
 from common.errors import CaseRefused, PlanRefused, WardroundError
@@ -122,7 +124,8 @@ class RoundHandler:
                 return SiteReply(site=self._settings.name, forecast=forecast)
             finish_withdrawals(self._settings, records.ledger.engine)
             scores = accepted.scores and policy.release_evaluation
-            again = kept_reply(self._settings, plan, scores=scores)
+            withdrawn = withdrawn_now(Transactions(records.ledger.engine, CASES_LOCK))
+            again = kept_reply(self._settings, plan, scores=scores, withdrawn=withdrawn)
             if again is not None:
                 return again
             prepare = partial(
@@ -142,7 +145,7 @@ class RoundHandler:
         reply: SiteReply | None = None
         try:
             reply = self._work(task, scores=scores, started=started)
-            keep_reply(self._settings, task.plan, reply)
+            keep_reply(self._settings, task.plan, reply, withdrawn=task.withdrawn)
         except WithdrawnMeanwhile:
             logger.info("round-prepared-anew campaign=%s", task.plan.campaign)
         finally:
@@ -169,7 +172,7 @@ class RoundHandler:
             trained = _run(task, reservation)
             leaving = keep_layers(self._settings, task, trained.tensors)
             update = difference(leaving, task.base, binding=_binding(plan))
-            update = compress_update(self._settings, plan, update)
+            update = compress_update(self._settings, plan, update, withdrawn=task.withdrawn)
         except BaseException as error:
             ledger.outcome(reservation, refusal_code(error))
             raise

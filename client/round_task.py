@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 from torch import nn
 
-from client.cases.case import Case
 from client.cases.store import CaseStore
-from client.cases.tables import CaseRow
-from client.cases.transactions import CASES_LOCK, join_writers
+from client.cases.transactions import CASES_LOCK, Transactions, join_writers
 from client.kept_reply import forget_reply
 from client.local_layers import LocalLayerStore
 from client.policy import SitePolicy
@@ -28,6 +25,7 @@ from client.training.device import choose_device, limit_threads
 from client.training.features import compute_features, features_key, split_head
 from client.training.pixel_cache import CachedPixels, PixelCache
 from client.update_feedback import forget_feedback
+from client.withdrawn_mark import withdrawn_cases, withdrawn_now
 from common.compression import Packed
 from common.correction import norm_bound, read_correction
 from common.errors import CaseRefused, ModelError
@@ -46,8 +44,8 @@ class RoundTask:
 
     ``base`` is the model that came. ``start`` is what ``model`` holds: the same, but where the plan
     trains, the layers that stay at the site (named by ``staying``) are the site's own.
-    ``cases`` are the ids of the cases, of both sides, before anything that knows them was read,
-    and of those that were read.
+    ``withdrawn`` is how many cases had been withdrawn before anything that knows the site's cases
+    was read (`client.withdrawn_mark`).
     """
 
     plan: RoundPlan
@@ -59,8 +57,8 @@ class RoundTask:
     holdout: PatientImages
     ledger: PrivacyLedger
     start: Tensors
+    withdrawn: int
     staying: frozenset[str] = frozenset()
-    cases: frozenset[str] = frozenset()
 
     @property
     def patients(self) -> int:
@@ -93,8 +91,8 @@ def prepare_task(
     model = build_model(recipe, pretrained=False)
     staying = local_names(model, recipe.federation.local_layers)
     # Before layers and images are read: whoever withdraws from here on is found to be gone.
-    cases = _cases(settings, recipe.name)
-    start = _start(settings, plan, base, staying)
+    withdrawn = _withdrawn_now(ledger)
+    start = _start(settings, plan, base, staying, withdrawn)
     load_tensors(model, start)
     moving = [name for name in set_trainable(model, plan.trainable) if name not in staying]
     if not moving:
@@ -128,8 +126,8 @@ def prepare_task(
         holdout=patient_images(holdout, cached, recipe.classes),
         ledger=ledger,
         start=start,
+        withdrawn=withdrawn,
         staying=staying,
-        cases=cases | _ids([*training, *holdout]),
     )
     return _with_features(task, cache, cached) if plan.trainable == "head" else task
 
@@ -144,18 +142,18 @@ def keep_layers(settings: SiteSettings, task: RoundTask, trained: Tensors) -> Te
     """
     own = {n: a.astype(np.float32) for n, a in trained.items() if n in task.staying}
     if own:
-        LocalLayerStore(settings).keep(task.plan, own)
+        LocalLayerStore(settings).keep(task.plan, own, withdrawn=task.withdrawn)
     return {name: array for name, array in trained.items() if name not in own}
 
 
 class WithdrawnMeanwhile(CaseRefused):
-    """One of a round's cases was withdrawn after it read them, and before it spent anything."""
+    """A case was withdrawn after a round read the site's cases, and before it spent anything."""
 
     default_code = "case-withdrawn"
 
 
 def refuse_withdrawn(connection: Connection, task: RoundTask) -> None:
-    """Look, in the transaction that reserves, whether all of a round's cases are there still.
+    """Look, in the transaction that reserves, whether any of the site's cases was withdrawn.
 
     No withdrawal comes between this look and the reservation: whoever withdraws later finds the
     round in the ledger, and is told of it.
@@ -166,14 +164,12 @@ def refuse_withdrawn(connection: Connection, task: RoundTask) -> None:
         If one was withdrawn.
     """
     join_writers(connection, CASES_LOCK)
-    name = task.plan.recipe.name
-    gone = select(CaseRow.id).where(CaseRow.task == name, CaseRow.status == "withdrawn")
-    if not task.cases.isdisjoint(connection.scalars(gone)):
+    if withdrawn_cases(connection) != task.withdrawn:
         raise WithdrawnMeanwhile("A case was withdrawn while the round was prepared.")
 
 
 def forget_withdrawn(settings: SiteSettings, task: RoundTask) -> bool:
-    """Remove what this round wrote, if one of its cases was withdrawn while it ran.
+    """Remove what this round wrote, if a case of the site's was withdrawn while it ran.
 
     The withdrawal removed what it found, which was not yet what the round has written since: its
     reply, what compression left over, layers that stay, prepared pixels and features. What an
@@ -185,32 +181,26 @@ def forget_withdrawn(settings: SiteSettings, task: RoundTask) -> bool:
     bool
         Whether one was withdrawn.
     """
-    recipe = task.plan.recipe.name
-    gone = task.cases - _cases(settings, recipe)
-    if not gone:
+    if _withdrawn_now(task.ledger) == task.withdrawn:
         return False
-    with closing(CaseStore.open(settings)) as store:
-        if not any(store.get(case).status == "withdrawn" for case in gone):
-            return False  # a label that is disputed now, or was corrected
     forget_reply(settings)
     forget_feedback(settings)
     LocalLayerStore(settings).forget()
-    forget_prepared(settings.cache, recipe)
+    forget_prepared(settings.cache, task.plan.recipe.name)
     logger.info("withdrawn-during-round campaign=%s", task.plan.campaign)
     return True
 
 
-def _cases(settings: SiteSettings, task: str) -> frozenset[str]:
-    with closing(CaseStore.open(settings)) as store:
-        return _ids([*store.training_cases(task), *store.holdout_cases(task)])
-
-
-def _ids(cases: Sequence[Case]) -> frozenset[str]:
-    return frozenset(case.id for case in cases)
+def _withdrawn_now(ledger: PrivacyLedger) -> int:
+    return withdrawn_now(Transactions(ledger.engine, CASES_LOCK))
 
 
 def _start(
-    settings: SiteSettings, plan: RoundPlan, base: Tensors, staying: frozenset[str]
+    settings: SiteSettings,
+    plan: RoundPlan,
+    base: Tensors,
+    staying: frozenset[str],
+    withdrawn: int,
 ) -> Tensors:
     """Return what the site begins with.
 
@@ -219,7 +209,7 @@ def _start(
     """
     if plan.purpose != "train" or not staying:
         return base
-    return {**base, **LocalLayerStore(settings).before(plan, base, staying)}
+    return {**base, **LocalLayerStore(settings).before(plan, base, staying, withdrawn)}
 
 
 def _with_features(task: RoundTask, cache: PixelCache, cached: CachedPixels) -> RoundTask:

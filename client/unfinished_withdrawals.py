@@ -3,6 +3,7 @@
 Each thing to do is written down in the transaction that withdrew the cases, and struck out when it
 is done. So where the process dies in between, or a step fails, the next withdrawal, the next round
 or the next start of the service does the rest, and the audit log has one line for each withdrawal.
+So does it with what a round wrote after the withdrawal and, having died, did not forget by itself.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from client.cases.tables import UnfinishedRow
 from client.cases.transactions import CASES_LOCK, Transactions
 from client.cases.unfinished import strike, unfinished
 from client.dicom.withdrawn_reports import forget_reports
-from client.kept_reply import forget_reply
+from client.kept_reply import forget_reply, reply_file
 from client.local_layers import LocalLayerStore
 from client.personalisation.head import PersonalHeads
 from client.releases.holdout_traces import forget_holdout_traces
 from client.settings import SiteSettings
 from client.training.cache_folder import forget_marked, forget_prepared
-from client.update_feedback import forget_feedback
+from client.update_feedback import feedback_file, forget_feedback
+from client.withdrawn_mark import forget_made_before, withdrawn_cases
 from common.audit_entries import PatientWithdrawn
 from common.errors import WardroundError
 
@@ -56,13 +58,15 @@ def finish_withdrawals(settings: SiteSettings, engine: Engine) -> tuple[str, ...
     problems = tried("Prepared pixels", lambda: forget_marked(settings.cache))
     problems += tried("Reports for the PACS", lambda: forget_reports(settings, transactions))
     with transactions.reading() as session:
-        rows = unfinished(session)
+        rows, withdrawn = unfinished(session), withdrawn_cases(session)
     for row in rows:
         if row.step == "forget":
             problems += _forget(settings, transactions, row)
         else:
             tell = partial(_tell, settings, engine, transactions, row)
             problems += tried("The line in the audit log", tell)
+    if not any(row.step == "forget" for row in rows):  # which forgets all of it
+        problems += _forget_late(settings, withdrawn)
     return problems
 
 
@@ -94,6 +98,21 @@ def _forget(
     )
     problems = tuple(problem for what, step in steps for problem in tried(what, step))
     return problems or tried("The note of it", partial(_strike, transactions, row))
+
+
+def _forget_late(settings: SiteSettings, withdrawn: int) -> tuple[str, ...]:
+    """Delete what was written after the withdrawal, by a round or a fit that had begun before.
+
+    They look for that themselves at their end. This is for those that died before it.
+    """
+    files = (
+        ("The newest reply", reply_file(settings)),
+        ("What compression left over", feedback_file(settings)),
+        *(("Layers that stay here", path) for path in LocalLayerStore(settings).files()),
+        ("The site's own head", PersonalHeads(settings).file),
+    )
+    late = partial(forget_made_before, withdrawn=withdrawn)
+    return tuple(problem for what, path in files for problem in tried(what, partial(late, path)))
 
 
 def _strike(transactions: Transactions, row: UnfinishedRow) -> None:

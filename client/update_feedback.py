@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from client.settings import SiteSettings
+from client.withdrawn_mark import mark, read_mark
 from common.compression import Compression, compress
 from common.folders import write_private
 from common.plan import RoundPlan
@@ -46,7 +47,9 @@ class _Header(BaseModel):
     private: bool
 
 
-def compress_update(settings: SiteSettings, plan: RoundPlan, update: ModelUpdate) -> ModelUpdate:
+def compress_update(
+    settings: SiteSettings, plan: RoundPlan, update: ModelUpdate, *, withdrawn: int
+) -> ModelUpdate:
     """Return the update as the coordinator will decode it, with its compressed form.
 
     Parameters
@@ -58,6 +61,9 @@ def compress_update(settings: SiteSettings, plan: RoundPlan, update: ModelUpdate
         be public.
     update : ModelUpdate
         Finished: under privacy, noised.
+    withdrawn : int
+        How many cases had been withdrawn when the round read its own (`client.withdrawn_mark`). A
+        memory from before that is not added.
     """
     spec = plan.recipe.federation
     if spec.compression == "none":
@@ -68,10 +74,10 @@ def compress_update(settings: SiteSettings, plan: RoundPlan, update: ModelUpdate
         spec.compression,
         seed=bytes.fromhex(plan.nonce),
         fraction=spec.top_k_fraction,
-        memory=_memory(settings, plan, update),
+        memory=_memory(settings, plan, update, withdrawn),
     )
     if plan.round < plan.rounds:
-        _keep(settings, plan, found.left)
+        _keep(settings, plan, found.left, withdrawn)
     else:
         forget_feedback(settings)
     return ModelUpdate(update.binding, found.decoded, found.packed)
@@ -79,14 +85,15 @@ def compress_update(settings: SiteSettings, plan: RoundPlan, update: ModelUpdate
 
 def forget_feedback(settings: SiteSettings) -> None:
     """Remove the memory; harmless where there is none."""
-    _path(settings).unlink(missing_ok=True)
+    feedback_file(settings).unlink(missing_ok=True)
 
 
-def _path(settings: SiteSettings) -> Path:
+def feedback_file(settings: SiteSettings) -> Path:
+    """Return where it is kept."""
     return settings.data / "update-feedback.safetensors"
 
 
-def _keep(settings: SiteSettings, plan: RoundPlan, left: Floats) -> None:
+def _keep(settings: SiteSettings, plan: RoundPlan, left: Floats, withdrawn: int) -> None:
     header = _Header(
         campaign=plan.campaign,
         round=plan.round,
@@ -95,18 +102,21 @@ def _keep(settings: SiteSettings, plan: RoundPlan, left: Floats) -> None:
     )
     data = save(
         {name: np.array(array, order="C") for name, array in left.items()},
-        metadata={_KEY: header.model_dump_json()},
+        metadata={_KEY: header.model_dump_json(), **mark(withdrawn)},
     )
     try:
-        write_private(_path(settings), data)
+        write_private(feedback_file(settings), data)
     except Exception as error:  # it only costs accuracy; an old memory would be counted twice
         logger.warning("feedback-not-kept error=%s", type(error).__name__)
         forget_feedback(settings)
 
 
-def _memory(settings: SiteSettings, plan: RoundPlan, update: ModelUpdate) -> Floats | None:
+def _memory(
+    settings: SiteSettings, plan: RoundPlan, update: ModelUpdate, withdrawn: int
+) -> Floats | None:
     try:
-        with safe_open(os.fspath(_path(settings)), framework="numpy") as file:
+        with safe_open(os.fspath(feedback_file(settings)), framework="numpy") as file:
+            made = read_mark(file.metadata())
             header = _Header.model_validate_json((file.metadata() or {}).get(_KEY, ""))
             left = {n: np.asarray(file.get_tensor(n)) for n in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
@@ -115,13 +125,14 @@ def _memory(settings: SiteSettings, plan: RoundPlan, update: ModelUpdate) -> Flo
         logger.warning("feedback-damaged")
         return None
     compression = plan.recipe.federation.compression
-    if (header.campaign, header.compression) != (plan.campaign, compression):
-        return None
-    if plan.privacy.epsilon is not None and not header.private:
-        return None
-    if header.round >= plan.round or not _fits(left, update):
-        return None
-    return left
+    usable = (
+        made >= withdrawn
+        and (header.campaign, header.compression) == (plan.campaign, compression)
+        and (header.private or plan.privacy.epsilon is None)
+        and header.round < plan.round
+        and _fits(left, update)
+    )
+    return left if usable else None
 
 
 def _fits(left: Floats, update: ModelUpdate) -> bool:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from client.settings import SiteSettings
+from client.withdrawn_mark import mark
 from common.folders import write_private
 from common.plan import Hex64
 from common.update import tensors_digest
@@ -61,11 +62,20 @@ class PersonalHeads:
     def __init__(self, settings: SiteSettings) -> None:
         self._path: Path = settings.data / "personal-head.safetensors"
 
-    def keep(self, head: PersonalHead) -> None:
-        """Write a head in place of the one before; OSError if the disk failed."""
+    @property
+    def file(self) -> Path:
+        """Where it is kept."""
+        return self._path
+
+    def keep(self, head: PersonalHead, *, withdrawn: int = 0) -> None:
+        """Write a head in place of the one before; OSError if the disk failed.
+
+        ``withdrawn`` is what `client.withdrawn_mark` says of it.
+        """
         header = _Header(model_digest=head.model_digest, digest=head.digest)
         ordered = {name: np.array(array, order="C") for name, array in head.tensors.items()}
-        write_private(self._path, save(ordered, metadata={_KEY: header.model_dump_json()}))
+        told = {_KEY: header.model_dump_json(), **mark(withdrawn)}
+        write_private(self._path, save(ordered, metadata=told))
 
     def find(self, model_digest: str) -> PersonalHead | None:
         """Return the head of this release; one that is damaged or another's counts as none."""

@@ -17,7 +17,14 @@ from client.cases.store import CaseStore
 from client.local_layers import LocalLayerStore, fits
 from client.personalisation.head import Floats, PersonalHead, PersonalHeads
 from client.personalisation.judging import Judgement
-from client.personalisation.trial import Personalised, held, judge_on_holdout, keep, outcome
+from client.personalisation.trial import (
+    Personalised,
+    held,
+    judge_on_holdout,
+    keep,
+    outcome,
+    withdrawn_by_now,
+)
 from client.releases.cache import LocalRelease, ReleaseCache
 from client.settings import SiteSettings
 from client.training.dataset import PatientImages, patient_images
@@ -58,13 +65,14 @@ def serve_own_layers(
     heads.forget()  # whatever comes of it, what answered before is not the newest any more
     limit_threads(settings.threads)
     tensors, manifest = release.load(), release.manifest
-    before = _training_cases(settings, manifest)
-    own = PersonalHead(manifest.model_digest, _layers(settings, manifest, tensors))
+    withdrawn, before = withdrawn_by_now(settings), _training_cases(settings, manifest)
+    own = PersonalHead(manifest.model_digest, _layers(settings, manifest, tensors, withdrawn))
     judgement = _judged(settings, manifest, tensors, own)
     if judgement.serves:
         keep(
             *(heads, own),
             name="The layers",
+            withdrawn=withdrawn,
             unchanged=lambda: before <= _training_cases(settings, manifest),
             changed=CaseRefused(
                 "A patient was withdrawn while the layers were judged.",
@@ -76,7 +84,9 @@ def serve_own_layers(
     return outcome(settings, manifest, own, judgement, what="layers")
 
 
-def _layers(settings: SiteSettings, manifest: ReleaseManifest, tensors: Tensors) -> Floats:
+def _layers(
+    settings: SiteSettings, manifest: ReleaseManifest, tensors: Tensors, withdrawn: int
+) -> Floats:
     recipe = manifest.recipe
     kept = LocalLayerStore(settings).find(manifest.lineage.campaign)
     model = build_model(recipe, pretrained=False)
@@ -84,6 +94,7 @@ def _layers(settings: SiteSettings, manifest: ReleaseManifest, tensors: Tensors)
     usable = (
         kept is not None
         and kept.architecture == recipe.model.architecture
+        and kept.withdrawn >= withdrawn
         and fits(kept.tensors, tensors, staying)
     )
     if kept is None or not usable or not kept.tensors:

@@ -14,7 +14,14 @@ from torch import nn
 from client.cases.store import CaseStore
 from client.personalisation.head import PersonalHead, PersonalHeads
 from client.personalisation.judging import Judgement
-from client.personalisation.trial import Personalised, held, judge_on_holdout, keep, outcome
+from client.personalisation.trial import (
+    Personalised,
+    held,
+    judge_on_holdout,
+    keep,
+    outcome,
+    withdrawn_by_now,
+)
 from client.personalisation.tuning import FOLDS, OnFit, TunedHead, tune_head
 from client.releases.cache import LocalRelease, ReleaseCache
 from client.settings import SiteSettings
@@ -61,7 +68,7 @@ def personalise(
     limit_threads(settings.threads)
     model = build_model(release.manifest.recipe, pretrained=False)
     load_tensors(model, release.load())
-    before = _cases(settings, release.manifest)
+    withdrawn, before = withdrawn_by_now(settings), _cases(settings, release.manifest)
     training, holdout, split = _images(settings, release, model)
     if len(training.patients) < FOLDS or len(np.unique(training.labels)) < 2:
         raise CaseRefused("The site has too few confirmed training cases.", code="no-cases")
@@ -72,6 +79,7 @@ def personalise(
         keep(
             *(heads, head),
             name="The head",
+            withdrawn=withdrawn,
             unchanged=lambda: before <= _cases(settings, release.manifest),
             changed=CaseRefused(
                 "A patient was withdrawn while the head was fitted.",

@@ -6,17 +6,20 @@ Both are held against the release on the same cases, kept in the same place, and
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from client.cases.store import CaseStore
 from client.personalisation.head import PersonalHead, PersonalHeads
 from client.personalisation.judging import MARGIN, HoldoutCases, Judgement, case_groups, judge
 from client.releases.cache import LocalRelease
 from client.settings import SiteSettings
 from client.training.dataset import PatientImages
+from client.withdrawn_mark import withdrawn_now
 from common.errors import CaseRefused, ReleaseError, StoreError
 from common.release import ReleaseManifest
 
@@ -111,6 +114,7 @@ def keep(
     own: PersonalHead,
     *,
     name: str,
+    withdrawn: int,
     unchanged: Callable[[], bool],
     changed: CaseRefused,
 ) -> None:
@@ -122,6 +126,9 @@ def keep(
     own : PersonalHead
     name : str
         What it is, in words that begin an error: ``The head``.
+    withdrawn : int
+        How many cases had been withdrawn before those were read that it was made of
+        (`client.withdrawn_mark`): what a killed process leaves here is known by it.
     unchanged : callable
         Tells whether all cases are there that it was made of.
     changed : CaseRefused
@@ -134,8 +141,10 @@ def keep(
     StoreError
         If the disk failed.
     """
+    if not unchanged():
+        raise changed
     try:
-        heads.keep(own)
+        heads.keep(own, withdrawn=withdrawn)
     except OSError as error:
         raise StoreError(
             f"{name} cannot be kept ({error.strerror or error}).", action="Free disk space."
@@ -143,6 +152,12 @@ def keep(
     if not unchanged():
         heads.forget()  # a withdrawal meanwhile found nothing that it could have removed
         raise changed
+
+
+def withdrawn_by_now(settings: SiteSettings) -> int:
+    """Return how many cases are withdrawn; `StoreError` if the database cannot be read."""
+    with closing(CaseStore.open(settings)) as store:
+        return withdrawn_now(store.transactions)
 
 
 def outcome(

@@ -136,7 +136,7 @@ def test_a_compressed_update_is_sent_again_in_the_same_bytes(
     assert reply.receipt is not None
     receipt = reply.receipt.model_copy(update={"update_digest": update.digest})
     keep_reply(site, first, replace(reply, update=update, receipt=receipt))
-    again = kept_reply(site, make_plan(base=base), scores=True)
+    again = kept_reply(site, make_plan(base=base), scores=True, withdrawn=0)
     assert again is not None
     assert again.update is not None
     assert again.update.packed is not None

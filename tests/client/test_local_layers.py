@@ -124,9 +124,9 @@ def test_those_that_do_not_belong_are_not_used(
     if fault == "cut":
         path = site.data / "local-layers" / "campaign.safetensors"
         path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
-    assert store.before(plan_of(base, 3), base, STAYING) == {}
+    assert store.before(plan_of(base, 3), base, STAYING, 0) == {}
     put(site, plan_of(base), base, 0.5)
-    assert store.before(plan_of(base, 3), base, STAYING).keys() == STAYING
+    assert store.before(plan_of(base, 3), base, STAYING, 0).keys() == STAYING
 
 
 def test_an_update_with_one_never_leaves_the_outbox(site: SiteSettings, base: Tensors) -> None:

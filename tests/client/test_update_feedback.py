@@ -1,4 +1,5 @@
 import stat
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -8,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from client import update_feedback
 from client.settings import SiteSettings
-from client.update_feedback import compress_update, forget_feedback
+from client.update_feedback import forget_feedback
 from common.compression import Compression
 from common.plan import RoundPlan
 from common.recipe import Recipe
@@ -17,6 +19,7 @@ from common.update import ModelUpdate, UpdateBinding
 from tests.plans import make_plan
 
 Floats = dict[str, NDArray[np.float32]]
+compress_update = partial(update_feedback.compress_update, withdrawn=0)
 
 
 @pytest.fixture

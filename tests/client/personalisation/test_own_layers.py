@@ -107,15 +107,26 @@ def test_a_patient_who_withdraws_meanwhile_is_in_nothing_that_answers(
     LocalLayerStore(site).keep(plan_for(release), seeing)
     keep = PersonalHeads.keep
 
-    def late(heads: PersonalHeads, head: object) -> None:
+    def late(heads: PersonalHeads, head: object, *, withdrawn: int) -> None:
         withdraw_patient(site, "train-3")
-        keep(heads, head)  # type: ignore[arg-type]
+        keep(heads, head, withdrawn=withdrawn)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PersonalHeads, "keep", late)
     with pytest.raises(CaseRefused) as refused:
         serve_own_layers(site, release=release)
     assert refused.value.code == "cases-changed"
     assert PersonalHeads(site).find(release.manifest.model_digest) is None
+
+
+def test_layers_that_a_killed_round_left_after_a_withdrawal_are_not_tried(
+    site: SiteSettings, tmp_path: Path
+) -> None:
+    release, seeing = blind_release(site, tmp_path)
+    withdraw_patient(site, "train-3")
+    LocalLayerStore(site).keep(plan_for(release), seeing, withdrawn=0)
+    with pytest.raises(ReleaseError) as refused:
+        serve_own_layers(site, release=release)
+    assert refused.value.code == "no-local-layers"
 
 
 @pytest.mark.parametrize("fault", ["campaign", "shape", "shared"])

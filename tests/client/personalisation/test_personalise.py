@@ -18,6 +18,8 @@ from client.personalisation.personalise import personalise, stop_personalising
 from client.personalisation.serving import load_personalised, outdated
 from client.releases.cache import LocalRelease
 from client.settings import SiteSettings
+from client.site_records import SiteRecords
+from client.unfinished_withdrawals import finish_withdrawals
 from client.withdrawal import withdraw_patient
 from common.audit_entries import PredictionMade
 from common.errors import CaseRefused
@@ -108,10 +110,37 @@ def test_a_patient_who_withdraws_while_it_is_fitted_is_in_no_head(
         withdraw_patient(site, "train-3")
         return real(*given, **named)  # type: ignore[arg-type]
 
+    written: list[PersonalHead] = []
     monkeypatch.setattr(module, "tune_head", slow)
+    monkeypatch.setattr(PersonalHeads, "keep", lambda _, head, **__: written.append(head))
     with pytest.raises(CaseRefused) as caught:
         personalise(site, release=released)
     assert caught.value.code == "cases-changed"
+    assert written == [], "no moment in which the service could take it up"
+
+
+def test_a_killed_fit_leaves_no_head_of_a_patient_who_withdrew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The patient withdraws between the last look and the writing; then nothing runs any more."""
+
+    class Killed(BaseException):
+        pass
+
+    site, released = made(tmp_path)
+    real = PersonalHeads.keep
+
+    def last(*given: object, **named: object) -> None:
+        withdraw_patient(site, "train-3")
+        real(*given, **named)  # type: ignore[arg-type]
+        raise Killed
+
+    monkeypatch.setattr(PersonalHeads, "keep", last)
+    with pytest.raises(Killed):
+        personalise(site, release=released)
+    assert PersonalHeads(site).find(released.manifest.model_digest) is not None
+    with SiteRecords.open(site) as records:
+        assert finish_withdrawals(site, records.ledger.engine) == ()
     assert PersonalHeads(site).find(released.manifest.model_digest) is None
 
 
