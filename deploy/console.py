@@ -37,6 +37,9 @@ EXIT_INTERRUPTED = 130
 
 RECIPE_HELP = f"A shipped recipe ({', '.join(shipped_recipes())}), or a .toml file."
 
+ENDLESS = 1000
+"""Columns where stdout is no terminal: more than any table has."""
+
 progress_console = Console(stderr=True)
 """For progress and warnings; a script that reads stdout never sees it."""
 
@@ -56,7 +59,13 @@ def emit(document: BaseModel, *, as_json: bool, show: Callable[[Console], None])
         sys.stdout.write(document.model_dump_json(indent=2) + "\n")
         sys.stdout.flush()
     else:
-        show(Console())
+        show(result_console())
+
+
+def result_console() -> Console:
+    """Return the console for a result; in a file or a pipe no line is wrapped."""
+    console = Console()
+    return console if console.is_terminal else Console(width=ENDLESS)
 
 
 @contextmanager

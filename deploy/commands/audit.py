@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.wording import number
@@ -16,6 +15,7 @@ from deploy.account import SETTINGS, own_folder
 from deploy.commands.flags import AsJson, Site
 from deploy.commands.registry import coordinator_settings
 from deploy.console import EXIT_REFUSED, emit
+from deploy.tables import Table
 
 if TYPE_CHECKING:
     from deploy.audit_report import AuditReport

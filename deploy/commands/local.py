@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from common.recipe import load_recipe
 from deploy.account import own_folder
 from deploy.commands.site_access import hint_of_first_user, nobody
-from deploy.console import progress_console
+from deploy.console import progress_console, result_console
 from deploy.interruption import interruptible
+from deploy.tables import Table
 
 if TYPE_CHECKING:
     from deploy.local import LocalFederation
@@ -57,7 +57,7 @@ def up(
         with progress_console.status("Starting the processes…"):
             federation.start()
             federation.wait_ready()
-        console = Console()
+        console = result_console()
         _show(federation, console)
         _say_who_may_use_it(federation, console)
         console.print(f"Logs: {federation.logs}. Press Ctrl-C to stop.", soft_wrap=True)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from common.errors import ConfigurationError
 from deploy.account import own_folder
 from deploy.commands.flags import AsJson
 from deploy.console import EXIT_EXPIRING, emit
+from deploy.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from common.recipe import load_recipe
 from deploy.account import own_folder
 from deploy.commands.flags import AsJson
 from deploy.console import RECIPE_HELP, emit
+from deploy.tables import Table
 
 
 def provision(

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from deploy.commands.flags import AsJson, Folder
 from deploy.commands.registry_lists import campaigns_table, releases_table
 from deploy.console import emit
+from deploy.tables import Table
 
 if TYPE_CHECKING:
     from common.evaluation import Metrics

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Column
+
+from deploy.tables import Table
 
 if TYPE_CHECKING:
     from server.api.campaigns import CampaignSummary

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import TaskID
-from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.recipe import AggregationName, AlgorithmName
@@ -36,6 +35,7 @@ from deploy.commands.import_flags import (
     order_of,
 )
 from deploy.console import RECIPE_HELP, emit, progress, progress_console
+from deploy.tables import Table
 
 if TYPE_CHECKING:
     from common.recipe import Recipe

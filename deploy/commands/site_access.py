@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.table import Table
 
 from client.access.roles import Role
 from deploy.commands.flags import AsJson, Site
@@ -19,6 +18,7 @@ from deploy.commands.password import PasswordFile, read_password
 from deploy.commands.shown_once import emit_secret
 from deploy.commands.user import caller
 from deploy.console import emit
+from deploy.tables import Table
 
 if TYPE_CHECKING:
     from client.access.keys import Key, Keys

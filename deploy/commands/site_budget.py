@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from client.privacy.budget import Epsilon, LedgerState
 from client.privacy.budget import read_budget as recompute
 from deploy.commands.flags import AsJson, Site
 from deploy.commands.planned_campaign import PlannedCampaign, plan_campaign
 from deploy.console import emit
+from deploy.tables import Table
 
 
 class BudgetDocument(LedgerState):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.wording import number
@@ -26,6 +25,7 @@ from deploy.commands.import_flags import (
     order_of,
 )
 from deploy.console import EXIT_USAGE, emit, progress, progress_console
+from deploy.tables import Table
 
 if TYPE_CHECKING:
     from client.intake.source import ImportSource

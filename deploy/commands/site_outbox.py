@@ -7,10 +7,10 @@ from pathlib import Path
 import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.table import Table
 
 from deploy.commands.flags import AsJson, Site
 from deploy.console import EXIT_REFUSED, emit
+from deploy.tables import Table
 
 
 class _Document(BaseModel):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from deploy.commands.flags import AsJson, Site
 from deploy.console import emit
+from deploy.tables import Table
 
 if TYPE_CHECKING:
     from client.releases.documents import ReleaseRow, SiteReleasesDocument

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.table import Table
 
 from common.wording import number
 from deploy.commands.flags import AsJson, Site
 from deploy.console import EXIT_REFUSED, emit
+from deploy.tables import Table
 
 
 class ViewedEntry(BaseModel):

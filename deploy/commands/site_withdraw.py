@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from common.errors import ConfigurationError, InputRefused
 from common.wording import number
 from deploy.commands.flags import AsJson, Site
 from deploy.console import EXIT_FAILED, emit, progress_console
+from deploy.tables import Table
 
 if TYPE_CHECKING:
     from client.withdrawal import Withdrawal

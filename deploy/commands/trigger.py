@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from common.errors import ConfigurationError
 from common.recipe import load_recipe
 from deploy.commands.flags import AsJson, Folder
 from deploy.console import RECIPE_HELP, emit
+from deploy.tables import Table
 
 if TYPE_CHECKING:
     from server.settings import CoordinatorSettings

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from common.errors import ConfigurationError
 from deploy.commands.flags import Folder, Site
-from deploy.console import progress_console
+from deploy.console import progress_console, result_console
 from deploy.interruption import interruptible
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def coordinator_up(
     starting = progress_console.status("Starting the coordinator…")
     with interruptible(), starting as status, running(processes):
         status.stop()
-        console = Console()
+        console = result_console()
         console.print(f"The coordinator runs; its page is {coordinator_page(settings)}.")
         if gateway:
             console.print(f"Hospitals come in at port {settings.gateway_port} (gateway).")
@@ -79,7 +78,7 @@ def site_up(
     starting = progress_console.status("Starting the site…")
     with interruptible(), starting as status, running(processes):
         status.stop()
-        console = Console()
+        console = result_console()
         console.print(f"Site {settings.name} runs; its page is {site_url(settings)}.")
         if nobody(site):
             console.print(hint_of_first_user(settings.name, settings.folder), soft_wrap=True)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.table import Table
 
 from deploy.commands.flags import AsJson, Folder
 from deploy.commands.password import PasswordFile, read_password
 from deploy.commands.registry import opened_registry
 from deploy.commands.shown_once import emit_secret
 from deploy.console import emit
+from deploy.tables import Table
 from server.accounts.records import Account, Role
 
 if TYPE_CHECKING:
