@@ -150,6 +150,12 @@ def _authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifi
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
 
+def check_hosts(hosts: Sequence[str]) -> None:
+    """Raise ConfigurationError for a host that no certificate can name."""
+    for host in hosts:
+        _general_name(host)
+
+
 def _general_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))

@@ -29,6 +29,7 @@ from common.recipe import Recipe
 from deploy import components
 from deploy.campaigns import OnProgress, launch_campaign, watch_campaign
 from deploy.enrolment import assign_ports, enrol, forget_cut_enrolment
+from deploy.federation_folder import where_inside
 from deploy.gateway import configuration
 from deploy.gateway.configuration import nginx
 from deploy.pki import book
@@ -91,7 +92,10 @@ class LocalFederation:
         self._gateway = gateway
         names = sorted({*sites, *_kits(self.folder)})
         if not names:
-            raise ConfigurationError(f"{folder} has no site.", action="Name some with --site.")
+            raise ConfigurationError(
+                f"{folder} has no site.",
+                action=where_inside(self.folder) or "Name some with --site.",
+            )
         threads = max(1, (os.cpu_count() or 1) // len(names))
         defaults = {
             "threads": threads,

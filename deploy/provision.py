@@ -29,7 +29,13 @@ from client.site_folder import create_site_folder
 from common.errors import ConfigurationError
 from common.plan import Identifier
 from common.recipe import Recipe
-from deploy.certificates import make_authority, make_node_key, make_server_certificate
+from deploy.certificates import (
+    check_hosts,
+    make_authority,
+    make_node_key,
+    make_server_certificate,
+)
+from deploy.federation_folder import refuse_strange_folder
 from deploy.gateway.configuration import render
 from deploy.pki import book, plan_keys
 from server.coordinator_folder import create_coordinator_folder
@@ -117,11 +123,13 @@ def provision(
     ConfigurationError
         If a name or host is malformed, an existing coordinator has no certificate for a host, or
         a site was revoked (code ``site-revoked``), or ``folder`` is itself a coordinator's or a
-        site's (code ``not-a-federation``).
+        site's (code ``not-a-federation``), or holds other things (``folder-not-new``).
     """
     names = _checked_names(sites)
     folder = folder.resolve()
+    check_hosts(hosts)
     _refuse_a_part(folder)
+    refuse_strange_folder(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".provision.lock", timeout=LOCK_SECONDS):

@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from common.database import sqlite_url
+from common.errors import ConfigurationError
 from common.folder_settings import FolderSettings
 from common.logs import LogFormat
 from common.plan import Identifier
@@ -67,11 +68,18 @@ class CoordinatorSettings(FolderSettings):
         Raises
         ------
         ConfigurationError
-            As `read`.
+            As `read`; for a demo's folder it names the federation in it.
         """
         nested = folder / "coordinator"
         own = (folder / cls.file_name).is_file() or not nested.is_dir()
-        return cls.read(folder if own else nested)
+        try:
+            return cls.read(folder if own else nested)
+        except ConfigurationError as error:
+            of_a_demo = folder / "federation"
+            if not (of_a_demo / "coordinator" / cls.file_name).is_file():
+                raise
+            where = f"Its federation is in {of_a_demo}: give that as --folder."
+            raise ConfigurationError(error.what, action=where, code=error.code) from error
 
     @model_validator(mode="after")
     def _somebody_can_sign_in(self) -> CoordinatorSettings:

@@ -27,6 +27,7 @@ from deploy.demo.recipes import without_noise
 from deploy.demo.report import DemoReport, SiteReport
 from deploy.demo.stages import Stage, Stages
 from deploy.demo.traffic import Tally, Traffic
+from deploy.federation_folder import FEDERATION
 from deploy.local import LocalFederation
 from server.campaigns import random_features
 from server.registry.records import Candidate
@@ -39,7 +40,6 @@ from simulations.warned import (
     shared_ids_warning,
 )
 
-FEDERATION = "federation"
 SWAP_SECONDS = 120.0
 SETTLE_SECONDS = 2.0
 FIRST_CAMPAIGN_SHARE = 0.7
@@ -133,7 +133,7 @@ class Demo:
                 for hospital in self._hospitals.values():
                     site = federation.site(hospital.name)
                     summary = hospital.import_into(site, choices.recipe)
-                    declare_patients(site.policy, summary.suggested_declaration)
+                    declare_patients(site.policy, max(5, summary.suggested_declaration))
                     if patients_of is None:
                         self._warn(*import_warnings(hospital.name, summary))
                 federation.wait_ready()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.table import Table
 
+from deploy.federation_folder import FEDERATION
+from deploy.tables import Table
 from simulations.warned import Warned
 
 
@@ -97,6 +98,12 @@ def show(report: DemoReport, console: Console) -> None:
     for warned in report.warnings:
         console.print(f"Warning: {warned.line()}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{report.seconds:.0f} s. {_left(Path(report.folder))}", soft_wrap=True)
+    federation = Path(report.folder) / FEDERATION
+    console.print(
+        f"Its federation is {federation}, which other commands take as --folder; "
+        f"`wardround local up --folder {shlex.quote(str(federation))}` starts it again.",
+        soft_wrap=True,
+    )
 
 
 def _left(folder: Path) -> str:

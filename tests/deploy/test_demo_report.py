@@ -70,6 +70,10 @@ def test_warnings_are_in_the_document_and_said_at_the_end() -> None:
     assert "Warning" not in shown(report())
 
 
+def test_the_last_lines_say_where_the_federation_is_and_what_starts_it_again() -> None:
+    assert "`wardround local up --folder runs/x/federation`" in shown(report())
+
+
 def test_a_refused_release_is_said_with_its_check() -> None:
     text = shown(report(v2_refused_by=("champion-non-inferiority",)))
     assert "champion-non-inferiority" in text
