@@ -143,7 +143,7 @@ def prepare_federation(
         for adversary in simulation.adversaries:
             if adversary.site == hospital.name:
                 falsify_cases(site, recipe, adversary.behaviour)
-        declare_patients(site.policy, summary.suggested_declaration)
+        declare_patients(site.policy, max(5, summary.suggested_declaration))
         done += len(hospital.rows)
         sites.append(site)
         imports.append(summary)

@@ -42,10 +42,11 @@ class ImportSummary(_Document):
     thousand of them, ``refused_by_code`` counts all. ``patients`` is the number of named patients
     among the rows that are stored now; ``patients_in_two_splits`` of them were claimed for both
     sides, and stay on the first. ``suggested_declaration`` is a round number near
-    ``training_patients``, for the policy's ``declared_patients``. ``near_duplicates`` counts pairs
-    of look-alikes of which one is in training and the other held out; None if there were too many
-    to compare. The balance, its largest class and ``majority_baseline`` (accuracy of always
-    answering that class, on the holdout if there is one) are over the whole store.
+    ``training_patients``, for the policy's ``declared_patients``; 0 where there are none.
+    ``near_duplicates`` counts pairs of look-alikes of which one is in training and the other held
+    out; None if there were too many to compare. The balance, its largest class and
+    ``majority_baseline`` (accuracy of always answering that class, on the holdout if there is one)
+    are over the whole store.
     """
 
     recipe: str
@@ -60,7 +61,7 @@ class ImportSummary(_Document):
     patients: int = 0
     patients_in_two_splits: int = 0
     training_patients: int = 0
-    suggested_declaration: int = 5
+    suggested_declaration: int = 0
     near_duplicates: int | None = 0
     class_balance: tuple[ClassBalance, ...] = ()
     majority_class: str | None = None

@@ -118,7 +118,7 @@ class ImportTally:
             patients=len({r.patient_id.strip() for r in self._stored if r.patient_id}),
             patients_in_two_splits=len(both),
             training_patients=counts.train_patients,
-            suggested_declaration=max(5, public_patients(counts.train_patients)),
+            suggested_declaration=public_patients(counts.train_patients),
             near_duplicates=near,
             class_balance=balance,
             majority_class=majority,

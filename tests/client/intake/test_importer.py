@@ -33,6 +33,7 @@ def test_one_hospital_of_several(store: CaseStore, tmp_path: Path) -> None:
     assert (summary.kept, summary.left_out) == (2, 2)
     nobody = import_cases(store, RECIPE, ImportSource(data, site="c"))
     assert (nobody.kept, nobody.left_out) == (0, 4)
+    assert summary.suggested_declaration == 5
     assert "Sites there: a, b" in next(w.message for w in nobody.warnings)
     shared = import_cases(store, RECIPE, ImportSource(data), keep=lambda row: row.file == "1.png")
     assert (shared.kept, shared.left_out) == (1, 3)
@@ -43,6 +44,7 @@ def test_empty_and_one_class_sites_are_told(store: CaseStore, tmp_path: Path) ->
     empty = import_cases(store, RECIPE, write_csv(data, "file,label"))
     assert warning_codes(empty) == {"no-cases"}
     assert empty.majority_baseline is None
+    assert (empty.training_patients, empty.suggested_declaration) == (0, 0)
     rows = ("0.png,nv,train,a", "1.png,nv,test,b")
     source = write_csv(data, "file,label,split,patient_id", *rows)
     assert warning_codes(import_cases(store, RECIPE, source)) == {"one-class"}
