@@ -11,7 +11,7 @@ from client.intake.summary import ImportSummary, ImportWarning
 from client.policy import SitePolicy
 from client.scores_told import holdout_cases
 from client.settings import SiteSettings
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, PrivacyRefused
 from common.recipe import Recipe
 
 _MEANING = (
@@ -37,7 +37,7 @@ def with_holdout_warnings(
         return summary
     try:
         policy = SitePolicy.read(settings.policy)
-    except ConfigurationError:
+    except (ConfigurationError, PrivacyRefused):
         return summary
     warning = _warning(store, recipe, policy)
     if warning is None:
