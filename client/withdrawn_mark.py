@@ -11,6 +11,7 @@ A file of an earlier version says no number; it counts as made before anybody wi
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from sqlalchemy.orm import Session
 
 from client.cases.tables import CaseRow
 from client.cases.transactions import Transactions
+
+log = logging.getLogger(__name__)
 
 _KEY = "withdrawn"
 
@@ -68,3 +71,4 @@ def forget_made_before(path: Path, withdrawn: int) -> None:
         return
     if made < withdrawn:
         path.unlink(missing_ok=True)
+        log.warning("event=withdrawn-made-before file=%s", path.name)

@@ -43,6 +43,7 @@ def create_campaign(
     quorum: int | None = None,
     auto_approve: bool = True,
     only_preflight: bool = False,
+    may_go_unscored: bool = False,
     site_wait_seconds: float | None = None,
     round_deadline_seconds: float | None = None,
     attempts: int | None = None,
@@ -81,6 +82,8 @@ def create_campaign(
         Whether a candidate that passes the gate is released without a person.
     only_preflight : bool, default False
         Only ask the sites what the campaign would cost them.
+    may_go_unscored : bool, default False
+        Go on where too few sites could score the candidate; for simulations.
     site_wait_seconds : float, optional
         How long sites may take to connect; 120 by default.
     protocol : GateProtocol, optional
@@ -117,6 +120,7 @@ def create_campaign(
         quorum=quorum,
         auto_approve=auto_approve,
         only_preflight=only_preflight,
+        may_go_unscored=may_go_unscored,
         site_wait_seconds=site_wait_seconds,
         round_deadline_seconds=round_deadline_seconds,
         attempts=attempts,

@@ -180,6 +180,7 @@ def run_campaign(
             private=simulation.private,
             weights=simulation.weights,
             sites=tuple(site.name for site in federation.sites),
+            may_go_unscored=True,
         )
         said = random_features(registry.campaign(campaign), weights=simulation.weights)
         warnings = random_features_warning(said)

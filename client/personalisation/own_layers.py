@@ -73,7 +73,10 @@ def serve_own_layers(
             *(heads, own),
             name="The layers",
             withdrawn=withdrawn,
-            unchanged=lambda: before <= _training_cases(settings, manifest),
+            unchanged=lambda: (
+                before <= _training_cases(settings, manifest)
+                and withdrawn_by_now(settings) == withdrawn  # or the next look takes it away
+            ),
             changed=CaseRefused(
                 "A patient was withdrawn while the layers were judged.",
                 meaning="The layers that were trained on that patient are gone.",

@@ -80,7 +80,10 @@ def personalise(
             *(heads, head),
             name="The head",
             withdrawn=withdrawn,
-            unchanged=lambda: before <= _cases(settings, release.manifest),
+            unchanged=lambda: (
+                before <= _cases(settings, release.manifest)
+                and withdrawn_by_now(settings) == withdrawn  # or the next look takes it away
+            ),
             changed=CaseRefused(
                 "A patient was withdrawn while the head was fitted.",
                 action="Run the command again.",

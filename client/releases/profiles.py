@@ -136,7 +136,7 @@ class ProfileKeeper:
             others = [self._holdout.scores(member, between) for member in engine.members]
             profile = fit_profile(scores, engine, self._settings, others=others)
             self._files.keep(engine, profile)
-            if self._holdout.has_all(scores, engine):
+            if self._holdout.has_all(scores):
                 break
         engine.profile = profile
 

@@ -83,14 +83,15 @@ class SiteHoldout:
 
     def prune(self, engine: InferenceEngine) -> None:
         """Drop kept scores of cases that are in the holdout no more, or leave it meanwhile."""
-        pruned, live = None, self._ids(engine)
-        while live != pruned:
-            self._files.prune(live)
-            pruned, live = live, self._ids(engine)
+        live = self._ids(engine)
+        self._files.prune(live)
+        while live - (now := self._ids(engine)):
+            self._files.prune(now)
+            live = now
 
-    def has_all(self, scores: HoldoutScores, engine: InferenceEngine) -> bool:
-        """Tell whether all that were scored are in the holdout still."""
-        return {case.id for case in scores.cases} <= self._ids(engine)
+    def has_all(self, scores: HoldoutScores) -> bool:
+        """Tell whether none of those that were scored has been withdrawn."""
+        return not self._store.gone(case.id for case in scores.cases)
 
     def _ids(self, engine: InferenceEngine) -> set[str]:
         return {case.id for case in self.cases(engine)}

@@ -124,12 +124,15 @@ def present_champion(session: Session, candidate: CandidateRow) -> str:
     return _present(_releases(session, task), pending).candidate
 
 
-def approval_stands(session: Session, candidate: CandidateRow) -> bool:
+def approval_stands(
+    session: Session, candidate: CandidateRow, *, before: frozenset[str] = frozenset()
+) -> bool:
     """Tell whether what a candidate was approved over is the champion still, or is to be it.
 
     A rollback that is about to be published is the champion already; of other candidates only the
     one that was known at the approval counts, for these may fail, or wait again. No clock is
-    asked, which somebody may have set.
+    asked, which somebody may have set. ``before`` are those that wait for this one: two that
+    were approved over each other, in turn, stand neither.
     """
     task = _task(candidate)
     pending = pending_candidates(session, task, but=candidate.id)
@@ -137,9 +140,9 @@ def approval_stands(session: Session, candidate: CandidateRow) -> bool:
     if candidate.approved_over == (champion.candidate if champion is not None else ""):
         return not any(map(is_rollback, pending))
     awaited = next((c for c in pending if c.id == candidate.approved_over), None)
-    if awaited is None:
+    if awaited is None or awaited.id in before:
         return False
-    return is_rollback(awaited) or approval_stands(session, awaited)
+    return is_rollback(awaited) or approval_stands(session, awaited, before=before | {candidate.id})
 
 
 def is_rollback(candidate: CandidateRow) -> bool:

@@ -76,6 +76,9 @@ class CampaignSettings(BaseModel):
         Whether a candidate that passes the gate is released without a person.
     only_preflight : bool
         Whether the campaign ends when the sites have said what it would cost them.
+    may_go_unscored : bool
+        Whether it goes on where too few sites could score its candidate: a simulation's is released
+        nowhere.
     protocol : GateProtocol or None
         The gate's limits, locked; None in campaigns of older versions: the recipe's.
     buffer : BufferSettings or None
@@ -96,6 +99,7 @@ class CampaignSettings(BaseModel):
     phases: Annotated[tuple[TrainablePhase, ...], Field(min_length=1)]
     auto_approve: bool = True
     only_preflight: bool = False
+    may_go_unscored: bool = False
     protocol: GateProtocol | None = None
     buffer: BufferSettings | None = None
 

@@ -132,9 +132,12 @@ class ReleaseRecords:
         )
         found = {row.id: row for row in self._sessions.all(query)}
 
-        def depth(row: CandidateRow) -> int:
+        def depth(row: CandidateRow, before: frozenset[str] = frozenset()) -> int:
             awaited = found.get(row.approved_over or "")
-            return 0 if awaited is None else 1 + depth(awaited)
+            # Two may await each other, approved in turn: then neither stands.
+            if awaited is None or awaited.id in before:
+                return 0
+            return 1 + depth(awaited, before | {row.id})
 
         return tuple(rows.candidate(row) for row in sorted(found.values(), key=depth))
 

@@ -100,12 +100,13 @@ def is_possible(campaign: Campaign, forecasts: Sequence[SiteForecast]) -> bool:
 def can_be_scored(campaign: Campaign, forecasts: Sequence[SiteForecast]) -> bool:
     """Tell whether as many sites as the release gate asks for could score the candidate.
 
-    A site that cannot afford to train may score all the same. Where none says that it cannot
-    score, too few sites are the gate's to judge: others may be there by the end.
+    A site that cannot afford to train may score all the same, and one that is away may be there
+    by the end. Where none says that it cannot score, too few sites are the gate's to judge; so
+    they are where the candidate is nobody's to serve (``may_go_unscored``).
     """
-    if not any(told.cannot_score for told in forecasts):
+    if campaign.settings.may_go_unscored or not any(told.cannot_score for told in forecasts):
         return True
-    able = sum(not told.cannot_score and told.code not in _AWAY for told in forecasts)
+    able = sum(not told.cannot_score for told in forecasts)
     return able >= campaign.limits.minimum_sites
 
 

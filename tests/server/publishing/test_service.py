@@ -194,6 +194,26 @@ def test_what_was_approved_over_another_comes_after_it(
     assert [registry.release(v).candidate for v in (2, 3)] == [first.id, second.id]
 
 
+def test_two_that_were_approved_over_each_other_stop_nobody(
+    coordinator: Coordinator, registry: Registry
+) -> None:
+    approve(coordinator, registry, 1)
+    assert publish(coordinator, registry) == (1,)
+    one = approve(coordinator, registry, 2, approved=False)
+    other = approve(coordinator, registry, 3, approved=False)
+    for candidate in (one, other):
+        registry.rollouts.approve(candidate.id, by="anna", champion_changed=True)
+    (coordinator.settings.models / f"{other.model_digest}.safetensors").unlink()
+    registry.rollouts.hold(1, by="anna")
+    with pytest.raises(ReleaseError, match="is missing"):
+        publish(coordinator, registry)
+    assert registry.candidate(one.id).state == "waiting"
+    registry.rollouts.approve(one.id, by="anna", champion_changed=True)
+    with pytest.raises(ReleaseError, match="is missing"):
+        publish(coordinator, registry)
+    assert registry.candidate(one.id).state == "waiting"
+
+
 def test_an_approval_from_before_its_champion_was_kept_is_told_by_time(
     coordinator: Coordinator, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

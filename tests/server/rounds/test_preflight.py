@@ -133,13 +133,20 @@ def test_a_site_that_cannot_train_may_score(tmp_path: Path) -> None:
     assert sites[0].plans
 
 
-def test_a_site_that_is_away_scores_nothing(tmp_path: Path) -> None:
+def test_a_site_that_is_away_may_score_in_the_end(tmp_path: Path) -> None:
     sites = [FakeSite("east"), FakeSite("north", scores=False), FakeSite("south")]
     made = Coordinator(tmp_path, sites)
     made.grid.offline = {102}
     campaign = made.create(demanding(2), rounds=1, epsilon=8.0)
-    with pytest.raises(RoundFailed, match="north could not"):
-        made.run(campaign)
+    made.run(campaign)
+    assert made.registry.campaign(campaign.id).state == "finished"
+
+
+def test_a_simulation_goes_on_unscored(tmp_path: Path) -> None:
+    made = Coordinator(tmp_path, [FakeSite("east"), FakeSite("north", scores=False)])
+    campaign = made.create(demanding(2), rounds=1, epsilon=8.0, may_go_unscored=True)
+    made.run(campaign)
+    assert made.registry.campaign(campaign.id).state == "finished"
 
 
 def test_too_few_sites_that_all_score_are_the_gates_to_judge(tmp_path: Path) -> None:
