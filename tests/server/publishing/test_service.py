@@ -123,16 +123,9 @@ def test_what_could_not_be_published_before_a_rollback_does_not_undo_it(
 
     Somebody may have set the clock back meanwhile.
     """
-    for seed in (1, 2):
-        approve(coordinator, registry, seed)
-        publish(coordinator, registry)
-    made = approve(coordinator, registry, 3, approved=by == "policy")
-    if by != "policy":
-        registry.rollouts.approve(made.id, by=by)
+    made = unpublished(coordinator, registry, monkeypatch, by=by)
     with monkeypatch.context() as full:
         full.setattr(repository, "write_public", full_disk)
-        with pytest.raises(StoreError):
-            publish(coordinator, registry)
         full.setattr(rollouts, "utc_now", lambda: utc_now() - set_back)
         registry.rollouts.roll_back(1, by="anna", reason="misses cancers")
         assert publish(coordinator, registry) == (3,), "its weights lie in the repository already"
