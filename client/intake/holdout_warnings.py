@@ -1,4 +1,4 @@
-"""What an import warns of the holdout: that nothing, or little, of it could help to judge a model.
+"""What is warned of the holdout: that nothing, or little, of it could help to judge a model.
 
 A campaign whose candidate too few sites can score is not started: what it would spend of every
 site's privacy would release nothing.
@@ -39,13 +39,23 @@ def with_holdout_warnings(
         policy = SitePolicy.read(settings.policy)
     except (ConfigurationError, PrivacyRefused):
         return summary
-    warning = _warning(store, recipe, policy)
+    warning = holdout_warning(store, recipe, policy)
     if warning is None:
         return summary
     return summary.model_copy(update={"warnings": (*summary.warnings, warning)})
 
 
-def _warning(store: CaseStore, recipe: Recipe, policy: SitePolicy) -> ImportWarning | None:
+def holdout_warning(store: CaseStore, recipe: Recipe, policy: SitePolicy) -> ImportWarning | None:
+    """Return what the site could not do to judge a model; None where it could do all.
+
+    The codes are ``scores-unreleased`` and ``scores-no-class`` (nothing), and
+    ``scores-few-cases`` (not by every class).
+
+    Raises
+    ------
+    StoreError
+        If the case store cannot be read.
+    """
     if not policy.scores_holdout:
         setting = (
             "evaluations_per_day = 0" if policy.release_evaluation else "release_evaluation = false"

@@ -152,6 +152,18 @@ class Training(_Document):
     reason: str = ""
 
 
+class Scoring(_Document):
+    """Whether a model could be scored on the holdout here, so that anything of it would leave.
+
+    ``code`` and ``message`` say what is missing, also where only some classes can be scored.
+    """
+
+    level: Level
+    able: bool
+    code: str | None
+    message: str
+
+
 class AlarmState(_Document):
     """Something to look at, and what to do about it."""
 
@@ -185,6 +197,7 @@ class StatusDocument(_Document):
     training: Training | None = None
     left: WhatLeft | None = None
     privacy: Privacy | None = None
+    scoring: Scoring | None = None
     backup: Backup | None = None
     queues: Queues | None = None
     troubles: tuple[Trouble, ...] = ()

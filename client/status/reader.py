@@ -42,6 +42,7 @@ from client.status.documents import (
     WhatLeft,
 )
 from client.status.machine import disk_of, machine, versions
+from client.status.scoring import ScoringReader
 from common.audit_entries import Left
 from common.errors import StoreError, WardroundError
 
@@ -82,6 +83,10 @@ class StatusReader:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _turn: threading.Lock = field(default_factory=threading.Lock)
     _kept: tuple[float, StatusDocument] | None = None
+    _scoring: ScoringReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._scoring = ScoringReader(self.settings, self.store)
 
     def read(self, alarms: tuple[Alarm, ...], *, fresh: bool = False) -> StatusDocument:
         """Return the status; blocks for the database, so call it in a thread.
@@ -129,6 +134,7 @@ class StatusReader:
             training=self._try("training", self._training, troubles),
             left=ask("left", self._left),
             privacy=ask("privacy", self._privacy),
+            scoring=ask("scoring", self._scoring.read),
             backup=self._try("backup", self._backup, troubles),
             queues=ask("queues", self._queues),
             troubles=tuple(troubles),

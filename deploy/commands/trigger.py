@@ -14,6 +14,7 @@ from rich.console import Console
 
 from common.errors import ConfigurationError
 from common.recipe import load_recipe
+from deploy.commands.agreed_networks import check_network_choice
 from deploy.commands.flags import AsJson, Folder
 from deploy.console import RECIPE_HELP, emit
 from deploy.tables import Table
@@ -115,7 +116,8 @@ def add(
     """Add a trigger: by schedule, by new cases, by drift, or (with none of them) by hand."""
     from server.triggers.store import Trigger, TriggerPlan
 
-    chosen = load_recipe(recipe).with_changes(model=model, image_size=image_size)
+    agreed = load_recipe(recipe)
+    chosen = agreed.with_changes(model=model, image_size=image_size)
     now = datetime.now(UTC)
     try:
         trigger = Trigger(
@@ -136,7 +138,8 @@ def add(
             action="Correct the field that is named.",
             code="trigger-malformed",
         ) from error
-    with _store(folder) as (_, store):
+    with _store(folder) as (settings, store):
+        check_network_choice(settings, agreed, model)
         store.add(trigger)
     document = TriggerResult(trigger=name)
     emit(document, as_json=as_json, show=lambda console: console.print(f"Trigger {name} added."))

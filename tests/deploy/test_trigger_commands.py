@@ -12,7 +12,7 @@ from common.errors import ConfigurationError, InputRefused, NotFound, RoundFaile
 from deploy.commands.trigger import commands
 from server.coordinator_folder import create_coordinator_folder
 
-TINY = ("--recipe", "mammography", "--model", "test_resnet", "--image-size", "32", "--rounds", "1")
+TINY = ("--recipe", "mammography", "--image-size", "32", "--rounds", "1")
 
 
 @pytest.fixture
@@ -51,6 +51,7 @@ def test_a_trigger_is_added_fired_shown_and_removed(folder: Path) -> None:
         (("add", "T/../x", *TINY), ConfigurationError),
         (("add", "t", *TINY, "--epsilon", "-1"), ConfigurationError),
         (("add", "t", *TINY, "--start"), InputRefused),
+        (("add", "t", *TINY, "--model", "test_resnet"), ConfigurationError),
         (("fire", "none"), NotFound),
         (("remove", "none"), NotFound),
     ],

@@ -20,6 +20,7 @@ from client.settings import SiteSettings
 from client.status import machine
 from common.audit_entries import Left, TrainingPaused, TrainingResumed
 from tests.client.pages.doors import as_caller
+from tests.client.rounds import change_policy
 from tests.client.serving import ServedSite, picture
 
 NOW = datetime.now(UTC)
@@ -126,8 +127,18 @@ def test_a_database_that_is_known_to_be_away_is_not_waited_for(
         monkeypatch.setattr(reader, part, lambda part=part: asked.append(part))
     found = reader.read((Alarm("database-away", "It is away.", NOW),), fresh=True)
     assert asked == []
-    assert {t.part for t in found.troubles} == {"left", "privacy", "queues", "plans"}
+    assert {t.part for t in found.troubles} == {"left", "privacy", "scoring", "queues", "plans"}
     assert found.training is not None
+
+
+def test_a_site_that_can_score_no_candidate_says_so(site: ServedSite) -> None:
+    change_policy(site.services.settings, release_evaluation=False)
+    found = status(site)["scoring"]
+    assert found["able"] is False  # type: ignore[index]
+    assert found["code"] == "scores-unreleased"  # type: ignore[index]
+    page = site.call("GET", "/it").text
+    assert "cannot score" in page
+    assert "release_evaluation = false" in page
 
 
 @pytest.mark.parametrize("fault", ["missing", "malformed"])
@@ -138,7 +149,8 @@ def test_without_its_policy_too(site: ServedSite, fault: str) -> None:
     else:
         policy.write_text("paused = 3")
     found = status(site)
-    assert {t["part"] for t in found["troubles"]} == {"training", "privacy"}  # type: ignore[attr-defined]
+    parts = {t["part"] for t in found["troubles"]}  # type: ignore[attr-defined]
+    assert parts == {"training", "privacy", "scoring"}
     assert site.call("GET", "/it").status_code == 200
 
 
