@@ -21,7 +21,12 @@ from common.accounts.provider_settings import claim_values
 from common.errors import NotFound, WardroundError
 from server.accounts.provider_settings import ProviderSettings
 from server.accounts.records import Account
-from server.api.authentication import PROVIDER_COOKIE, SESSION_COOKIE, check_request
+from server.api.authentication import (
+    PROVIDER_COOKIE,
+    SESSION_COOKIE,
+    address_of,
+    check_request,
+)
 from server.api.drawing import draw
 from server.api.services import CoordinatorServices, Services
 from server.api.sign_in import close_session, safe_target, set_cookie, show_form
@@ -39,7 +44,7 @@ def begin(request: Request, services: Services) -> Response:
     check_request(request, services)
     provider = _provider(services)
     target = safe_target(request.query_params.get("next", ""))
-    secret, pending = services.pending.begin(target)
+    secret, pending = services.pending.begin(target, address=address_of(request))
     try:
         address = provider.address(pending)
     except WardroundError as error:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from common.accounts.pending import MOST
 from common.errors import ConfigurationError, InputRefused
 from deploy.ports import free_port
 from server.api.application import create_app
@@ -185,6 +186,20 @@ def test_without_a_role_nobody_gets_in_and_open_sessions_end(
     provider.does(claims={"realm": {}})
     assert elsewhere.get(there(elsewhere, provider)).status_code == 403
     assert client.get("/page/sites").status_code == 303
+
+
+def test_who_begins_by_the_thousand_ends_nobody_elses_sign_in(
+    opened: Open, provider: Provider
+) -> None:
+    client, _ = opened()
+    back = there(client, provider)
+    flood = TestClient(
+        client.app, base_url=BASE, follow_redirects=False, client=("198.51.100.7", 50_000)
+    )
+    for _ in range(MOST):
+        assert flood.get("/sign-in/provider").status_code == 303
+    assert client.get(back).status_code == 200
+    assert client.get("/page/sites").status_code == 200
 
 
 def test_an_answer_counts_once_and_in_the_browser_that_began(
