@@ -6,6 +6,10 @@ guess at an account, or beside it behind one proxy, must not shut its owner out.
 The first tries are free; from then on each one doubles the wait before the next. A try is counted
 before it is checked, so that many at once are no way around. A restart forgets the counts; what
 stands behind them, Argon2id at two guesses at a time, it does not.
+
+A try that is refused leaves no trace, so names made up by the thousand push nobody's count out of
+the memory. Tries that count do fill it, from many addresses; a count that somebody waits for
+leaves it last, and Argon2id makes each such try slow.
 """
 
 from __future__ import annotations
@@ -23,11 +27,15 @@ FREE_BY_ACCOUNT = 5
 FREE_BY_ADDRESS = 20
 LONGEST_WAIT_SECONDS = 900.0
 FORGET_SECONDS = 3600.0
-MOST_KEYS = 10_000
+MOST_KEYS = 50_000
+"""Some 16 MB of counts at most."""
+
 KNOWN_SECONDS = 30 * 86_400.0
+MOST_DOUBLINGS = 10
+"""More than the longest wait needs; a power without a bound would be too large for a float."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Tries:
     count: int = 0
     last: float = 0.0
@@ -54,8 +62,7 @@ class Throttle:
         now = self._clock()
         with self._lock:
             keys = self._counted_as(account, address, now)
-            known = [(self._known(key, now), free) for key, free in keys]
-            wait = max(tries.until for tries, _ in known) - now
+            wait = max(self._waits_until(key) for key, _ in keys) - now
             if wait > 0:
                 raise TooMany(
                     "There were too many tries with a wrong password.",
@@ -63,10 +70,13 @@ class Throttle:
                     retry_seconds=wait,
                     code="sign-in-throttled",
                 )
-            for tries, free in known:
+            mine = {key for key, _ in keys}
+            for key, free in keys:
+                tries = self._known(key, now, beside=mine)
                 tries.count, tries.last = tries.count + 1, now
                 if tries.count >= free:
-                    tries.until = now + min(2.0 ** (tries.count - free), LONGEST_WAIT_SECONDS)
+                    wait = 2.0 ** min(tries.count - free, MOST_DOUBLINGS)
+                    tries.until = now + min(wait, LONGEST_WAIT_SECONDS)
 
     def succeeded(self, account: str, address: str) -> None:
         """Forget an account's failures, and this one try of the address."""
@@ -90,11 +100,24 @@ class Throttle:
             return (((f"account at {address}", account), FREE_BY_ACCOUNT),)
         return ((("account", account), FREE_BY_ACCOUNT), (("address", address), FREE_BY_ADDRESS))
 
-    def _known(self, key: tuple[str, str], now: float) -> _Tries:
+    def _waits_until(self, key: tuple[str, str]) -> float:
+        tries = self._tries.get(key)
+        return 0.0 if tries is None else tries.until
+
+    def _known(self, key: tuple[str, str], now: float, *, beside: set[tuple[str, str]]) -> _Tries:
         tries = self._tries.get(key)
         if tries is None or now - tries.last > FORGET_SECONDS:
+            while key not in self._tries and len(self._tries) >= MOST_KEYS:
+                del self._tries[self._most_idle(now, beside)]
             tries = self._tries[key] = _Tries(last=now)
         self._tries.move_to_end(key)
-        while len(self._tries) > MOST_KEYS:
-            self._tries.popitem(last=False)
         return tries
+
+    def _most_idle(self, now: float, beside: set[tuple[str, str]]) -> tuple[str, str]:
+        """Return the key that was tried longest ago of those that need not wait.
+
+        Where all must wait, it is the one whose wait ends first; it is none of ``beside``.
+        """
+        others = ((key, tries) for key, tries in self._tries.items() if key not in beside)
+        found = next((key for key, tries in others if tries.until <= now), None)
+        return found or min(self._tries.keys() - beside, key=self._waits_until)
