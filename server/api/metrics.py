@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterator
+from itertools import product
+from typing import get_args
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
@@ -15,6 +17,7 @@ from common.errors import WardroundError
 from server.api.health import readiness
 from server.api.services import CoordinatorServices
 from server.reports.store import report_paths
+from server.triggers.records import FiringState
 from server.triggers.store import TriggerStore
 
 
@@ -99,12 +102,15 @@ class _ServicesCollector(Collector):
 
     def _triggers(self) -> Iterator[GaugeMetricFamily]:
         firings = self._triggers_of.firings()
+        counts = Tally((f.task, f.state) for f in firings)
         family = GaugeMetricFamily(
             "wardround_trigger_firings", "Firings of triggers by task and state.",
             labels=["task", "state"],
         )  # fmt: skip
-        for (task, state), count in Tally((f.task, f.state) for f in firings).items():
-            family.add_metric([task, state], count)
+        # A series that begins at 1 has not risen: the first failure would alarm nobody.
+        tasks = {f.task for f in firings} | {t.task for t in self._triggers_of.all()}
+        for task, state in product(sorted(tasks), get_args(FiringState)):
+            family.add_metric([task, state], counts[task, state])
         yield family
 
     def _campaigns(self) -> Iterator[GaugeMetricFamily]:

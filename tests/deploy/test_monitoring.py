@@ -42,7 +42,7 @@ from tests.server.triggers.test_store import TRIGGER
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "monitoring"
 NOW = datetime.now(UTC)
-FREE = frozenset({"status", "code", "state"})
+FREE = frozenset({"status", "code"})
 """Labels whose values come and go; their names must be there all the same."""
 OUTCOMES = frozenset(get_args(Outcome))
 BUILT_IN = frozenset({"job", "instance"})
@@ -162,6 +162,7 @@ def site_tells(site: ServedSite) -> Told:
 
 @pytest.fixture(scope="module")
 def coordinator_tells(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """Tell of a coordinator whose trigger has not fired yet."""
     coordinator = Coordinator.create(tmp_path_factory.mktemp("federation") / "coordinator")
     coordinator.publish(1)
     registry = Registry.open(coordinator.settings)
@@ -169,9 +170,7 @@ def coordinator_tells(tmp_path_factory: pytest.TempPathFactory) -> Told:
     services = CoordinatorServices(coordinator.settings, coordinator.publisher, registry)
     app = create_app(services)
     with TestClient(app, base_url=BASE, headers=bearer(registry)) as client:
-        triggers = TriggerStore(registry._engine)
-        triggers.add(TRIGGER)
-        triggers.begin(TRIGGER, "2026-03", "new cases", now=NOW)
+        TriggerStore(registry._engine).add(TRIGGER)
         client.get("/health/ready")
         found = Told.of(client.get("/metrics").text)
     registry.close()
@@ -193,6 +192,22 @@ def test_a_site_s_query_is_answered(question: Question, site_tells: Told) -> Non
 @pytest.mark.parametrize("question", COORDINATOR, ids=lambda q: q.where)
 def test_the_coordinator_s_query_is_answered(question: Question, coordinator_tells: Told) -> None:
     held(question, coordinator_tells)
+
+
+def test_the_first_failure_of_a_trigger_is_a_rise(tmp_path: Path) -> None:
+    coordinator = Coordinator.create(tmp_path / "coordinator")
+    registry = Registry.open(coordinator.settings)
+    app = create_app(CoordinatorServices(coordinator.settings, coordinator.publisher, registry))
+    triggers, failed = TriggerStore(registry._engine), 'firings{state="failed",task="toy"}'
+    with TestClient(app, base_url=BASE, headers=bearer(registry)) as client:
+        triggers.add(TRIGGER)
+        assert f"wardround_trigger_{failed} 0.0" in client.get("/metrics").text
+        triggers.begin(TRIGGER, "2026-03", "new cases", now=NOW)
+        triggers.end(TRIGGER.name, "2026-03", campaign=None, code="disk-full")
+        assert f"wardround_trigger_{failed} 1.0" in client.get("/metrics").text
+        triggers.remove(TRIGGER.name)
+        assert f"wardround_trigger_{failed} 1.0" in client.get("/metrics").text
+    registry.close()
 
 
 def test_every_metric_is_written_about(site_tells: Told, coordinator_tells: Told) -> None:
