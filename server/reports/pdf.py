@@ -44,11 +44,16 @@ from server.reports.document import (
     Table,
 )
 from server.reports.palette import COLOURS, INK, PALE
-from server.reports.pdf_charts import BOLD, FONT, draw
+from server.reports.pdf_charts import draw
+from server.reports.pdf_shapes import BOLD, FONT
 
 MARGIN = 18 * mm
 FRAME_PADDING = 6
 WIDTH = A4[0] - 2 * (MARGIN + FRAME_PADDING)
+ABOVE, UNDER = 3 * mm, 2 * mm
+"""The air around a chart."""
+HEIGHT = A4[1] - 2 * (MARGIN + FRAME_PADDING) - ABOVE - UNDER - 1
+"""The highest chart that a page holds; the point is ReportLab's, for rounding."""
 ITALIC = "Vera-Italic"
 
 
@@ -113,8 +118,8 @@ def _part(part: Part) -> list[Flowable]:
     if isinstance(part, Table):
         return _table(part)
     narrow = isinstance(part, LineChart) and part.diagonal
-    drawing = draw(_printable(part), width=WIDTH * 0.72 if narrow else WIDTH)
-    return [KeepTogether([Spacer(0, 3 * mm), drawing, Spacer(0, 2 * mm)])]
+    drawings = draw(_printable(part), width=WIDTH * 0.72 if narrow else WIDTH, height=HEIGHT)
+    return [KeepTogether([Spacer(0, ABOVE), drawing, Spacer(0, UNDER)]) for drawing in drawings]
 
 
 def _table(table: Table) -> list[Flowable]:
@@ -132,6 +137,7 @@ def _table(table: Table) -> list[Flowable]:
         cells,
         colWidths=[WIDTH * share / sum(shares) for share in shares],
         repeatRows=1 if headed else 0,
+        splitInRow=1,  # a cell may name a thousand sites
         style=_table_style(headed),
     )
     caption = Words(_safe(table.caption), _style("caption"))

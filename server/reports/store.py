@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, TypeVar
 
 from common.errors import StoreError, WardroundError
 from common.folders import write_public
@@ -23,9 +23,21 @@ from server.settings import CoordinatorSettings
 logger = logging.getLogger(__name__)
 
 Format = Literal["html", "pdf", "both"]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+SAID = 200
+"""Characters of a library's error that are told."""
 LOOK_SECONDS = 15.0
 RETRY_SECONDS = 600.0
 """Until a report that failed is tried again: what broke it is seldom gone in a minute."""
+UNDRAWN_RETRY_SECONDS = 86_400.0
+"""The same after ``report-undrawn``: the same registry most likely fails the same way."""
+
+
+class ReportUndrawn(WardroundError):
+    """A report's sections, HTML or PDF cannot be drawn from what the registry holds."""
+
+    default_code: ClassVar[str] = "report-undrawn"
 
 
 @dataclass(frozen=True)
@@ -59,19 +71,21 @@ def write_report(report: ReleaseReport, folder: Path, *, kind: Format = "both") 
     ------
     StoreError
         If the folder cannot be written.
+    ReportUndrawn
+        If the report cannot be drawn; what could be is written.
     """
     from server.reports.assembly import document
     from server.reports.html import render_html
     from server.reports.pdf import render_pdf
 
-    content = document(report)
+    content = _drawn("its sections", document, report)
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for suffix, render in (("html", render_html), ("pdf", render_pdf)):
             if kind in (suffix, "both"):
                 path = folder / f"report.{suffix}"
-                write_public(path, render(content))
+                write_public(path, _drawn(f"the {suffix.upper()}", render, content))
                 written.append(path)
     except OSError as error:
         raise StoreError(
@@ -80,6 +94,22 @@ def write_report(report: ReleaseReport, folder: Path, *, kind: Format = "both") 
             code="report-unwritten",
         ) from error
     return tuple(written)
+
+
+def _drawn(what: str, draw: Callable[[Given], Made], given: Given) -> Made:
+    """Draw; whatever a drawing library raises is told as one error with a code."""
+    try:
+        return draw(given)
+    except (MemoryError, OSError, WardroundError):
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:SAID]
+        raise ReportUndrawn(
+            f"The report cannot be drawn: {what} failed ({said}).",
+            meaning="Everything it would say is in the registry, and the release is not touched.",
+            action="Report this with the line above: it is a fault of Wardround. `--format` html "
+            "or pdf may give the other of the two.",
+        ) from error
 
 
 @dataclass
@@ -119,7 +149,9 @@ class ReportKeeper:
         except Exception as error:  # whatever it is: releases and their sites must not feel it
             code = error.code if isinstance(error, WardroundError) else "unexpected"
             logger.error("report-failed version=%d code=%s", version, code, exc_info=error)
-            self._failed[version] = self.clock() + RETRY_SECONDS
+            undrawn = code == ReportUndrawn.default_code
+            wait = UNDRAWN_RETRY_SECONDS if undrawn else RETRY_SECONDS
+            self._failed[version] = self.clock() + wait
             return False
         self._failed.pop(version, None)
         logger.info("report-made version=%d", version)
