@@ -27,7 +27,6 @@ from server.registry.records import (
 )
 
 ALIVE_SECONDS = 20.0
-CAMPAIGNS_FOR_EPSILON = 50
 AUDIT_LINES = 200
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -86,13 +85,13 @@ def site_views(services: CoordinatorServices) -> tuple[SiteView, ...]:
     seen = services.presence.all()
     ends = certificate_ends(services.settings.pki, now)
     releases = {release.version: release for release in registry.releases()}
-    last, spent = _last_contributions(services)
+    last, spent = registry.history.last_asked(), registry.history.spent()
     views = []
     for site in registry.sites():
         found = seen.get(site.name)
         ago = None if found is None else max(0.0, (now - found.at).total_seconds())
         serves = None if found is None or found.release is None else releases.get(found.release)
-        receipt = spent[site.name].receipt if site.name in spent else None
+        receipt = spent.get(site.name)
         views.append(
             SiteView(
                 name=site.name,
@@ -200,21 +199,6 @@ def _offered(services: CoordinatorServices, site: str, serves: Release | None) -
     current = 0 if serves is None else serves.version
     offered = services.registry.rollouts.wanted(task).offered(site, current=current)
     return offered if offered > current else None
-
-
-def _last_contributions(
-    services: CoordinatorServices,
-) -> tuple[dict[str, Contribution], dict[str, Contribution]]:
-    """Return each site's last contribution of all, and its last one that has a receipt."""
-    last: dict[str, Contribution] = {}
-    spent: dict[str, Contribution] = {}
-    trained = services.registry.campaigns(kind="training")
-    for campaign in reversed(trained[:CAMPAIGNS_FOR_EPSILON]):
-        for contribution in services.registry.contributions(campaign.id):
-            last[contribution.site] = contribution
-            if contribution.receipt is not None:
-                spent[contribution.site] = contribution
-    return last, spent
 
 
 def _reasons(told: Sequence[Contribution] | Sequence[SiteForecast]) -> dict[str, str]:

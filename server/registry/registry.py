@@ -41,6 +41,7 @@ from server.registry.records import (
 )
 from server.registry.releases import ReleaseRecords
 from server.registry.sessions import Sessions
+from server.registry.site_history import SiteHistory
 from server.registry.tables import (
     AUDIT,
     CampaignRow,
@@ -76,6 +77,7 @@ class Registry(ReleaseRecords):
         super().__init__(Sessions(engine), audit, first_ring=first_ring)
         self.accounts = Accounts(self._sessions, audit)
         self.moves = CampaignMoves(self._sessions, self.audit, self.fence)
+        self.history = SiteHistory(self._sessions)
         self._engine = engine
 
     @classmethod

@@ -16,7 +16,7 @@ from server.registry.records import Contribution, SiteForecast
 from server.registry.registry import Registry
 from tests.releases import Coordinator, approve
 from tests.server.signed_in import bearer, sign_in
-from tests.server.test_api_coordinator import running_campaign
+from tests.server.test_api_coordinator import receipt, running_campaign
 
 OPEN = {
     "/releases/metadata/{name}",
@@ -91,6 +91,26 @@ def test_a_site_that_has_failed_since_is_not_shown_as_accepted(
     assert north.last is not None
     assert (north.last.outcome, north.last.code) == ("failed", "site-failed")
     assert north.epsilon is not None, "what it has spent is in its last receipt"
+
+
+def test_a_site_shows_what_it_spent_in_an_older_campaign_that_ran_longer(
+    services: CoordinatorServices, registry: Registry, coordinator: Coordinator
+) -> None:
+    older = running_campaign(coordinator, registry)
+    same = registry.campaign(older)
+    newer = registry.add_campaign(same.recipe, same.settings, initial_digest="0" * 64).id
+    registry.start_campaign(newer)
+    for campaign, number, life in ((newer, 2, 20.0), (older, 2, 25.0), (older, 3, 30.5)):
+        told = receipt(campaign).model_copy(update={"round": number, "epsilon_life": life})
+        registry.start_round(campaign, number, purpose="train", base_digest="0" * 64)
+        registry.record_contribution(
+            Contribution(campaign, number, "north", 1, "accepted", receipt=told)
+        )
+    north, south = site_views(services)
+    assert (north.epsilon, north.delta) == (30.5, told.delta)
+    assert north.last is not None
+    assert (north.last.campaign, north.last.round) == (older, 3)
+    assert south.epsilon is None
 
 
 def test_scripts_read_with_a_token_of_a_role(client: TestClient, registry: Registry) -> None:
