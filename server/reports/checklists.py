@@ -5,7 +5,8 @@ update: Tejani et al. 2024, Radiology: Artificial Intelligence 6(4):e240300 (44 
 named in short words of our own; the statements themselves say what they ask. Numbers and order
 were compared item by item with copies of the checklist of TRIPOD+AI (version of 11 January 2024)
 and of the form of CLAIM 2024, not with the articles' own tables. An item counts as answered where
-a section speaks of all that it asks; what a coordinator cannot know is left to the investigators.
+a section speaks of all that it asks, in part where a section that it needs only says that the
+release lacks its figures; what a coordinator cannot know is left to the investigators.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 OPEN = "not answered by Wardround: for the investigators"
 LACKING = "not answered for this release: see "
+PARTLY = "in part: "
 
 
 @dataclass(frozen=True)
@@ -162,9 +164,10 @@ def answer(item: Item, titles: dict[str, str], lacking: frozenset[str]) -> str:
     lacking : frozenset of str
         Anchors of sections that only say that the release lacks what they are about.
     """
-    told = [titles[anchor] for anchor in item.anchors if anchor not in lacking]
-    if told:
-        return "; ".join(told)
-    if item.anchors:
-        return LACKING + "; ".join(titles[anchor] for anchor in item.anchors)
-    return OPEN
+    if not item.anchors:
+        return OPEN
+    told = "; ".join(titles[anchor] for anchor in item.anchors if anchor not in lacking)
+    missing = "; ".join(titles[anchor] for anchor in item.anchors if anchor in lacking)
+    if not missing:
+        return told
+    return f"{PARTLY}{told}; {LACKING}{missing}" if told else LACKING + missing

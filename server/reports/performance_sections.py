@@ -37,7 +37,7 @@ def performance(report: ReleaseReport) -> Section:
     if evaluation is None or not evaluation.cases:
         parts: list[Part] = [_whole(found, ()), *_no_better_than_majority(found)]
         parts += [*_against_champion(report), Paragraph(NO_COUNTS, notable=True)]
-        return Section("performance", title, tuple(parts))
+        return Section("performance", title, tuple(parts), answers=False)
     scores = class_scores(evaluation)
     parts = [_whole(found, scores), *_no_better_than_majority(found), *_against_champion(report)]
     parts += [

@@ -81,6 +81,7 @@ def test_both_renderings_hold_them(report: ReleaseReport) -> None:
     assert all(section.answers for section in found.sections)
     text = render_html(found).decode()
     assert "not answered for this release" not in text
+    assert "in part:" not in text
     assert "age 40-59" in text
     assert render_pdf(found).startswith(b"%PDF")
 

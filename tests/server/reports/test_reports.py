@@ -175,11 +175,16 @@ def test_the_pdf_holds_every_section_and_is_the_same_each_time(report: ReleaseRe
 def test_what_a_release_lacks_is_said_not_guessed(report: ReleaseReport) -> None:
     found = document(bare(report))
     lacking = {section.anchor for section in found.sections if not section.answers}
-    assert {"calibration", "sites", "subgroups", "privacy", "gate"} <= lacking
+    assert {"performance", "calibration", "sites", "subgroups", "privacy", "gate"} <= lacking
     text = render_html(found).decode()
     assert "no curve can be drawn" in text
-    assert "not answered for this release: see Privacy receipts" not in text  # the card answers 25
+    assert "in part: Model card; not answered for this release: see Privacy receipts" in text
     assert "not answered for this release: see By site" in text
+    told = {row[0]: row[2] for row in table(found, "CLAIM").rows}
+    assert told["37"] == "not answered for this release: see Discrimination"
+    assert told["38"] == (
+        "in part: Operating threshold; not answered for this release: see Discrimination"
+    )
     assert render_pdf(found).startswith(b"%PDF")
 
 
@@ -192,7 +197,10 @@ def test_every_item_of_both_guidelines_stands_once(report: ReleaseReport) -> Non
         assert {a for item in checklist.items for a in item.anchors} <= anchors
     rows = table(found, "TRIPOD").rows
     told = {row[0]: row[2] for row in rows}
-    assert told["23a"].startswith("Discrimination")
+    assert told["12e"] == "Discrimination; Calibration"
+    lacking = "not answered for this release: see By subgroup"
+    assert told["23a"] == f"in part: Discrimination; {lacking}"  # no site released subgroups
+    assert told["14"] == f"in part: Release gate; {lacking}"
     assert told["17"] == "not answered by Wardround: for the investigators"
 
 
