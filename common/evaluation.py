@@ -20,10 +20,14 @@ totals that do):
   than m, they are raised to m at the expense of correct answers: with suppression, accuracy and
   sensitivity are lower bounds. Calibration counts tell those as wrong, too (the ones of lowest
   confidence).
+- Histograms that tell the same cases by the same score, or by its mirror image (of two classes,
+  what is not one is the other), are made of the same runs: joined twice in two ways, the sums of
+  both would differ by the scores of fewer than m cases (`common.evaluation_counting`).
 - A class is left out of a subgroup that holds fewer than m cases of it, and of further subgroups
   until those outside all that are told are none or m. Subgroups tell no right and wrong answers
   (all are ``unresolved``), which could be held against the whole's; their histograms have at most
-  `SUBGROUP_RANGES` ranges.
+  `common.evaluation_counting.SUBGROUP_RANGES` ranges, or are the whole's where they hold all of
+  its cases.
 
 A case whose answer is no number counts as one that answers all classes alike (1/K): a refusal
 would tell that such a case is there, and one image could stop a site.
@@ -39,27 +43,17 @@ what the caller says it is: `client.training.evaluation` gives one for each pati
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from common.errors import InputRefused, ModelError
-from common.evaluation_counts import (
-    GROUPS,
-    CalibrationCounts,
-    Counts,
-    DecisionCounts,
-    SiteEvaluation,
-    Statistic,
-    Subgroup,
-    merge,
-)
-from common.evaluation_suppression import IntArray, group_cells, suppress_row, told_right
-from common.score_histogram import ScoreHistogram, area_under_curve, bin_scores
+from common.evaluation_counting import CaseCounting, CaseGroups, Scores
+from common.evaluation_counts import Counts, SiteEvaluation, Statistic, Subgroup, merge
+from common.evaluation_suppression import IntArray
+from common.score_histogram import area_under_curve
 
 __all__ = [
     "CaseGroups",
@@ -72,21 +66,7 @@ __all__ = [
     "metrics",
 ]
 
-SUBGROUP_RANGES = 64
-Scores = NDArray[np.float64]
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CaseGroups:
-    """What subgroup each case is in: for each axis its index in `GROUPS`, -1 where unknown.
-
-    ``age`` and ``sex`` are int64 (N,).
-    """
-
-    age: IntArray
-    sex: IntArray
 
 
 class Metrics(BaseModel):
@@ -152,12 +132,12 @@ def evaluate_predictions(
     _check_probabilities(scores)
     minimum = max(1, minimum_cell)
     kept = told_cases(truth, len(classes), minimum)
-    counting = _Counting(tuple(classes), frozenset(positive_classes), frozenset(statistics))
+    counting = CaseCounting(tuple(classes), frozenset(positive_classes), frozenset(statistics))
     whole = counting.count(scores[kept], truth[kept], minimum)
     subgroups: tuple[Subgroup, ...] = ()
     if groups is not None and "subgroups" in statistics:
         inside = CaseGroups(age=groups.age[kept], sex=groups.sex[kept])
-        subgroups = counting.count_subgroups(scores[kept], truth[kept], inside, minimum)
+        subgroups = counting.count_subgroups(scores[kept], truth[kept], inside, whole)
     return SiteEvaluation(**dict(whole), subgroups=subgroups)
 
 
@@ -226,99 +206,6 @@ def metrics(evaluation: Counts) -> Metrics:
         majority_baseline=max(totals) / cases if cases else None,
         sensitivity=sensitivity,
     )
-
-
-@dataclass(frozen=True)
-class _Counting:
-    """What is counted, of predictions that were checked already."""
-
-    classes: tuple[str, ...]
-    positive: frozenset[str]
-    statistics: frozenset[Statistic]
-
-    def count(self, scores: Scores, truth: IntArray, minimum: int) -> Counts:
-        size = len(self.classes)
-        answers = scores.argmax(axis=1)
-        confusion = np.zeros((size, size), dtype=np.int64)
-        np.add.at(confusion, (truth, answers), 1)
-        rows = [suppress_row(row, index, minimum) for index, row in enumerate(confusion)]
-        positives, negatives = self._by_class(scores, truth, minimum)
-        return Counts(
-            classes=self.classes,
-            minimum_cell=minimum,
-            positives=positives,
-            negatives=negatives,
-            confusion=tuple(tuple(row.tolist()) for row, _ in rows),
-            unresolved=tuple(rest for _, rest in rows),
-            decision=self._decision(scores, truth, minimum),
-            calibration=self._calibration(
-                scores, truth, [int(row[k]) for k, (row, _) in enumerate(rows)], minimum
-            ),
-        )
-
-    def count_subgroups(
-        self, scores: Scores, truth: IntArray, groups: CaseGroups, minimum: int
-    ) -> tuple[Subgroup, ...]:
-        found = []
-        for axis, member in (("age", groups.age), ("sex", groups.sex)):
-            names = GROUPS[axis]
-            told = group_cells(member, truth, (len(names), len(self.classes)), minimum)
-            for index, name in enumerate(names):
-                inside = (member == index) & (told[index][truth] == 1)
-                if inside.any():
-                    counts = self._count_group(scores[inside], truth[inside], minimum)
-                    part = {"axis": axis, "group": name, "counts": counts}
-                    found.append(Subgroup.model_validate(part))
-        return tuple(found)
-
-    def _count_group(self, scores: Scores, truth: IntArray, minimum: int) -> Counts:
-        size = len(self.classes)
-        coarse = max(minimum, math.ceil(len(truth) / SUBGROUP_RANGES))
-        positives, negatives = self._by_class(scores, truth, coarse)
-        return Counts(
-            classes=self.classes,
-            minimum_cell=minimum,
-            positives=positives,
-            negatives=negatives,
-            confusion=((0,) * size,) * size,
-            unresolved=tuple(histogram.total for histogram in positives),
-            decision=self._decision(scores, truth, coarse),
-        )
-
-    def _by_class(
-        self, scores: Scores, truth: IntArray, minimum: int
-    ) -> tuple[tuple[ScoreHistogram, ...], tuple[ScoreHistogram, ...]]:
-        size, bins = len(self.classes), bin_scores(scores)
-        return (
-            tuple(ScoreHistogram.count(bins[truth == k, k], minimum) for k in range(size)),
-            tuple(ScoreHistogram.count(bins[truth != k, k], minimum) for k in range(size)),
-        )
-
-    def _decision(self, scores: Scores, truth: IntArray, minimum: int) -> DecisionCounts | None:
-        if "decision" not in self.statistics:
-            return None
-        chosen = np.array([name in self.positive for name in self.classes])
-        bins = bin_scores(np.clip(scores[:, chosen].sum(axis=1), 0.0, 1.0))
-        positive = chosen[truth]
-        return DecisionCounts(
-            positives=ScoreHistogram.count(bins[positive], minimum),
-            negatives=ScoreHistogram.count(bins[~positive], minimum),
-        )
-
-    def _calibration(
-        self, scores: Scores, truth: IntArray, right_of: list[int], minimum: int
-    ) -> CalibrationCounts | None:
-        if "calibration" not in self.statistics:
-            return None
-        confidence, right = scores.max(axis=1, initial=0.0), scores.argmax(axis=1) == truth
-        told = np.zeros(len(truth), dtype=np.bool_)
-        for k, keep in enumerate(right_of):
-            told[told_right(right & (truth == k), confidence, keep)] = True
-        bins = bin_scores(np.clip(confidence, 0.0, 1.0))
-        return CalibrationCounts(
-            right=ScoreHistogram.count(bins[told], minimum),
-            wrong=ScoreHistogram.count(bins[~told], minimum),
-        )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

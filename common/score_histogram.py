@@ -67,6 +67,11 @@ class ScoreHistogram(BaseModel):
         np.add.at(full, starts[narrow], height[narrow])
         return full
 
+    def mirrored(self) -> ScoreHistogram:
+        """Return the histogram of one minus each score."""
+        ranges = zip(self.starts, self.widths, self.counts, strict=True)
+        return self.of({(BINS - start - width, width): count for start, width, count in ranges})
+
     @classmethod
     def of(cls, ranges: Mapping[tuple[int, int], int]) -> ScoreHistogram:
         """Build from counts by (start, width)."""
