@@ -71,13 +71,12 @@ class TriggerEvaluator:
             logger.warning("trigger-clock-back trigger=%s", trigger.name)
             self.store.mark(trigger.name, looked_at=now, standing=trigger.standing)
             return None
-        newest = self.store.newest_campaign(trigger.task)
         found = due(
             trigger.rule,
             now=now,
             looked_at=trigger.looked_at,
             signals=self.store.signals(trigger.task),
-            since=None if newest is None else newest[1],
+            since=self.store.signals_since(trigger.task),
         )
         if found is None:
             if trigger.standing is not None and not isinstance(trigger.rule, ScheduleRule):

@@ -5,7 +5,8 @@ slot, so that neither a clock that was set back nor a second process fires it tw
 
 - a schedule's slot is the occurrence itself; of several missed ones, only the newest counts;
 - for signals of sites it is the newest report that counted. Only reports made since the task's
-  newest campaign was created count, so that one report never starts two campaigns.
+  newest campaign was created, and since its last one finished, count: one report never starts two
+  campaigns, and what was asked while a campaign trained on the cases starts no other.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def due(
     signals : sequence of Signal
         All that sites reported for the task.
     since : datetime or None
-        When the task's newest campaign was created.
+        Reports until then do not count: `TriggerStore.signals_since`.
     """
     if isinstance(rule, ScheduleRule):
         return _scheduled(rule, now, looked_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Engine, and_, delete, not_, select
+from sqlalchemy import ColumnElement, Engine, and_, delete, func, not_, select
 
 from common.errors import InputRefused, NotFound, RoundFailed, StoreError
 from common.moments import in_utc
@@ -179,6 +179,21 @@ class TriggerStore:
     def newest_campaign(self, task: str) -> tuple[str, datetime] | None:
         """Return the id of a task's newest campaign that trains, and when it was created."""
         return self._newest(task, ~_POLL)
+
+    def signals_since(self, task: str) -> datetime | None:
+        """Return from when on sites' reports count: what came before was trained on, or was to be.
+
+        That is when the task's last campaign finished, or when its newest was created where that
+        is later: one that failed or was cancelled leaves what was told while it ran.
+        """
+        trains = (CampaignRow.task == task, ~_POLL)
+        finished = (*trains, CampaignRow.state == "finished")
+        with self._sessions.reading() as session:
+            moments = (
+                session.scalar(select(func.max(CampaignRow.created_at)).where(*trains)),
+                session.scalar(select(func.max(CampaignRow.finished_at)).where(*finished)),
+            )
+        return max((in_utc(moment) for moment in moments if moment is not None), default=None)
 
     def newest_poll(self, task: str) -> tuple[str, datetime] | None:
         """Return the id of the newest campaign that only asked the sites, and when it was."""

@@ -111,6 +111,27 @@ def test_new_cases_of_real_sites_fire_a_trigger_once(tmp_path: Path) -> None:
     assert federation.fired() == ()
 
 
+@pytest.mark.parametrize("finishes", [True, False])
+def test_cases_that_a_campaign_trained_on_fire_no_second_time(
+    tmp_path: Path, finishes: bool
+) -> None:
+    federation = Federation(tmp_path, release_status=("new-cases",))
+    federation.add(NewCasesRule(cases=35, sites=2))
+    assert federation.fired() == ()
+    federation.polled()
+    (campaign,) = federation.fired()
+    # Whoever is to start it asks what it would cost: the sites tell of the same cases again.
+    federation.ask(federation.store.get("more"))
+    registry = federation.coordinator.registry
+    registry.start_campaign(campaign)
+    if finishes:
+        registry.finish_campaign(campaign)
+    else:
+        registry.moves.cancel(campaign)
+    assert len(federation.fired()) == (0 if finishes else 1)
+    assert federation.fired() == ()
+
+
 def test_sites_that_trained_have_no_new_cases(tmp_path: Path) -> None:
     federation = Federation(tmp_path, release_status=("new-cases",))
     federation.add(NewCasesRule(cases=10))

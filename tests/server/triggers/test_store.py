@@ -164,3 +164,21 @@ def test_drift_of_cases_and_of_answers_is_one_signal(
     )
     kept.registry.record_forecasts(asks, (SiteForecast("north", forecast=told),))
     assert [(s.kind, s.level) for s in kept.store.signals("toy")] == [("drift", level)]
+
+
+def test_reports_are_of_trained_cases_until_a_campaign_s_end(kept: Kept) -> None:
+    assert kept.store.signals_since("toy") is None
+    first = kept.campaign()
+    assert kept.store.signals_since("toy") == kept.registry.campaign(first).created_at
+    kept.registry.start_campaign(first)
+    kept.registry.finish_campaign(first)
+    finished = kept.store.signals_since("toy")
+    assert finished == kept.registry.campaign(first).finished_at
+    asks = kept.campaign(only_preflight=True)
+    kept.registry.start_campaign(asks)
+    kept.registry.finish_campaign(asks)
+    assert kept.store.signals_since("toy") == finished
+    second = kept.campaign()
+    kept.registry.fail_campaign(second, "the quorum was missed")
+    assert kept.store.signals_since("toy") == kept.registry.campaign(second).created_at
+    assert kept.store.signals_since("other") is None
