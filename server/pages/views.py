@@ -25,6 +25,7 @@ from server.registry.records import (
     Round,
     SiteForecast,
 )
+from server.registry.site_history import LifeSpent
 
 ALIVE_SECONDS = 20.0
 AUDIT_LINES = 200
@@ -42,8 +43,7 @@ class SiteView:
     serves: Release | None
     offered: int | None
     certificate: CertificateEnd | None
-    epsilon: float | None
-    delta: float | None
+    spent: LifeSpent | None
     last: Contribution | None
 
 
@@ -91,7 +91,6 @@ def site_views(services: CoordinatorServices) -> tuple[SiteView, ...]:
         found = seen.get(site.name)
         ago = None if found is None else max(0.0, (now - found.at).total_seconds())
         serves = None if found is None or found.release is None else releases.get(found.release)
-        receipt = spent.get(site.name)
         views.append(
             SiteView(
                 name=site.name,
@@ -101,8 +100,7 @@ def site_views(services: CoordinatorServices) -> tuple[SiteView, ...]:
                 serves=serves,
                 offered=_offered(services, site.name, serves),
                 certificate=ends.get(site.name),
-                epsilon=None if receipt is None else receipt.epsilon_life,
-                delta=None if receipt is None else receipt.delta,
+                spent=spent.get(site.name),
                 last=last.get(site.name),
             )
         )

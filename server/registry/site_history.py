@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, ColumnElement, Select, cast, func, select, type_coerce
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from common.records import Receipt
+from sqlalchemy import JSON, ColumnElement, Select, and_, case, cast, func, or_, select, type_coerce
+from sqlalchemy.orm import Session, aliased
+
 from server.registry import rows
 from server.registry.records import Contribution
 from server.registry.sessions import Sessions
 from server.registry.tables import ContributionRow
+
+
+@dataclass(frozen=True)
+class LifeSpent:
+    """What a site has spent over its life, as far as its receipts tell.
+
+    ``epsilon`` is an upper bound at ``delta``; None where a round without privacy has ended the
+    guarantee, so that nothing bounds it.
+    """
+
+    epsilon: float | None
+    delta: float | None
 
 
 class SiteHistory:
@@ -29,38 +44,43 @@ class SiteHistory:
             found = session.scalars(_first_of_each_site(select(row), newest)).all()
         return {one.site: rows.contribution(one) for one in found}
 
-    def spent(self) -> dict[str, Receipt]:
-        """Return each site's receipt with the greatest epsilon of its life; none without privacy.
+    def spent(self) -> dict[str, LifeSpent]:
+        """Return the most that any receipt of a site said of its life; none without a receipt.
 
-        A ledger only grows, at one delta, so no other of its receipts says more: neither one of a
-        campaign that was created earlier and ran longer, nor one from before the coordinator's
-        clock was set back.
+        A ledger only grows, at one delta, and a guarantee that has ended stays ended. So no other
+        of its receipts says more: neither one of a campaign that was created earlier and ran
+        longer, nor one from before the coordinator's clock was set back.
         """
         row = ContributionRow
         with self._sessions.reading() as session:
-            epsilon = _epsilon_life(session, row.receipt)
-            receipts = select(row).where(epsilon.is_not(None))
-            found = session.scalars(_first_of_each_site(receipts, [epsilon.desc()])).all()
+            epsilon, unbounded = _life(session)
+            telling = select(row).where(or_(epsilon.is_not(None), unbounded))
+            most = [case((unbounded, 1), else_=0).desc(), epsilon.desc()]
+            found = session.scalars(_first_of_each_site(telling, most)).all()
+        receipts = {one.site: rows.contribution(one).receipt for one in found}
         return {
-            one.site: Receipt.model_validate_json(one.receipt)
-            for one in found
-            if one.receipt is not None
+            site: LifeSpent(receipt.epsilon_life, receipt.delta)
+            for site, receipt in receipts.items()
+            if receipt is not None
         }
 
 
 def _first_of_each_site(
-    query: Select[tuple[ContributionRow]], order: list[ColumnElement[object]]
-) -> Select[tuple[ContributionRow]]:
+    query: Select[ContributionRow], order: Sequence[ColumnElement[Any]]
+) -> Select[ContributionRow]:
     place = func.row_number().over(partition_by=ContributionRow.site, order_by=order)
     ranked = query.add_columns(place.label("place")).subquery()
     return select(aliased(ContributionRow, ranked)).where(ranked.c.place == 1)
 
 
-def _epsilon_life(
-    session: Session, receipt: InstrumentedAttribute[str | None]
-) -> ColumnElement[float]:
+def _life(session: Session) -> tuple[ColumnElement[float], ColumnElement[bool]]:
+    """Return a receipt's epsilon of the site's life, and whether it tells that there is none."""
     # The column is text. PostgreSQL must be told that it is JSON; SQLite would take the cast for
     # one to a number.
+    text = ContributionRow.receipt
     sqlite = session.get_bind().dialect.name == "sqlite"
-    document = type_coerce(receipt, JSON) if sqlite else cast(receipt, JSON)
-    return document["epsilon_life"].as_float()
+    document = type_coerce(text, JSON) if sqlite else cast(text, JSON)
+    epsilon = document["epsilon_life"].as_float()
+    unit, update = document["privacy_unit"].as_string(), document["update_digest"].as_string()
+    without = and_(unit == "none", update.is_not(None))  # scoring alone costs nothing
+    return epsilon, or_(without, and_(unit == "patient", epsilon.is_(None)))

@@ -14,6 +14,7 @@ from server.api.services import CoordinatorServices
 from server.pages.views import site_views
 from server.registry.records import Contribution, SiteForecast
 from server.registry.registry import Registry
+from server.registry.site_history import LifeSpent
 from tests.releases import Coordinator, approve
 from tests.server.signed_in import bearer, sign_in
 from tests.server.test_api_coordinator import receipt, running_campaign
@@ -90,7 +91,7 @@ def test_a_site_that_has_failed_since_is_not_shown_as_accepted(
     north, _ = site_views(services)
     assert north.last is not None
     assert (north.last.outcome, north.last.code) == ("failed", "site-failed")
-    assert north.epsilon is not None, "what it has spent is in its last receipt"
+    assert north.spent is not None, "what it has spent is in its last receipt"
 
 
 def test_a_site_shows_what_it_spent_in_an_older_campaign_that_ran_longer(
@@ -107,10 +108,24 @@ def test_a_site_shows_what_it_spent_in_an_older_campaign_that_ran_longer(
             Contribution(campaign, number, "north", 1, "accepted", receipt=told)
         )
     north, south = site_views(services)
-    assert (north.epsilon, north.delta) == (30.5, told.delta)
+    assert north.spent == LifeSpent(30.5, told.delta)
     assert north.last is not None
     assert (north.last.campaign, north.last.round) == (older, 3)
-    assert south.epsilon is None
+    assert south.spent is None
+
+
+def test_a_site_that_trained_without_privacy_has_no_figure_that_bounds_its_life(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    campaign = running_campaign(coordinator, registry)
+    sign_in(client, "vera")
+    assert "2.50" in client.get("/page/sites").text
+    told = receipt(campaign).model_copy(update={"round": 2, "epsilon_life": None})
+    registry.start_round(campaign, 2, purpose="train", base_digest="0" * 64)
+    registry.record_contribution(Contribution(campaign, 2, "north", 1, "accepted", receipt=told))
+    shown = client.get("/page/sites").text
+    assert "unbounded" in shown
+    assert "2.50" not in shown
 
 
 def test_scripts_read_with_a_token_of_a_role(client: TestClient, registry: Registry) -> None:

@@ -39,10 +39,12 @@ def begun(registry: Registry) -> str:
 
 @pytest.fixture
 def note(registry: Registry) -> Note:
-    def record(campaign: str, number: int, *, life: float | None, site: str = "north") -> None:
+    def record(
+        campaign: str, number: int, *, life: float | None, site: str = "north", **changes: object
+    ) -> None:
         reply = FakeSite(site).honest(make_plan(campaign=campaign, round=number), first_model())
         assert reply.receipt is not None
-        receipt = reply.receipt.model_copy(update={"epsilon_life": life})
+        receipt = reply.receipt.model_copy(update={"epsilon_life": life, **changes})
         registry.start_round(campaign, number, purpose="train", base_digest="0" * 64)
         registry.record_contribution(
             Contribution(campaign, number, site, 1, "accepted", receipt=receipt)
@@ -61,7 +63,7 @@ def test_an_older_campaign_that_runs_longer_is_not_forgotten(
     note(older, 3, life=9.0)
     note(newer, 2, life=10.0, site="south")
     history = registry.history
-    assert {site: found.epsilon_life for site, found in history.spent().items()} == {
+    assert {site: found.epsilon for site, found in history.spent().items()} == {
         "north": 9.0,
         "south": 10.0,
     }
@@ -77,7 +79,25 @@ def test_a_clock_that_was_set_back_takes_nothing_off_what_was_spent(
     earlier = datetime.now(UTC) - timedelta(days=30)
     monkeypatch.setattr(registry_module, "utc_now", lambda: earlier)
     note(campaign, 2, life=2.0)
-    assert registry.history.spent()["north"].epsilon_life == 2.0
+    assert registry.history.spent()["north"].epsilon == 2.0
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"privacy_unit": "none", "delta": None, "epsilon_campaign": None},
+        {"privacy_unit": "patient"},
+    ],
+)
+def test_nothing_bounds_the_life_of_a_site_that_trained_without_privacy(
+    registry: Registry, note: Note, told: dict[str, object]
+) -> None:
+    """Neither where its own receipt says so, nor a later private one; also an older one counts."""
+    campaign = begun(registry)
+    note(campaign, 1, life=3.0)
+    note(campaign, 2, life=None, **told)
+    note(campaign, 3, life=4.0)
+    assert registry.history.spent()["north"].epsilon is None
 
 
 def test_what_cost_no_privacy_hides_no_receipt_that_did(registry: Registry, note: Note) -> None:
@@ -85,11 +105,11 @@ def test_what_cost_no_privacy_hides_no_receipt_that_did(registry: Registry, note
     assert registry.history.spent() == {}
     assert registry.history.last_asked() == {}
     note(campaign, 1, life=12.5)
-    note(campaign, 2, life=None)
+    scored = {"privacy_unit": "none", "update_digest": None, "delta": None}
+    note(campaign, 2, life=None, **scored)
     registry.start_round(campaign, 3, purpose="train", base_digest="0" * 64)
     registry.record_contribution(Contribution(campaign, 3, "north", 1, "refused", code="paused"))
-    found = registry.history.spent()["north"]
-    assert (found.epsilon_life, found.round) == (12.5, 1)
+    assert registry.history.spent()["north"].epsilon == 12.5
     assert registry.history.last_asked()["north"].code == "paused"
 
 
@@ -98,5 +118,5 @@ def test_campaigns_that_are_long_past_count(registry: Registry, note: Note) -> N
     note(first, 1, life=3.0)
     for _ in range(51):
         begun(registry)
-    assert registry.history.spent()["north"].epsilon_life == 3.0
+    assert registry.history.spent()["north"].epsilon == 3.0
     assert registry.history.last_asked()["north"].campaign == first
