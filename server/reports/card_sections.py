@@ -113,7 +113,6 @@ def _aggregation(report: ReleaseReport) -> str:
 
 def data(report: ReleaseReport) -> Section:
     """Say as much of the data as the sites' policies let out."""
-    cell = None if report.evaluation is None else report.evaluation.minimum_cell
     told = [p for p in report.sites if p.rounds]
     rows = tuple(
         (
@@ -136,10 +135,10 @@ def data(report: ReleaseReport) -> Section:
         f"training, evaluation and use: {report.recipe.image.size} pixels, "
         f"{_region(report.recipe.image.region)}, fixed public normalisation.",
     ]
-    if cell is not None and cell > 1:
+    if report.suppressed is not None:
         words.append(
-            f"No count below {cell} left a site: smaller classes are left out, small cells of the "
-            "confusion matrix are pooled, and scores are joined into ranges."
+            f"{report.suppressed} did not leave them: smaller classes are left out there, small "
+            "cells of the confusion matrix are pooled, and scores are joined into ranges."
         )
     parts: list[Part] = [Paragraph(text) for text in words]
     parts.append(Table("Training, by site", headings, rows))

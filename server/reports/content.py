@@ -80,6 +80,22 @@ class ReleaseReport:
             return f"candidate {self.draft.lineage.candidate}"
         return f"release v{self.version}"
 
+    @property
+    def suppressed(self) -> str | None:
+        """Which counts the sites kept back, as the beginning of a sentence; None for none.
+
+        Sites' policies differ, and the sum's ``minimum_cell`` is the smallest of theirs.
+        """
+        if self.evaluation is None:
+            return None
+        cells = [counts.minimum_cell for _, counts in self.by_site]
+        least, most = self.evaluation.minimum_cell, max([self.evaluation.minimum_cell, *cells])
+        if least == most > 1:
+            return f"Counts below {most} at the sites"
+        if most > 1:
+            return f"Small counts at some sites (below {most} where the policy is strictest)"
+        return "Small counts at some sites" if any(self.evaluation.unresolved) else None
+
 
 def release_report(registry: Registry, version: int) -> ReleaseReport:
     """Collect a release's report.

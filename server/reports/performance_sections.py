@@ -45,7 +45,7 @@ def performance(report: ReleaseReport) -> Section:
         _curves("Precision-recall, each class against the rest", evaluation, roc=False),
         _by_class(evaluation, scores),
         _confusion(evaluation),
-        Paragraph(_certainty(evaluation)),
+        Paragraph(_certainty(report)),
     ]
     return Section("performance", title, tuple(parts))
 
@@ -90,16 +90,16 @@ def _no_better_than_majority(found: Metrics) -> list[Part]:
 
 def _against_champion(report: ReleaseReport) -> list[Part]:
     old = report.draft.metrics.champion
-    if old is None:
-        return [Paragraph("There was no earlier release to compare with.")]
     new, base = report.draft.metrics.candidate, report.draft.lineage.base_release
+    earlier = "earlier" if base is None else f"earlier (v{base})"
+    if old is None or not old.count:
+        return [_not_compared(report)]
     pairs = (
         ("Macro AUROC", new.macro_auroc, old.macro_auroc),
         ("Balanced accuracy", new.balanced_accuracy, old.balanced_accuracy),
         ("Accuracy", new.accuracy, old.accuracy),
     )
     rows = tuple((name, figure(ours), figure(theirs)) for name, ours, theirs in pairs)
-    earlier = "earlier" if base is None else f"earlier (v{base})"
     return [
         Table(
             "Beside the release that it replaces: this model on all sites that scored it, the "
@@ -110,6 +110,19 @@ def _against_champion(report: ReleaseReport) -> list[Part]:
         ),
         *_same_patients(report),
     ]
+
+
+def _not_compared(report: ReleaseReport) -> Paragraph:
+    """Tell a first release from one whose forerunner has no scores: the gate knows."""
+    base = report.draft.lineage.base_release
+    if base is None and all(check.name != COMPARED for check in report.draft.gate):
+        return Paragraph("There was no earlier release to compare with.")
+    earlier = "release" if base is None else f"release (v{base})"
+    words = (
+        f"Nobody scored the earlier {earlier} on the sites that scored this model, so that nothing "
+        "is known of how it does beside it."
+    )
+    return Paragraph(words, notable=True)
 
 
 def _same_patients(report: ReleaseReport) -> list[Part]:
@@ -158,17 +171,17 @@ def _confusion(evaluation: SiteEvaluation) -> Heatmap:
     )  # fmt: skip
 
 
-def _certainty(evaluation: SiteEvaluation) -> str:
+def _certainty(report: ReleaseReport) -> str:
     words = (
         "Intervals are 95 % bootstrap intervals over the sites' score histograms (accuracy: "
         "Wilson), with the patients as units; for a mean over classes they are the widest that "
         "they can be. They say nothing of other hospitals. "
     )
-    if evaluation.minimum_cell > 1:
+    suppressed = report.suppressed
+    if suppressed is not None:
         words += (
-            f"Counts below {evaluation.minimum_cell} were suppressed at the sites: accuracy and "
-            "sensitivity are lower bounds, and errors whose cells are too small stand under "
-            "'not told'."
+            f"{suppressed} were suppressed: accuracy and sensitivity are lower bounds, and errors "
+            "whose cells are too small stand under 'not told'."
         )
     return words
 
