@@ -171,7 +171,9 @@ def _run(
         settings=campaign.settings,
         plan_seconds=settings.plan_seconds,
     )
-    models = ModelStore(settings.models)
+    models = ModelStore(
+        settings.models, named=lambda digest: registry.names_model(digest, beside=identifier)
+    )
     checkpoints = Checkpoints(models, campaign_folder(settings, identifier))
     done = registry.candidates(campaign=identifier)
     if done:  # killed after its last deed

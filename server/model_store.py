@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,14 @@ class ModelStore:
     ----------
     folder : Path
         Made when it is absent.
+    named : callable, optional
+        Tells of a digest whether a record refers to it. Without it nothing is ever removed: a
+        release that lost its weights would stop the task, and they are nowhere else.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, named: Callable[[str], bool] = lambda _: True) -> None:
         self._folder = folder
+        self._named = named
 
     def save(self, tensors: Tensors, *, digest: str | None = None) -> str:
         """Keep tensors, and return their digest (64 hex digits), which may be known already.
@@ -54,8 +58,15 @@ class ModelStore:
         return tensors
 
     def remove(self, digest: str) -> None:
-        """Remove tensors that nothing refers to any more."""
-        self._path(digest).unlink(missing_ok=True)
+        """Remove tensors, unless something refers to them; harmless where there are none.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be told.
+        """
+        if digest in self and not self._named(digest):
+            self._path(digest).unlink(missing_ok=True)
 
     def __contains__(self, digest: str) -> bool:
         return self._path(digest).is_file()

@@ -77,6 +77,9 @@ TAKEABLE: frozenset[CampaignState] = frozenset({"created", "interrupted"})
 ENDED: frozenset[CampaignState] = frozenset({"finished", "failed", "cancelled"})
 """States in which nothing of a single site's is kept at the coordinator."""
 
+FINAL: frozenset[CampaignState] = frozenset({"finished", "cancelled"})
+"""States that nothing leads out of: what only such a campaign needed may go."""
+
 _ADVICE: Mapping[CampaignState, str] = MappingProxyType(
     {
         "created": "Start it with `wardround coordinator campaign start`.",

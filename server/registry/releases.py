@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sqlalchemy import select
+from sqlalchemy import exists, or_, select
 
 from common.audit import AuditLog
 from common.errors import NotFound, RoundFailed, StoreError
@@ -15,13 +15,20 @@ from common.release import ReleaseDraft, ReleaseManifest
 from server.audit import released, set_back_entry
 from server.registry import rows
 from server.registry.campaign_moves import Fence
+from server.registry.campaign_states import FINAL
 from server.registry.champions import champion_change, champion_of, lock_releases, present_champion
 from server.registry.changes import Changes
 from server.registry.decision_checks import Ring, still_stands
 from server.registry.records import Candidate, Release
 from server.registry.rollouts import Rollouts
 from server.registry.sessions import Sessions
-from server.registry.tables import CandidateRow, ReleaseRow, SiteEvaluationRow
+from server.registry.tables import (
+    CampaignRow,
+    CandidateRow,
+    ReleaseRow,
+    RoundRow,
+    SiteEvaluationRow,
+)
 
 CHAMPION_REPLACED = "The current release is another one than when it was approved."
 
@@ -90,6 +97,28 @@ class ReleaseRecords:
                     )
                 )
         return rows.candidate(row)
+
+    def names_model(self, digest: str, *, beside: str) -> bool:
+        """Tell whether a campaign must leave a model's weights where they are.
+
+        Whatever a release, a candidate or a campaign's beginning names is to stay, and what the
+        rounds of another campaign than ``beside`` name, for so long as that one may go on.
+        """
+        round_, campaign = RoundRow, CampaignRow
+        others = (
+            select(round_.campaign)
+            .join(campaign, campaign.id == round_.campaign)
+            .where(campaign.id != beside, campaign.state.not_in(FINAL))
+            .where(or_(round_.base_digest == digest, round_.aggregate_digest == digest))
+        )
+        named = or_(
+            exists().where(ReleaseRow.model_digest == digest),
+            exists().where(CandidateRow.model_digest == digest),
+            exists().where(campaign.initial_digest == digest),
+            others.exists(),
+        )
+        with self._sessions.reading() as session:
+            return bool(session.scalar(select(named)))
 
     def site_evaluations(self, candidate: str) -> dict[str, SiteEvaluation]:
         """Return each site's holdout counts of a candidate, by name; none on old candidates."""

@@ -56,6 +56,8 @@ class BufferedRun(CampaignRun):
         super()._begin()
         self._checkpoints.hold(self._turns.bases(), purpose="turns")
         for told in self._registry.contributions(self._campaign.id):
+            if not 1 <= told.round <= self._campaign.settings.rounds:
+                continue  # a scoring, which is no site's turn
             receipt = told.receipt
             known = self._turns.of(told.site)
             if receipt is None or (known is not None and known.number >= receipt.round):

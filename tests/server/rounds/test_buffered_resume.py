@@ -15,9 +15,11 @@ from common.folders import write_private
 from common.plan import RoundPlan
 from common.records import SiteReply
 from server.model_store import ModelStore, write_tensors
+from server.registry.champions import CHAMPION_ROUND
 from server.registry.records import Campaign
 from server.rounds.driver import campaign_folder
 from tests.server.campaigns import Coordinator
+from tests.server.registry.test_champions import record
 from tests.server.rounds.buffered import Ledgered, accepted, buffered, ledgered, turns
 from tests.server.test_resume import Killed, killed_at
 
@@ -210,6 +212,26 @@ def test_a_cancelled_campaign_ends_at_its_next_write(tmp_path: Path) -> None:
         made.run(campaign)
     assert caught.value.code == "campaign-lost"
     assert made.registry.candidates(campaign=campaign.id) == ()
+
+
+def test_the_champion_is_scored_and_neither_lost_nor_taken_for_a_turn(tmp_path: Path) -> None:
+    """A campaign with another first model than the release's has that one scored as round 0."""
+    made, behaviours = ledgered(tmp_path, 1.0, 1.0, 1.0)
+    first = made.run(buffered(made, rounds=ROUNDS))
+    record(made, first, 1)
+    for behaviour in behaviours.values():
+        behaviour.trained.clear()
+        behaviour.newest = None
+    campaign = buffered(made, rounds=ROUNDS)
+    assert campaign.initial_digest != first.model_digest
+    made.run(campaign)
+    told = made.registry.contributions(campaign.id, number=CHAMPION_ROUND)
+    assert {c.site for c in told if c.outcome == "accepted"} == {"a", "b", "c"}
+    for name, behaviour in behaviours.items():
+        assert behaviour.trained[0] == 1, name
+        own = turns(accepted(made, campaign), name)
+        assert own == behaviour.trained == list(range(1, len(own) + 1)), name
+    assert first.model_digest in ModelStore(made.settings.models)
 
 
 def test_a_damaged_account_of_turns_is_no_reason_to_train_anew(tmp_path: Path) -> None:

@@ -10,6 +10,10 @@ from server.rounds.checkpoints import Checkpoints
 from tests.fakes import FakeClock
 
 
+def nothing_named(_: str) -> bool:
+    return False
+
+
 def weights(number: int) -> dict[str, np.ndarray]:
     return {"w": np.full(3, number, dtype=np.float32), "n": np.array(number)}
 
@@ -23,7 +27,7 @@ def save(checkpoints: Checkpoints, clock: FakeClock, number: int) -> str:
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Checkpoints, ModelStore, FakeClock]:
-    clock, models = FakeClock(), ModelStore(tmp_path / "models")
+    clock, models = FakeClock(), ModelStore(tmp_path / "models", named=nothing_named)
     return Checkpoints(models, tmp_path / "states"), models, clock
 
 
@@ -72,6 +76,29 @@ def test_weights_of_two_rounds_that_are_alike_are_not_removed_early(
         clock.sleep(100)
         checkpoints.save(number, digest, weights(1), {})
     assert digest in models
+
+
+def test_no_removal_takes_weights_that_a_record_names(tmp_path: Path) -> None:
+    clock, named = FakeClock(), set[str]()
+    models = ModelStore(tmp_path / "models", named=named.__contains__)
+    checkpoints = Checkpoints(models, tmp_path / "states")
+    pruned, held, cleared, own = (save(checkpoints, clock, number) for number in range(1, 5))
+    assert pruned not in models
+    models.save(weights(1))
+    named |= {pruned, held, cleared}
+    checkpoints.hold({pruned}, purpose="turns")
+    checkpoints.hold((), purpose="turns")
+    models.remove(held)
+    checkpoints.clear()
+    found = [digest in models for digest in (pruned, cleared, own)]
+    assert found == [True, True, False]
+
+
+def test_a_store_that_was_not_told_what_is_named_removes_nothing(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "models")
+    digest = store.save(weights(1))
+    store.remove(digest)
+    assert digest in store
 
 
 def test_a_model_is_what_its_name_says(tmp_path: Path) -> None:
