@@ -14,6 +14,8 @@ from common.score_histogram import BINS, LOG_ODDS_LIMIT, ScoreHistogram
 Points: TypeAlias = tuple[tuple[float, float], ...]
 DRAWN = 120
 """Points of a drawn curve; a step of 1/60 of the unit square's two sides is finer than a line."""
+NOBODY = 1e-9
+"""Cases that are fewer are none: sums of shares of a range end near 0, not on it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def precision_recall_curve(positive: ScoreHistogram, negative: ScoreHistogram) -
         return ()
     true, false = _from_above(positive), _from_above(negative)
     called = true + false
-    some = called > 0
+    some = called > NOBODY
     return _thinned(true[some] / positive.total, true[some] / called[some])
 
 
@@ -54,7 +56,7 @@ def reliability(positive: ScoreHistogram, negative: ScoreHistogram) -> Reliabili
     probability = _probabilities()
     bins = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     held = np.bincount(bins, cases, CALIBRATION_BINS)
-    some = held > 1e-9
+    some = held > NOBODY
     said = np.bincount(bins, cases * probability, CALIBRATION_BINS)[some] / held[some]
     seen = np.bincount(bins, right, CALIBRATION_BINS)[some] / held[some]
     error = float((held[some] * np.abs(said - seen)).sum() / held.sum())

@@ -38,6 +38,16 @@ def test_the_precision_recall_curve_is_that_of_scikit_learn() -> None:
     assert area(points) == pytest.approx(auc(recall, precision), abs=0.01)
 
 
+@pytest.mark.parametrize("minimum_cell", [1, 5, 10])
+def test_what_is_left_of_a_sum_of_shares_is_no_case(minimum_cell: int) -> None:
+    """Above the highest case, a sum of pooled ranges is nearly 0: no precision is there."""
+    positive = ScoreHistogram.count(BINS[LABELS], minimum_cell)
+    negative = ScoreHistogram.count(BINS[~LABELS], minimum_cell)
+    assert SCORES[LABELS].max() > SCORES[~LABELS].max()
+    points = curves.precision_recall_curve(positive, negative)
+    assert points[0][1] == 1.0
+
+
 def test_calibration_is_that_of_the_exact_scores() -> None:
     bins = np.minimum((SCORES * 15).astype(int), 14)
     gaps = [
