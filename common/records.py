@@ -18,7 +18,8 @@ class Receipt(BaseModel):
     """What a round cost at one site, as the site's own ledger says it.
 
     ``epsilon_campaign`` and ``epsilon_life`` are upper bounds (RDP) at ``delta`` after this round,
-    the latter over everything the site ever spent; both are None without privacy.
+    the latter over everything the site ever spent; both are None without privacy, and the latter
+    where a round without privacy has ended the guarantee for the site's life.
     ``public_patients`` is the number of training patients that the site declares, never the
     counted one. ``seconds`` is rounded to ten. ``evaluation_outside_guarantee`` says that released
     holdout counts are not noised.
@@ -43,6 +44,11 @@ class Receipt(BaseModel):
     public_patients: Annotated[int, Field(ge=0, le=10_000_000)]
     seconds: Finite
     evaluation_outside_guarantee: bool = True
+
+    @property
+    def life_unbounded(self) -> bool:
+        """Whether the round was private, and nothing bounds what the site's life has cost."""
+        return self.privacy_unit == "patient" and self.epsilon_life is None
 
 
 NEW_CASE_BANDS = (0, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -83,10 +89,10 @@ class Forecast(BaseModel):
 
     ``affordable`` is False where the policy or the budget would refuse, and ``code`` says why.
     Epsilons are upper bounds (RDP) at ``delta`` after ``rounds`` rounds; None without privacy, or
-    where the site cannot afford them. ``scores`` is False where no count over the site's holdout
-    could leave, so that it cannot score a candidate; where it is True, which is not sent, it can,
-    or does not say. Nothing else in it depends on a case but ``status``, which is there only where
-    the policy lists something of it.
+    where the site cannot afford them; ``epsilon_life`` also as on a receipt. ``scores`` is False
+    where no count over the site's holdout could leave, so that it cannot score a candidate; where
+    it is True, which is not sent, it can, or does not say. Nothing else in it depends on a case but
+    ``status``, which is there only where the policy lists something of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,6 +110,11 @@ class Forecast(BaseModel):
     delta: Finite | None = None
     status: SiteStatus | None = None
     scores: Annotated[bool, Field(exclude_if=lambda value: value is True)] = True
+
+    @property
+    def life_unbounded(self) -> bool:
+        """Whether the site can afford it, and nothing bounds what its life has cost."""
+        return self.epsilon_campaign is not None and self.epsilon_life is None
 
 
 class Refusal(BaseModel):

@@ -22,6 +22,7 @@ from deploy.tables import Table
 if TYPE_CHECKING:
     from common.evaluation import Metrics
     from common.recipe import AggregationSpec
+    from common.records import Forecast, Receipt
     from common.release import GateCheck, ReleaseManifest
     from server.api.campaigns import CampaignDocument, RoundDocument
     from server.registry.registry import Registry
@@ -153,13 +154,13 @@ def draw_answers(
     for answer in answers:
         told = answer.forecast
         figures = (
-            (told.noise_multiplier, told.epsilon_round, told.epsilon_campaign, told.epsilon_life)
+            (told.noise_multiplier, told.epsilon_round, told.epsilon_campaign)
             if told is not None
-            else (None,) * 4
+            else (None,) * 3
         )
         word = "can" if answer.affordable else f"{answer.code}"
         scores = {True: "yes", False: "no", None: "–"}[answer.scores]
-        table.add_row(answer.site, *map(_figure, figures), scores, word)
+        table.add_row(answer.site, *map(_figure, figures), _life(told), scores, word)
     console.print(table)
     _explain({answer.code or "" for answer in answers}, console)
 
@@ -199,10 +200,10 @@ def _draw_release(manifest: ReleaseManifest, console: Console) -> None:
     table = Table("site", "rounds", "epsilon (campaign)", "epsilon (life)", "delta", "patients")
     for part in lineage.sites:
         receipt = part.receipt
-        spent = (receipt.epsilon_campaign, receipt.epsilon_life) if receipt else (None, None)
+        spent = (_figure(receipt.epsilon_campaign if receipt else None), _life(receipt))
         delta = f"{receipt.delta:g}" if receipt and receipt.delta is not None else "–"
         patients = str(receipt.public_patients) if receipt else "–"
-        table.add_row(part.site, str(part.rounds), *map(_figure, spent), delta, patients)
+        table.add_row(part.site, str(part.rounds), *spent, delta, patients)
     console.print(table)
     auroc, accuracy, majority = _scores(manifest.metrics.candidate)
     console.print(f"Macro AUROC {auroc}, accuracy {accuracy}, majority baseline {majority}.")
@@ -222,6 +223,12 @@ def _scores(metrics: Metrics | None) -> tuple[str, str, str]:
         return ("–", "–", "–")
     found = (metrics.macro_auroc, metrics.accuracy, metrics.majority_baseline)
     return (_figure(found[0]), _figure(found[1]), _figure(found[2]))
+
+
+def _life(told: Receipt | Forecast | None) -> str:
+    if told is None:
+        return _figure(None)
+    return "unbounded" if told.life_unbounded else _figure(told.epsilon_life)
 
 
 def _figure(value: float | None) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from common.release import GateCheck
 from common.update import Tensors
+from common.wording import number
 from server.gate.evidence import Evidence
 from server.gate.verdicts import at_least, at_most
 from server.registry.records import Contribution
@@ -100,12 +101,19 @@ def _why_none(evidence: Evidence) -> str:
 
 def _receipts_complete(evidence: Evidence) -> GateCheck:
     incomplete = sum(not _complete(c, evidence.epsilon) for c in evidence.accepted)
+    unbounded = {c.site for c in evidence.accepted if c.receipt and c.receipt.life_unbounded}
+    words = "Updates without a receipt of what they cost in privacy."
+    if unbounded:
+        words += (
+            f" {number(len(unbounded), 'site')} ({', '.join(sorted(unbounded))[:200]}) once trained"
+            " without privacy: the epsilon bounds this campaign, nothing bounds the site's life."
+        )
     return GateCheck(
         name="receipts-complete",
         passed=bool(evidence.accepted) and incomplete == 0,
         figure=float(incomplete),
         limit=0.0,
-        explanation="Updates without a receipt of what they cost in privacy.",
+        explanation=words,
     )
 
 
@@ -115,7 +123,8 @@ def _complete(contribution: Contribution, epsilon: float | None) -> bool:
         return False
     if epsilon is None:
         return True
-    stated = (receipt.epsilon_life, receipt.delta, receipt.max_grad_norm, receipt.noise_multiplier)
+    # No bound over the site's life is none that was asked for (`server.rounds.update_checks`).
+    stated = (receipt.delta, receipt.max_grad_norm, receipt.noise_multiplier)
     return (
         receipt.privacy_unit == "patient"
         and None not in stated

@@ -26,6 +26,11 @@ def privacy(report: ReleaseReport) -> Section:
         "ledger reserved its part before it trained. Epsilons are upper bounds by Renyi "
         "accounting at the site's own delta; neighbouring data sets differ in one whole patient."
     )
+    if any(part.receipt is not None and part.receipt.life_unbounded for part in told):
+        intro += (
+            " A site whose life is unbounded once trained without privacy: the epsilon bounds what "
+            "this campaign tells of its patients, and nothing bounds what all that it ever did tells."
+        )
     spent = Table(
         "What it cost, by each site's last receipt",
         ("site", "unit", "epsilon (campaign)", "epsilon (site's life)", "delta"),
@@ -42,7 +47,8 @@ def privacy(report: ReleaseReport) -> Section:
 
 
 def _spent(site: str, receipt: Receipt) -> tuple[str, ...]:
-    total = (figure(receipt.epsilon_campaign, 2), figure(receipt.epsilon_life, 2))
+    life = "unbounded" if receipt.life_unbounded else figure(receipt.epsilon_life, 2)
+    total = (figure(receipt.epsilon_campaign, 2), life)
     return (site, receipt.privacy_unit, *total, short(receipt.delta))
 
 

@@ -186,13 +186,16 @@ def _check_receipt(receipt: Receipt, plan: RoundPlan) -> None:
 
 def _lacks_privacy(receipt: Receipt, epsilon: float, max_grad_norm: float) -> bool:
     spent, clip, sigma = receipt.epsilon_campaign, receipt.max_grad_norm, receipt.noise_multiplier
-    if receipt.privacy_unit != "patient" or receipt.delta is None or receipt.epsilon_life is None:
+    # A site that once trained without privacy, as its policy allowed, can state no bound over its
+    # life (`client.privacy`). The campaign's own holds, which is all that was asked; whoever would
+    # hide what their life has cost could as well state 0.
+    if receipt.privacy_unit != "patient" or receipt.delta is None:
         return True
     if spent is None or clip is None or sigma is None:
         return True
     # A site's policy may be stricter than the plan, never laxer. 1e-6: sums round.
     return (
-        spent > epsilon * (1 + 1e-6)
+        not 0 <= spent <= epsilon * (1 + 1e-6)
         or clip > max_grad_norm * (1 + 1e-6)
         or not 0 < sigma <= MAXIMUM_NOISE_MULTIPLIER
         or not 0 < receipt.delta < MAXIMUM_DELTA

@@ -1,18 +1,22 @@
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import typer
 from flwr.app import RecordDict
+from rich.console import Console
 from typer.testing import CliRunner
 
 from common.errors import ConfigurationError, NotFound
 from common.plan import RoundPlan
-from common.records import Refusal, SiteReply
+from common.records import Forecast, Refusal, SiteReply
 from common.release import ModelFile, model_target
 from common.wire import reply_to_records
 from deploy.commands import registry as commands
 from server.registry import releases
+from server.registry.records import SiteForecast
+from server.site_answers import SiteAnswer
 from tests.fakes import FakeSite, broken
 from tests.server.campaigns import Coordinator
 
@@ -140,3 +144,29 @@ def test_a_preflight_is_not_among_the_campaigns_unless_asked_for(tmp_path: Path)
         "north": None,
         "south": "budget-exhausted",
     }
+
+
+def test_a_life_that_nothing_bounds_is_said_to_be_so(made: tuple[Coordinator, str]) -> None:
+    manifest = made[0].registry.release(1).manifest
+    first, *others = manifest.lineage.sites
+    assert first.receipt is not None
+    told = first.receipt.model_copy(update={"epsilon_life": None})
+    parts = (first.model_copy(update={"receipt": told}), *others)
+    lineage = manifest.lineage.model_copy(update={"sites": parts})
+    shown = Console(record=True, width=160, file=StringIO())
+    commands._draw_release(manifest.model_copy(update={"lineage": lineage}), shown)
+    assert shown.export_text().count("unbounded") == 1
+
+    forecast = Forecast(
+        site="north",
+        campaign="c",
+        nonce="1" * 64,
+        rounds=3,
+        affordable=True,
+        noise_multiplier=1.1,
+        epsilon_round=0.5,
+        epsilon_campaign=1.5,
+    )
+    answer = SiteAnswer.of(SiteForecast("north", forecast=forecast))
+    commands.draw_answers([answer], shown)
+    assert shown.export_text().count("unbounded") == 1

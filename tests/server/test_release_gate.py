@@ -121,7 +121,6 @@ def test_no_evaluation_is_no_evidence() -> None:
         {"update_digest": None},
         {"epsilon_campaign": None},
         {"epsilon_campaign": 8.5},
-        {"epsilon_life": None},
         {"delta": None},
         {"noise_multiplier": None},
         {"max_grad_norm": None},
@@ -137,6 +136,19 @@ def test_an_incomplete_receipt_is_refused(change: dict[str, object]) -> None:
     assert failed(replace(GOOD, accepted=(replace(first, receipt=None), second))) == (
         "receipts-complete",
     )
+
+
+def test_a_site_whose_life_nothing_bounds_is_named() -> None:
+    first, second = GOOD.accepted
+    assert first.receipt is not None
+    told = replace(first, receipt=first.receipt.model_copy(update={"epsilon_life": None}))
+    evidence = replace(GOOD, accepted=(told, second))
+    assert failed(evidence) == ()
+    found = next(c for c in judge(evidence) if c.name == "receipts-complete")
+    assert f"1 site ({first.site}) once trained without privacy" in found.explanation
+    assert "nothing bounds the site's life" in found.explanation
+    found = next(c for c in judge(GOOD) if c.name == "receipts-complete")
+    assert "once trained" not in found.explanation
 
 
 def test_a_study_without_privacy_needs_no_epsilon() -> None:

@@ -7,6 +7,7 @@ import re
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from common.records import Forecast
 from server.api import campaigns, decisions, health, releases
 from server.api import pages as page_routes
 from server.api import sign_in as sign_in_routes
@@ -126,6 +127,30 @@ def test_a_site_that_trained_without_privacy_has_no_figure_that_bounds_its_life(
     shown = client.get("/page/sites").text
     assert "unbounded" in shown
     assert "2.50" not in shown
+
+
+def test_a_campaign_claims_no_bound_over_the_life_of_a_site_that_states_none(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    campaign = running_campaign(coordinator, registry)
+    forecast = Forecast(
+        site="north",
+        campaign=campaign,
+        nonce="1" * 64,
+        rounds=3,
+        affordable=True,
+        noise_multiplier=1.1,
+        epsilon_round=0.5,
+        epsilon_campaign=1.5,
+    )
+    registry.record_forecasts(campaign, [SiteForecast("north", forecast=forecast)])
+    sign_in(client, "vera")
+    address = f"/page/campaigns/{campaign}"
+    assert client.get(address).text.count("unbounded") == 1  # before it
+    told = receipt(campaign).model_copy(update={"round": 2, "epsilon_life": None})
+    registry.start_round(campaign, 2, purpose="train", base_digest="0" * 64)
+    registry.record_contribution(Contribution(campaign, 2, "north", 1, "accepted", receipt=told))
+    assert client.get(address).text.count("unbounded") == 2  # and by its receipt
 
 
 def test_scripts_read_with_a_token_of_a_role(client: TestClient, registry: Registry) -> None:

@@ -84,6 +84,17 @@ def test_every_figure_is_the_registrys(report: ReleaseReport) -> None:
     assert {report.draft.model_digest, "5" * 64, report.campaign.id} <= digests
 
 
+def test_a_site_whose_life_nothing_bounds_is_said_to_be_so(report: ReleaseReport) -> None:
+    first, *others = report.sites
+    assert first.receipt is not None
+    told = first.receipt.model_copy(update={"epsilon_life": None})
+    found = document(replace(report, sites=(replace(first, receipt=told), *others)))
+    row = table(found, "What it cost").rows[0]
+    assert (row[0], row[3]) == (first.site, "unbounded")
+    assert "once trained without privacy" in render_html(found).decode()
+    assert "once trained without privacy" not in render_html(document(report)).decode()
+
+
 def test_the_confusion_matrix_is_drawn_with_all_cases(report: ReleaseReport) -> None:
     parts = (part for section in document(report).sections for part in section.parts)
     matrix = next(part for part in parts if isinstance(part, Heatmap))

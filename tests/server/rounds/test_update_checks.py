@@ -69,7 +69,8 @@ def test_an_honest_reply_passes() -> None:
         ({"steps": 3}, "reply-receipt"),
         ({"privacy_unit": "none"}, "reply-receipt"),
         ({"epsilon_campaign": None}, "reply-receipt"),
-        ({"epsilon_life": None}, "reply-receipt"),
+        ({"epsilon_campaign": math.inf}, "reply-receipt"),
+        ({"epsilon_campaign": math.nan}, "reply-receipt"),
         ({"epsilon_campaign": 8.1}, "reply-receipt"),
         ({"delta": None}, "reply-receipt"),
         ({"delta": 0.0}, "reply-receipt"),
@@ -89,6 +90,15 @@ def test_a_receipt_that_is_false_or_for_another_request_is_refused(
     assert honest.receipt is not None
     false = replace(honest, receipt=honest.receipt.model_copy(update=change))
     assert code(lambda: check_reply(false, expected())) == expected_code
+
+
+def test_no_bound_over_a_sites_life_is_no_fault_of_the_campaigns_receipt() -> None:
+    honest = reply()
+    assert honest.receipt is not None
+    told = honest.receipt.model_copy(update={"epsilon_life": None})
+    assert check_reply(replace(honest, receipt=told), expected()) == told
+    beyond = told.model_copy(update={"epsilon_campaign": 8.1})
+    assert code(lambda: check_reply(replace(honest, receipt=beyond), expected())) == "reply-receipt"
 
 
 def test_another_sites_name_is_refused() -> None:
