@@ -16,6 +16,7 @@ from common.errors import PlanRefused, PrivacyRefused
 from common.evaluation_counts import Statistic
 from common.plan import RoundPlan
 from common.recipe import SMALLEST_CLIP, Recipe
+from common.records import MAXIMUM_DELTA, MAXIMUM_NOISE_MULTIPLIER
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _RECIPE = r"^[a-z0-9][a-z0-9-]{0,62}(@[0-9a-f]{64})?$"
@@ -87,9 +88,9 @@ class SitePolicy(BaseModel):
     epsilon_life: Positive = 16.0
     epsilon_campaign: Positive = 8.0
     epsilon_round: Positive | None = None
-    delta: Annotated[float, Field(gt=0, lt=1e-3)] = 1e-5
+    delta: Annotated[float, Field(gt=0, lt=MAXIMUM_DELTA)] = 1e-5
     max_grad_norm: Annotated[float, Field(ge=SMALLEST_CLIP, allow_inf_nan=False)] = 10.0
-    min_noise_multiplier: Annotated[float, Field(ge=0.3, le=100)] = 0.5
+    min_noise_multiplier: Annotated[float, Field(ge=0.3, le=MAXIMUM_NOISE_MULTIPLIER)] = 0.5
     release_evaluation: bool = False
     minimum_cell: Annotated[int, Field(ge=1)] = 10
     allowed_compression: tuple[Compression, ...] = COMPRESSIONS

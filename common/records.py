@@ -13,6 +13,11 @@ from common.update import ModelUpdate
 
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+MAXIMUM_NOISE_MULTIPLIER = 100.0
+"""No site trains with more noise, and no coordinator takes in an update that was trained so."""
+MAXIMUM_DELTA = 1e-3
+"""A site's delta is below it, on both ends; an epsilon at a larger one says little."""
+
 
 class Receipt(BaseModel):
     """What a round cost at one site, as the site's own ledger says it.

@@ -25,13 +25,14 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
 from common.errors import PrivacyRefused
+from common.records import MAXIMUM_NOISE_MULTIPLIER
 
 Accountant: TypeAlias = Literal["rdp", "prv"]
 
 ORDERS: tuple[float, ...] = tuple(float(a) for a in RDPAccountant.DEFAULT_ALPHAS)
 SIGMA_GRID = 1000
 """Noise multipliers are whole thousandths, so that a campaign's rounds share one entry."""
-MAXIMUM_SIGMA = 200.0
+_TOP = round(MAXIMUM_NOISE_MULTIPLIER * SIGMA_GRID)
 FRACTIONAL_SIGMA = 20.0
 """Above it, fractional orders converge slowly (seconds), and whole ones stand in for them."""
 PRV_ENTRIES = 16
@@ -111,12 +112,13 @@ def noise_multiplier_for(
     Returns
     -------
     float
-        A multiple of 1 / `SIGMA_GRID`, rounded up: both bounds hold exactly.
+        A multiple of 1 / `SIGMA_GRID`, rounded up: both bounds hold exactly. At most
+        `common.records.MAXIMUM_NOISE_MULTIPLIER`, beyond which the coordinator takes in nothing.
 
     Raises
     ------
     PrivacyRefused
-        With code ``budget-exhausted`` when no amount of noise fits.
+        With code ``budget-exhausted`` when no such amount of noise fits.
     """
 
     def fits(thousandths: int, *, coarse: bool = False) -> bool:
@@ -140,12 +142,12 @@ def noise_multiplier_for(
         first = _smallest(partial(fits, coarse=True), low=low, first=max(low, SIGMA_GRID))
     else:
         first = max(low, round(guess * SIGMA_GRID))
-    top = round(MAXIMUM_SIGMA * SIGMA_GRID)
-    found = _smallest(fits, low=low, first=top if first is None else first, stride=1)
+    found = _smallest(fits, low=low, first=_TOP if first is None else first, stride=1)
     if found is None:
         raise PrivacyRefused(
             "The privacy budget of this site is spent.",
-            meaning="No amount of noise would keep the rest of the campaign within the policy.",
+            meaning="No amount of noise that a coordinator takes would keep the rest of the campaign "
+            "within the policy.",
             action="See `wardround site budget`; only the policy's owner may raise the limits.",
             code="budget-exhausted",
         )
@@ -171,8 +173,9 @@ def _smallest(
 ) -> int | None:
     """Return the smallest number from ``low`` on that fits, looking around ``first``.
 
-    Whatever it returns was seen to fit; None if nothing up to `MAXIMUM_SIGMA` does.
+    Whatever it returns was seen to fit; None if nothing up to `_TOP` does.
     """
+    first = min(first, _TOP)
     if fits(first):
         below, high = low - 1, first
         while high > low:
@@ -182,12 +185,12 @@ def _smallest(
                 break
             high, stride = candidate, stride * 2
     else:
-        below, high = first, first + stride
+        below, high = first, min(first + stride, _TOP)
         while not fits(high):
-            if high > MAXIMUM_SIGMA * SIGMA_GRID:
+            if high == _TOP:
                 return None
             stride *= 2
-            below, high = high, high + stride
+            below, high = high, min(high + stride, _TOP)
     while high - below > 1:  # below does not fit (or is not allowed), high does
         middle = (below + high) // 2
         if fits(middle):

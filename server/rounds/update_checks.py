@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from common.errors import UpdateRefused
 from common.plan import RoundPlan
 from common.recipe import LocalTraining
-from common.records import Receipt, SiteReply
+from common.records import MAXIMUM_DELTA, MAXIMUM_NOISE_MULTIPLIER, Receipt, SiteReply
 from common.update import ModelUpdate, UpdateBinding
 from server.rounds.evaluation_checks import check_evaluation
 
@@ -26,8 +26,6 @@ from server.rounds.evaluation_checks import check_evaluation
 # 1.2 in six rounds, at each of three sites alike.
 RELATIVE_LIMIT = 1000.0
 MINIMUM_HISTORY = 3
-MAXIMUM_NOISE_MULTIPLIER = 100.0
-MAXIMUM_DELTA = 1e-3  # what a site's policy is bound by; an epsilon at a larger one says little
 # An AdamW step moves a coordinate by at most lr (1 - b1) / sqrt(1 - b2) = 3.2 lr for betas of
 # 0.9 and 0.999 (Kingma and Ba 2015, section 2.1), and usually by less than lr.
 ADAM_STEP_LIMIT = 4.0

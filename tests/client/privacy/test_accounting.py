@@ -15,6 +15,7 @@ from client.privacy.accounting import (
     public_patients,
 )
 from common.errors import PrivacyRefused
+from common.records import MAXIMUM_NOISE_MULTIPLIER
 
 DELTA = 1e-5
 Q = 64 / 2000
@@ -105,12 +106,33 @@ def test_the_solution_fits_and_is_the_smallest(
     try:
         sigma = noise_multiplier_for(**arguments, rounds_left=rounds, budget=budget)  # type: ignore[arg-type]
     except PrivacyRefused:
-        assert not fits(accounting.MAXIMUM_SIGMA)
+        assert not fits(MAXIMUM_NOISE_MULTIPLIER)
         return
     assert sigma >= 1.0
     assert fits(sigma)
     if sigma - 0.001 >= 1.0:
         assert not fits(round((sigma - 0.001) * 1000) / 1000)
+
+
+@given(
+    target=st.floats(0.05, 1.0),
+    q=st.sampled_from([0.05, 0.2, 1.0]),
+    rounds=st.integers(1, 400),
+    guess=st.none() | st.floats(0.5, 300),
+)
+@settings(max_examples=25, deadline=None)
+def test_never_more_noise_than_the_coordinator_takes(
+    target: float, q: float, rounds: int, guess: float | None
+) -> None:
+    try:
+        sigma = _solve(target, sampling_rate=q, steps=10, rounds_left=rounds, guess=guess)
+    except PrivacyRefused as error:
+        assert error.code == "budget-exhausted"
+        entry = Spend(MAXIMUM_NOISE_MULTIPLIER, q, 10 * rounds)
+        assert epsilon([entry], DELTA) > target
+        return
+    assert sigma <= MAXIMUM_NOISE_MULTIPLIER
+    assert epsilon([Spend(sigma, q, 10 * rounds)], DELTA) <= target
 
 
 @pytest.mark.parametrize("guess", [0.5, 0.859, 0.86, 0.861, 150.0])
