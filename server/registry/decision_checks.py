@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from common.errors import InputRefused, NotFound, RoundFailed
 from common.release import ReleaseDraft
+from common.release.document import MAXIMUM_VERSION
 from server.registry import rows
 from server.registry.champions import (
     approval_stands,
@@ -27,6 +28,10 @@ Ring = Sequence[str] | None
 """Names of sites, None for every site."""
 
 LONGEST_REASON = 500
+VERSIONS = range(1, MAXIMUM_VERSION + 1)
+"""Others are in no database, and SQLite's driver fails when it is asked for one."""
+LIMITED = ("canary", "held")
+"""States of a release that not every site may take yet."""
 
 
 def waiting_candidate(session: Session, identifier: str) -> CandidateRow:
@@ -89,16 +94,23 @@ def locked_release(session: Session, version: int, *, of_task: bool = False) -> 
     With ``of_task`` its task is locked before it, as `lock_releases` does: in the order of the
     others, who would else wait for this one and this one for them.
     """
+    if version not in VERSIONS:
+        raise no_such_release(version)
     if of_task:
         query = select(ReleaseRow.task).where(ReleaseRow.version == version)
         lock_releases(session, session.scalar(query) or "")
     row = session.get(ReleaseRow, version, with_for_update=True)
     if row is None:
-        raise NotFound(
-            f"There is no release {version}.",
-            action="`wardround coordinator release list` names them.",
-        )
+        raise no_such_release(version)
     return row
+
+
+def no_such_release(version: int) -> NotFound:
+    """Return the error for a release that there is not."""
+    return NotFound(
+        f"There is no release {version}.",
+        action="`wardround coordinator release list` names them.",
+    )
 
 
 def newer_releases(session: Session, than: ReleaseRow) -> list[ReleaseRow]:

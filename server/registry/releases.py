@@ -18,7 +18,7 @@ from server.registry.campaign_moves import Fence
 from server.registry.campaign_states import FINAL
 from server.registry.champions import champion_change, champion_of, lock_releases, present_champion
 from server.registry.changes import Changes
-from server.registry.decision_checks import Ring, still_stands
+from server.registry.decision_checks import VERSIONS, Ring, no_such_release, still_stands
 from server.registry.records import Candidate, Release
 from server.registry.rollouts import Rollouts
 from server.registry.sessions import Sessions
@@ -258,12 +258,10 @@ class ReleaseRecords:
         NotFound
             If there is none of that version.
         """
-        found = self._sessions.all(select(ReleaseRow).where(ReleaseRow.version == version))
+        query = select(ReleaseRow).where(ReleaseRow.version == version)
+        found = self._sessions.all(query) if version in VERSIONS else ()
         if not found:
-            raise NotFound(
-                f"There is no release {version}.",
-                action="`wardround coordinator release list` names them.",
-            )
+            raise no_such_release(version)
         return rows.release(found[0])
 
     def champion(self, task: str) -> Release | None:

@@ -172,6 +172,19 @@ def test_a_canary_against_another_champion_is_rolled_out_knowingly_or_not_at_all
     assert "champion_changed" not in client.get(page).text
 
 
+@pytest.mark.parametrize("version", [0, 2**31, 2**63, 10**30])
+def test_a_release_of_a_number_that_no_database_holds_is_unknown(
+    client: TestClient, version: int
+) -> None:
+    sign_in(client, "anna")
+    token = token_of(client.get("/page/releases"))
+    for what in ("hold", "rollout", "roll-back"):
+        form = {"token": token, "ring": "all", "reason": "worse", "confirmation": f"v{version}"}
+        answer = client.post(f"/page/releases/{version}/{what}", data=form)
+        assert answer.status_code == 404, what
+    assert client.get(f"/page/releases/{version}").status_code == 404
+
+
 def test_a_rollback_to_weights_that_are_lost_withdraws_nothing(
     client: TestClient, registry: Registry, coordinator: Coordinator
 ) -> None:
