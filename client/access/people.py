@@ -35,6 +35,7 @@ from common.errors import InputRefused, NotFound
 from common.moments import utc_now
 
 SEEN_EVERY = timedelta(seconds=30)
+MOMENT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Person:
     name: str
     roles: frozenset[Role]
     created_at: datetime
+    changed_at: datetime
     issuer: str | None
 
 
@@ -64,7 +66,7 @@ class People:
         self._bookkeeping = Bookkeeping()
         self._unwritten: dict[str, datetime] = {}
 
-    def add(self, name: str, roles: Iterable[Role], *, password: str) -> None:
+    def add(self, name: str, roles: Iterable[Role], *, password: str) -> Person:
         """Make an account.
 
         Raises
@@ -79,6 +81,7 @@ class People:
             row = SiteAccountRow(name=name, roles=written(roles), password=known)
             row.created_at = row.changed_at = now
             session.add(row)
+            return _person(row)
 
     def all(self) -> tuple[Person, ...]:
         """Return everybody, by name."""
@@ -112,20 +115,25 @@ class People:
                     action="Change the password there.",
                     code="account-of-provider",
                 )
-            row.password, row.changed_at = known, self._clock()
+            row.password = known
+            self._change(row)
             session.execute(delete(SiteSessionRow).where(SiteSessionRow.account == name))
 
-    def verify(self, name: str, password: str) -> bool:
-        """Tell whether this is the account's password; slow by design, also without an account."""
-        known = None
+    def verify(self, name: str, password: str) -> Person | None:
+        """Return whose password this is; slow by design, also without an account.
+
+        It is as it was when the password was looked up: `open_session` sees what changed since.
+        """
+        known = found = None
         if NAME.fullmatch(name):
             with self._transactions.reading() as session:
                 row = session.get(SiteAccountRow, name)
-                known = None if row is None else row.password
-        return matches(known, password)
+                if row is not None:
+                    known, found = row.password, _person(row)
+        return found if matches(known, password) else None
 
-    def admit(self, identity: Identity, roles: frozenset[Role]) -> str:
-        """Return the account's name of somebody whom the provider vouches for, made if new.
+    def admit(self, identity: Identity, roles: frozenset[Role]) -> Person:
+        """Return somebody whom the provider vouches for, made if new.
 
         Raises
         ------
@@ -139,8 +147,9 @@ class People:
             )
             row = session.scalars(query).one_or_none()
             if roles:
-                return self._admitted(session, row, identity, roles).name
+                return _person(self._admitted(session, row, identity, roles))
             if row is not None:
+                self._change(row)
                 session.execute(delete(SiteSessionRow).where(SiteSessionRow.account == row.name))
         raise SignInRefused(
             "The identity provider gives you no role here.",
@@ -148,13 +157,27 @@ class People:
             code="provider-role",
         )
 
-    def open_session(self, account: str, *, life: timedelta) -> str:
-        """Return the secret of a new session; old ones of everybody are cleared away."""
+    def open_session(self, person: Person, *, life: timedelta) -> str:
+        """Return the secret of a new session; old ones of everybody are cleared away.
+
+        Parameters
+        ----------
+        person : Person
+            Whom `verify` or `admit` returned.
+        life : timedelta
+            How long it lasts at most.
+
+        Raises
+        ------
+        SignInRefused
+            With code ``account-changed``, if the account was changed or removed since then: what
+            ended its sessions ends a sign-in that was under way, too.
+        """
         secret, now = secrets.token_urlsafe(32), self._clock()
         with self._transactions.writing() as session:
-            _row(session, account)
+            _check_unchanged(session, person)
             session.execute(delete(SiteSessionRow).where(SiteSessionRow.expires_at <= now))
-            row = SiteSessionRow(digest=digest_of(secret), account=account)
+            row = SiteSessionRow(digest=digest_of(secret), account=person.name)
             row.created_at, row.seen_at, row.expires_at = now, now, now + life
             session.add(row)
         return secret
@@ -219,8 +242,13 @@ class People:
             row.roles, row.created_at, row.changed_at = written(roles), now, now
             session.add(row)
         elif row.roles != written(roles):
-            row.roles, row.changed_at = written(roles), now
+            row.roles = written(roles)
+            self._change(row)
         return row
+
+    def _change(self, row: SiteAccountRow) -> None:
+        """Note a change, as a moment that the account never had, whatever the clock does."""
+        row.changed_at = max(self._clock(), row.changed_at + MOMENT)
 
 
 def _row(session: Session, name: str) -> SiteAccountRow:
@@ -232,5 +260,15 @@ def _row(session: Session, name: str) -> SiteAccountRow:
     return row
 
 
+def _check_unchanged(session: Session, person: Person) -> None:
+    row = session.get(SiteAccountRow, person.name)
+    if row is None or row.changed_at != person.changed_at:
+        raise SignInRefused(
+            "Your account was changed while you signed in.",
+            action="Sign in again.",
+            code="account-changed",
+        )
+
+
 def _person(row: SiteAccountRow) -> Person:
-    return Person(row.name, roles_of(row.roles), row.created_at, row.issuer)
+    return Person(row.name, roles_of(row.roles), row.created_at, row.changed_at, row.issuer)

@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
 from client.access.guard import address_of
+from client.access.people import Person
 from client.access.site_access import SiteAccess
 from client.api.pages import templates
 from client.api.services import ServicesDependency
@@ -64,12 +65,12 @@ def come_back(request: Request, services: ServicesDependency) -> Response:
     try:
         pending = answered(services.access.pending, cookie=cookie, state=state)
         target = pending.target
-        name = _admitted(request, services.access, pending)
+        person = _admitted(request, services.access, pending)
         response = templates.TemplateResponse(
             request, "signed_in.html", {"next": target, "site": services.settings.name}
         )
         # The provider leads back to an https address: a proxy may stand before this service.
-        open_session(request, response, services, name, secure=True)
+        open_session(request, response, services, person, secure=True)
     except WardroundError as error:
         status = 403 if isinstance(error, SignInRefused) else 503
         response = trouble_page(request, services, error, target, status=status)
@@ -77,7 +78,7 @@ def come_back(request: Request, services: ServicesDependency) -> Response:
     return response
 
 
-def _admitted(request: Request, access: SiteAccess, pending: Pending) -> str:
+def _admitted(request: Request, access: SiteAccess, pending: Pending) -> Person:
     from common.accounts.answer import identity_of, proven_claims
 
     settings, provider = access.settings.provider, access.provider

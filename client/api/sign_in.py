@@ -18,8 +18,10 @@ from client.access.door import (
     session_secret,
 )
 from client.access.guard import address_of
+from client.access.people import Person
 from client.api.pages import templates
 from client.api.services import Services, ServicesDependency
+from common.accounts.identity import SignInRefused
 from common.errors import TooMany, WardroundError
 
 router = APIRouter(include_in_schema=False)
@@ -66,14 +68,27 @@ def sign_in(
         response = show_form(request, services, where, trouble=error.line(), status=429)
         response.headers["Retry-After"] = str(math.ceil(error.retry_seconds))
         return response
-    if not access.people.verify(name, password):
+    response = RedirectResponse(where, 303)
+    if not _signed_in(request, response, services, name, password):
         log.warning("event=sign-in-refused address=%s", address)
         trouble = "The name or the password is wrong."
         return show_form(request, services, where, trouble=trouble, status=401)
     access.throttle.succeeded(name, address)
-    response = RedirectResponse(where, 303)
-    open_session(request, response, services, name, secure=over_tls(request))
     return response
+
+
+def _signed_in(
+    request: Request, response: Response, services: Services, name: str, password: str
+) -> bool:
+    """Open a session; False where the password is wrong, or is no longer right."""
+    person = services.access.people.verify(name, password)
+    if person is None:
+        return False
+    try:
+        open_session(request, response, services, person, secure=over_tls(request))
+    except SignInRefused:
+        return False
+    return True
 
 
 @router.post("/sign-out")
@@ -105,13 +120,19 @@ def show_form(
 
 
 def open_session(
-    request: Request, response: Response, services: Services, name: str, *, secure: bool
+    request: Request, response: Response, services: Services, person: Person, *, secure: bool
 ) -> None:
-    """End the browser's old session, and give it one of ``name``; ``secure`` over TLS."""
-    close_session(request, services)
+    """Give the browser a session in place of its old one; ``secure`` over TLS.
+
+    Raises
+    ------
+    SignInRefused
+        As `People.open_session`.
+    """
     life = timedelta(seconds=services.access.settings.session_seconds)
-    secret = services.access.people.open_session(name, life=life)
-    services.access.note_sign_in(name)
+    secret = services.access.people.open_session(person, life=life)
+    close_session(request, services)
+    services.access.note_sign_in(person.name)
     cookie = SESSION_COOKIE if secure else PLAIN_SESSION_COOKIE
     response.set_cookie(cookie, secret, path="/", secure=secure, httponly=True, samesite="strict")
 

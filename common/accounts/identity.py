@@ -12,7 +12,7 @@ LONGEST_NAME = 48
 
 
 class SignInRefused(WardroundError):
-    """A sign-in through an identity provider did not hold; the code says which check."""
+    """A sign-in did not hold; the code says which check."""
 
     default_code = "provider-refused"
 

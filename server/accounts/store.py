@@ -8,7 +8,6 @@ owner signs out, changes the password or is disabled; a script's token at its ow
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -17,21 +16,21 @@ from typing import Literal, cast
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from common.accounts.identity import Identity, SignInRefused
+from common.accounts.identity import Identity
 from common.accounts.passwords import hashed, matches
 from common.audit import AuditLog
 from common.audit_entries import AccountChanged
 from common.errors import InputRefused, NotFound
 from common.moments import in_utc, utc_now
 from server.accounts import provider_accounts
-from server.accounts.records import ROLES, Account, Role, SessionKind
+from server.accounts.checks import NAME, check_admitted, check_name, check_role, check_unchanged
+from server.accounts.records import Account, Role, SessionKind
 from server.registry.sessions import Sessions
 from server.registry.tables import AccountRow, SessionRow
 
-NAME = re.compile(r"[a-z][a-z0-9._-]{1,62}")
-RESERVED = frozenset({"policy", "gate", "console", "provider"})
 SEEN_EVERY = timedelta(seconds=30)
 LONGEST_TOKEN = timedelta(days=366)
+MOMENT = timedelta(microseconds=1)
 
 Change = Literal["added", "role", "password", "token", "disabled", "enabled", "signed-in"]
 
@@ -54,8 +53,8 @@ class Accounts:
         InputRefused
             With code ``account-name``, ``account-exists``, ``account-role`` or ``password-weak``.
         """
-        _check_name(name)
-        _check_role(role)
+        check_name(name)
+        check_role(role)
         now = self._clock()
         row = AccountRow(name=name, role=role, created_at=now, changed_at=now)
         row.password = None if password is None else hashed(password, name=name)
@@ -80,16 +79,17 @@ class Accounts:
         with self._sessions.writing() as session:
             row = _own_row(session, name)
             row.password = hashed(password, name=name)
-            row.changed_at = self._clock()
+            self._touch(row)
             _end_all(session, name)
         self._note(name, "password", by)
 
     def set_role(self, name: str, role: Role, *, by: str) -> None:
         """Change a role; it holds from the next request on."""
-        _check_role(role)
+        check_role(role)
         with self._sessions.writing() as session:
             row = _own_row(session, name)
-            row.role, row.changed_at = role, self._clock()
+            row.role = role
+            self._touch(row)
         self._note(name, "role", by)
 
     def disable(self, name: str, *, by: str) -> None:
@@ -97,17 +97,23 @@ class Accounts:
         with self._sessions.writing() as session:
             row = _row(session, name)
             row.disabled_at = row.disabled_at or self._clock()
+            self._touch(row)
             _end_all(session, name)
         self._note(name, "disabled", by)
 
     def enable(self, name: str, *, by: str) -> None:
         """Let a disabled account in again."""
         with self._sessions.writing() as session:
-            _row(session, name).disabled_at = None
+            row = _row(session, name)
+            row.disabled_at = None
+            self._touch(row)
         self._note(name, "enabled", by)
 
     def verify(self, name: str, password: str) -> Account | None:
-        """Return the account if the password is right and it is not disabled; slow by design."""
+        """Return the account if the password is right and it is not disabled; slow by design.
+
+        It is as it was when the password was looked up: `open_session` sees what changed since.
+        """
         with self._sessions.reading() as session:
             row = session.get(AccountRow, name) if NAME.fullmatch(name) else None
         right = matches(None if row is None else row.password, password)
@@ -126,24 +132,33 @@ class Accounts:
         with self._sessions.writing() as session:
             row = provider_accounts.find(session, identity)
             if row is not None and role is None:
+                self._touch(row)
                 _end_all(session, row.name)
             if role is not None and (row is None or row.role != role):
                 change: Change = "added" if row is None else "role"
                 now = self._clock()
                 row = row or provider_accounts.make(session, identity, role, now=now)
-                row.role, row.changed_at = role, now
+                row.role = role
+                self._touch(row)
             else:
                 change = "signed-in"
-        _check_admitted(row, role)
+        check_admitted(row, role)
         assert row is not None
         if change != "signed-in":
             self._note(row.name, change, "provider")
         return _account(row)
 
-    def open_session(self, account: str, *, life: timedelta) -> str:
-        """Return the secret of a new browser session."""
-        secret = self._open(account, "browser", life)
-        self._note(account, "signed-in", account)
+    def open_session(self, account: Account, *, life: timedelta) -> str:
+        """Return the secret of a new browser session of whom `verify` or `admit` returned.
+
+        Raises
+        ------
+        SignInRefused
+            With code ``account-changed``, if the account was changed since then: what ended its
+            sessions ends a sign-in that was under way, too.
+        """
+        secret = self._open(account.name, "browser", life, known=account)
+        self._note(account.name, "signed-in", account.name)
         return secret
 
     def issue_token(self, account: str, *, life: timedelta, by: str) -> str:
@@ -166,10 +181,14 @@ class Accounts:
         self._note(account, "token", by)
         return secret
 
-    def _open(self, account: str, kind: SessionKind, life: timedelta) -> str:
+    def _open(
+        self, account: str, kind: SessionKind, life: timedelta, *, known: Account | None = None
+    ) -> str:
         secret, now = secrets.token_urlsafe(32), self._clock()
         with self._sessions.writing() as session:
-            _row(session, account)
+            row = _row(session, account)
+            if known is not None:
+                check_unchanged(row, known)
             session.execute(delete(SessionRow).where(SessionRow.expires_at <= now))
             session.add(
                 SessionRow(
@@ -221,6 +240,10 @@ class Accounts:
         with self._sessions.writing() as session:
             session.execute(delete(SessionRow).where(SessionRow.digest == _digest(secret)))
 
+    def _touch(self, row: AccountRow) -> None:
+        """Note a change, as a moment that the account never had, whatever the clock does."""
+        row.changed_at = max(self._clock(), in_utc(row.changed_at) + MOMENT)
+
     def _note(self, account: str, change: Change, by: str) -> None:
         self._audit.append(AccountChanged(account=account, change=change, by=by))
 
@@ -252,37 +275,6 @@ def _own_row(session: Session, name: str) -> AccountRow:
             code="account-of-provider",
         )
     return row
-
-
-def _check_admitted(row: AccountRow | None, role: Role | None) -> None:
-    if role is None:
-        raise SignInRefused(
-            "The identity provider gives you no role here.",
-            action="Ask whoever looks after it to put you into one of the groups for this page.",
-            code="provider-role",
-        )
-    if row is not None and row.disabled_at is not None:
-        raise SignInRefused(
-            "Your account is disabled here.",
-            action="Ask the coordinator's administrator.",
-            code="account-disabled",
-        )
-
-
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name) or name in RESERVED or name.startswith("console-"):
-        raise InputRefused(
-            f"{name!r} cannot be an account's name.",
-            action="Use 2 to 63 of a-z, 0-9, dot, dash and underscore, beginning with a letter.",
-            code="account-name",
-        )
-
-
-def _check_role(role: str) -> None:
-    if role not in ROLES:
-        raise InputRefused(
-            f"The roles are {', '.join(ROLES)}.", action="Name one of them.", code="account-role"
-        )
 
 
 def _account(row: AccountRow) -> Account:

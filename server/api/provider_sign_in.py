@@ -79,7 +79,7 @@ def come_back(request: Request, services: Services) -> Response:
         account = _admitted(request, services, settings, pending)
         close_session(request, services)
         life = timedelta(seconds=services.settings.session_seconds)
-        opened = services.registry.accounts.open_session(account.name, life=life)
+        opened = services.registry.accounts.open_session(account, life=life)
     except WardroundError as error:
         return _trouble(request, services, error, target)
     response = draw(request, "signed-in.html", None, {"next": target})

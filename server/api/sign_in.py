@@ -14,6 +14,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
+from common.accounts.identity import SignInRefused
 from common.errors import TooMany
 from server.api.authentication import (
     SESSION_COOKIE,
@@ -69,19 +70,30 @@ def sign_in(
         response = show_form(request, services, where, trouble=error.line(), status=429)
         response.headers["Retry-After"] = str(math.ceil(error.retry_seconds))
         return response
-    account = services.registry.accounts.verify(name, password)
-    if account is None:
+    opened = _opened(services, name, password)
+    if opened is None:
         logger.warning("sign-in-refused address=%s", address)
         trouble = "The name or the password is wrong."
         return show_form(request, services, where, trouble=trouble, status=401)
     services.throttle.succeeded(name, address)
     close_session(request, services)
-    life = timedelta(seconds=services.settings.session_seconds)
-    opened = services.registry.accounts.open_session(account.name, life=life)
     response = RedirectResponse(where, 303)
     response.delete_cookie(SIGN_IN_COOKIE, secure=True, httponly=True, samesite="strict")
     set_cookie(response, SESSION_COOKIE, opened)
     return response
+
+
+def _opened(services: CoordinatorServices, name: str, password: str) -> str | None:
+    """Return a new session's secret; None where the password is wrong, or no longer right."""
+    accounts = services.registry.accounts
+    account = accounts.verify(name, password)
+    if account is None:
+        return None
+    try:
+        life = timedelta(seconds=services.settings.session_seconds)
+        return accounts.open_session(account, life=life)
+    except SignInRefused:
+        return None
 
 
 @router.post("/sign-out")

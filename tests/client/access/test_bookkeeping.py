@@ -56,8 +56,8 @@ def test_a_program_goes_on_and_its_use_is_noted_later(engine: Engine) -> None:
 def test_a_person_at_work_is_not_idle_and_one_who_left_is(engine: Engine) -> None:
     clock = Clock()
     people = People(engine, clock=clock)
-    name = people.admit(Identity("https://login.example", "42", "Anna"), frozenset({Role.it}))
-    secret = people.open_session(name, life=timedelta(hours=12))
+    anna = people.admit(Identity("https://login.example", "42", "Anna"), frozenset({Role.it}))
+    secret = people.open_session(anna, life=timedelta(hours=12))
     disk = TakesNothing(engine)
     for _ in range(5):
         clock.now += timedelta(minutes=20)

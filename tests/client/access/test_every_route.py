@@ -141,8 +141,8 @@ def strangers(eager: GuardedSite) -> dict[str, dict[str, str]]:
     access.keys.remove("revoked")
     sessions = {}
     for name in ("removed", "changed", "idle", "old", "signed-out"):
-        access.people.add(name, list(Role), password=PASSWORD)
-        sessions[name] = access.people.open_session(name, life=timedelta(hours=1))
+        person = access.people.add(name, list(Role), password=PASSWORD)
+        sessions[name] = access.people.open_session(person, life=timedelta(hours=1))
         let_in = eager.site.call("GET", "/model", headers=cookie(sessions[name]))
         assert let_in.status_code == 200, name
     access.people.remove("removed")
@@ -155,8 +155,8 @@ def strangers(eager: GuardedSite) -> dict[str, dict[str, str]]:
     found = {name: cookie(secret) | OWN for name, secret in sessions.items()}
     found |= {"nobody": {}, "revoked": bearer(revoked), "wrong": bearer("wrk_nonsense")}
     # A key that is none does not fall back on a session that is one.
-    access.people.add("anna", list(Role), password=PASSWORD)
-    good = access.people.open_session("anna", life=timedelta(hours=1))
+    anna = access.people.add("anna", list(Role), password=PASSWORD)
+    good = access.people.open_session(anna, life=timedelta(hours=1))
     found["both"] = cookie(good) | OWN | bearer(revoked)
     return found
 
@@ -181,8 +181,8 @@ def test_no_route_changes_anything_for_a_foreign_page(
     eager: GuardedSite, foreign: dict[str, str]
 ) -> None:
     access = eager.site.services.access
-    access.people.add("anna", list(Role), password=PASSWORD)
-    session = cookie(access.people.open_session("anna", life=timedelta(hours=1)))
+    anna = access.people.add("anna", list(Role), password=PASSWORD)
+    session = cookie(access.people.open_session(anna, life=timedelta(hours=1)))
     changing = [
         (method, path_of(route))
         for route in all_routes(eager.site.app.routes)

@@ -142,17 +142,21 @@ def test_not_even_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_provider_gives_roles_and_takes_them_away(engine: Engine) -> None:
     people = People(engine)
     who = Identity("https://login.example", "42", "Dr. House")
-    name = people.admit(who, frozenset({Role.clinician}))
+    person = people.admit(who, frozenset({Role.clinician}))
+    name = person.name
     assert name.startswith("dr.-house.")
-    assert people.admit(who, frozenset({Role.it})) == name
+    assert people.admit(who, frozenset({Role.it})).name == name
     assert people.all()[0].roles == {Role.it}
     assert not people.verify(name, "")
     with pytest.raises(InputRefused, match="identity provider"):
         people.set_password(name, "correct horse battery")
+    begun = people.admit(who, frozenset({Role.it}))
     with pytest.raises(SignInRefused):
         people.admit(who, frozenset())
+    with pytest.raises(SignInRefused, match="changed"):
+        people.open_session(begun, life=timedelta(hours=1))
     twin = people.admit(Identity("https://login.example", "43", "Dr. House"), frozenset({Role.it}))
-    assert twin != name
+    assert twin.name != name
 
 
 def test_a_revoked_key_is_refused_by_the_running_service(guarded: GuardedSite) -> None:

@@ -139,9 +139,9 @@ def test_what_ends_meanwhile_ends_in_memory_too(threads: ThreadPoolExecutor) -> 
 
 def test_keys_and_sessions_say_when_they_end(guarded: GuardedSite) -> None:
     people, keys = guarded.site.services.access.people, guarded.site.services.access.keys
-    people.admit(Identity("https://login.example", "42", "Anna"), frozenset({Role.it}))
+    anna = people.admit(Identity("https://login.example", "42", "Anna"), frozenset({Role.it}))
     life, now = timedelta(hours=1), utc_now()
-    secret = people.open_session(people.all()[0].name, life=life)
+    secret = people.open_session(anna, life=life)
     found = people.caller(secret, idle=life), keys.caller(keys.add("pacs", [Role.it], life=life))
     for caller in found:
         assert caller is not None
@@ -156,8 +156,8 @@ def test_signing_out_and_revoking_hold_while_the_database_is_away(
     guarded: GuardedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     access = guarded.site.services.access
-    access.people.add("anna", [Role.it], password=PASSWORD)
-    secret = access.people.open_session("anna", life=timedelta(hours=1))
+    anna = access.people.add("anna", [Role.it], password=PASSWORD)
+    secret = access.people.open_session(anna, life=timedelta(hours=1))
     cookie = {"cookie": f"wardround-session={secret}"}
     assert guarded.site.call("GET", "/model", headers=cookie).status_code == 200
     guarded.call("GET", "/model", Role.it)

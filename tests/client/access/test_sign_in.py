@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 
 import httpx
 import pytest
 from sqlalchemy import text
 
+from client.access.people import People
 from client.access.roles import Role
 from client.api.sign_in import safe_target
 from common.accounts import passwords
@@ -166,16 +168,45 @@ def test_what_ends_a_session(house: GuardedSite) -> None:
     assert not alive(third)
 
 
+def new_password(people: People) -> None:
+    people.set_password("dr-house", "another horse battery")
+
+
+def away_and_back(people: People) -> None:
+    people.remove("dr-house")
+    people.add("dr-house", [Role.clinician], password=PASSWORD)
+
+
+@pytest.mark.parametrize("change", [new_password, away_and_back])
+def test_what_ends_sessions_ends_a_sign_in_whose_password_is_being_checked(
+    house: GuardedSite, monkeypatch: pytest.MonkeyPatch, change: Callable[[People], None]
+) -> None:
+    access = house.site.services.access
+
+    def slow(_known: str | None, password: str) -> bool:
+        change(access.people)
+        return password == PASSWORD
+
+    with monkeypatch.context() as waiting:
+        waiting.setattr("client.access.people.matches", slow)
+        answer = house.sign_in()
+    assert answer.status_code == 401
+    assert "name or the password is wrong" in answer.text
+    assert "set-cookie" not in answer.headers
+    assert access.people.alive() == set()
+    assert access.audit.newest("account") is None
+
+
 def test_idle_and_old_sessions_end(house: GuardedSite) -> None:
     people = house.site.services.access.people
-    now = people._clock()
+    now, (dr_house,) = people._clock(), people.all()
     idle, life = timedelta(minutes=30), timedelta(hours=12)
-    secret = people.open_session("dr-house", life=life)
+    secret = people.open_session(dr_house, life=life)
     for minutes, alive in ((29, True), (58, True), (89, False)):
         people._clock = lambda minutes=minutes: now + timedelta(minutes=minutes)  # type: ignore[misc]
         assert (people.caller(secret, idle=idle) is not None) == alive, minutes
     people._clock = lambda: now
-    secret = people.open_session("dr-house", life=life)
+    secret = people.open_session(dr_house, life=life)
     people._clock = lambda: now + life
     assert people.caller(secret, idle=timedelta(days=9)) is None
 

@@ -46,8 +46,8 @@ def keyed(
         }
         callers = {who: {"authorization": f"Bearer {key}"} for who, key in keys.items()}
         for reader in ("ada", "ben"):
-            access.people.add(reader, [Role.clinician], password="correct horse battery")
-            secret = access.people.open_session(reader, life=timedelta(hours=1))
+            person = access.people.add(reader, [Role.clinician], password="correct horse battery")
+            secret = access.people.open_session(person, life=timedelta(hours=1))
             callers[reader] = {
                 "cookie": f"wardround-session={secret}",
                 "origin": "http://127.0.0.1",

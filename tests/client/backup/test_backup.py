@@ -231,8 +231,8 @@ def test_a_restored_site_is_resumed_by_whoever_says_what_that_means(
 def test_nobody_is_signed_in_at_a_restored_site(site: SiteSettings, tmp_path: Path) -> None:
     engine = open_database(site.database)
     people = People(engine)
-    people.add("anna", [Role.it], password="correct horse battery")
-    secret = people.open_session("anna", life=timedelta(hours=12))
+    anna = people.add("anna", [Role.it], password="correct horse battery")
+    secret = people.open_session(anna, life=timedelta(hours=12))
     engine.dispose()
     folder = Path(make_backup(site, tmp_path / "disk").folder)
     restore_backup(folder, tmp_path / "again", keys=site.keys)

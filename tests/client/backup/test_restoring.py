@@ -104,8 +104,8 @@ def signed_in(site: SiteSettings) -> str:
     """Sign somebody in and return the session's secret."""
     engine = open_database(site.database)
     people = People(engine)
-    people.add("anna", [Role.it], password="correct horse battery")
-    secret = people.open_session("anna", life=timedelta(hours=12))
+    anna = people.add("anna", [Role.it], password="correct horse battery")
+    secret = people.open_session(anna, life=timedelta(hours=12))
     engine.dispose()
     return secret
 

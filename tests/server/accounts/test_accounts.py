@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from common.accounts import passwords
+from common.accounts.identity import Identity, SignInRefused
 from common.accounts.throttle import FREE_BY_ACCOUNT, FREE_BY_ADDRESS, Throttle
 from common.errors import Busy, InputRefused, NotFound
+from server.accounts.records import Account
 from server.accounts.store import Accounts
 from server.coordinator_folder import create_coordinator_folder
 from server.registry.registry import Registry
@@ -48,6 +50,11 @@ def accounts(registry: Registry, clock: Clock) -> Accounts:
     made = Accounts(registry._sessions, registry.audit, clock=clock)
     made.add("alice", "approver", password=PASSWORD, by="console-root")
     return made
+
+
+def alice(accounts: Accounts) -> Account:
+    (found,) = accounts.all()
+    return found
 
 
 def who(accounts: Accounts, secret: str) -> str | None:
@@ -89,7 +96,7 @@ def test_a_weak_password_is_refused(accounts: Accounts, password: str) -> None:
 
 
 def test_nothing_in_the_database_signs_in(accounts: Accounts, registry: Registry) -> None:
-    secret = accounts.open_session("alice", life=LIFE)
+    secret = accounts.open_session(alice(accounts), life=LIFE)
     token = accounts.issue_token("alice", life=LIFE, by="alice")
     with registry._engine.connect() as connection:
         rows = [
@@ -107,7 +114,7 @@ def test_nothing_in_the_database_signs_in(accounts: Accounts, registry: Registry
 def test_a_session_ends_when_idle_when_old_and_when_closed(
     accounts: Accounts, clock: Clock
 ) -> None:
-    idle, old, closed = (accounts.open_session("alice", life=LIFE) for _ in range(3))
+    idle, old, closed = (accounts.open_session(alice(accounts), life=LIFE) for _ in range(3))
     accounts.close_session(closed)
     assert [who(accounts, s) for s in (idle, old, closed)] == ["alice", "alice", None]
     for _ in range(30):
@@ -119,7 +126,7 @@ def test_a_session_ends_when_idle_when_old_and_when_closed(
 
 
 def test_a_live_page_left_open_keeps_no_session_alive(accounts: Accounts, clock: Clock) -> None:
-    secret = accounts.open_session("alice", life=LIFE)
+    secret = accounts.open_session(alice(accounts), life=LIFE)
     for _ in range(3):
         clock.now += timedelta(minutes=11)
         found = accounts.session(secret, kind="browser", idle=IDLE, touch=False)
@@ -127,7 +134,7 @@ def test_a_live_page_left_open_keeps_no_session_alive(accounts: Accounts, clock:
 
 
 def test_a_token_is_no_session_and_a_session_no_token(accounts: Accounts) -> None:
-    secret = accounts.open_session("alice", life=LIFE)
+    secret = accounts.open_session(alice(accounts), life=LIFE)
     token = accounts.issue_token("alice", life=LIFE, by="alice")
     assert accounts.session(token, kind="browser", idle=IDLE) is None
     assert accounts.session(secret, kind="token", idle=IDLE) is None
@@ -142,7 +149,7 @@ def test_a_token_is_no_session_and_a_session_no_token(accounts: Accounts) -> Non
 def test_a_change_of_password_and_a_disabled_account_end_everything(
     accounts: Accounts, change: str
 ) -> None:
-    secret = accounts.open_session("alice", life=LIFE)
+    secret = accounts.open_session(alice(accounts), life=LIFE)
     token = accounts.issue_token("alice", life=LIFE, by="alice")
     if change == "disable":
         accounts.disable("alice", by="bob")
@@ -153,8 +160,39 @@ def test_a_change_of_password_and_a_disabled_account_end_everything(
     assert accounts.session(token, kind="token", idle=IDLE) is None
 
 
+def test_a_sign_in_ends_with_what_ends_sessions(accounts: Accounts, clock: Clock) -> None:
+    def set_back() -> None:
+        clock.now -= timedelta(days=1)
+        accounts.set_password("alice", PASSWORD, by="bob")
+
+    def off_and_on() -> None:
+        accounts.disable("alice", by="bob")
+        accounts.enable("alice", by="bob")
+
+    changes = (off_and_on, set_back, lambda: accounts.disable("alice", by="bob"))
+    for change in changes:
+        begun = accounts.verify("alice", PASSWORD)
+        assert begun is not None
+        assert who(accounts, accounts.open_session(begun, life=LIFE)) == "alice"
+        change()
+        with pytest.raises(SignInRefused) as caught:
+            accounts.open_session(begun, life=LIFE)
+        assert caught.value.code == "account-changed"
+
+
+def test_what_the_provider_takes_back_ends_a_sign_in_under_way(accounts: Accounts) -> None:
+    anna = Identity("https://login.example", "42", "Anna")
+    begun = accounts.admit(anna, "viewer")
+    with pytest.raises(SignInRefused):
+        accounts.admit(anna, None)
+    with pytest.raises(SignInRefused):
+        accounts.open_session(begun, life=LIFE)
+    again = accounts.admit(anna, "viewer")
+    assert who(accounts, accounts.open_session(again, life=LIFE)) == begun.name
+
+
 def test_a_role_holds_from_the_next_request_on(accounts: Accounts) -> None:
-    secret = accounts.open_session("alice", life=LIFE)
+    secret = accounts.open_session(alice(accounts), life=LIFE)
     accounts.set_role("alice", "viewer", by="bob")
     found = accounts.session(secret, kind="browser", idle=IDLE)
     assert found is not None

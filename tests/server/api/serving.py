@@ -36,7 +36,9 @@ class Service:
         return found
 
     def session(self, name: str = "vera", *, life: float = 3600) -> str:
-        return self.services.registry.accounts.open_session(name, life=timedelta(seconds=life))
+        accounts = self.services.registry.accounts
+        (found,) = (one for one in accounts.all() if one.name == name)
+        return accounts.open_session(found, life=timedelta(seconds=life))
 
     def connect(self) -> http.client.HTTPSConnection:
         trusted = ssl.create_default_context(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from fastapi.testclient import TestClient
 
 from common.accounts.throttle import FREE_BY_ACCOUNT
+from server.accounts import store
+from server.accounts.store import Accounts
 from server.api.authentication import SESSION_COOKIE
 from server.registry.registry import Registry
-from tests.server.signed_in import sign_in, token_of
+from tests.server.signed_in import PASSWORD, sign_in, token_of
 
 
 def test_a_session_cookie_is_out_of_reach_of_scripts_and_other_sites(client: TestClient) -> None:
@@ -70,3 +74,39 @@ def test_a_disabled_account_is_out_at_once(client: TestClient, registry: Registr
     registry.accounts.disable("vera", by="anna")
     assert client.get("/page/sites").status_code == 303
     assert sign_in(client, "vera").status_code == 401
+
+
+def new_password(accounts: Accounts) -> None:
+    accounts.set_password("vera", "completely other words now", by="anna")
+
+
+def off(accounts: Accounts) -> None:
+    accounts.disable("vera", by="anna")
+
+
+def off_and_on(accounts: Accounts) -> None:
+    off(accounts)
+    accounts.enable("vera", by="anna")
+
+
+@pytest.mark.parametrize("change", [new_password, off, off_and_on])
+def test_what_ends_sessions_ends_a_sign_in_whose_password_is_being_checked(
+    client: TestClient,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Accounts], None],
+) -> None:
+    def slow(_known: str | None, password: str) -> bool:
+        change(registry.accounts)
+        return password == PASSWORD
+
+    with monkeypatch.context() as waiting:
+        waiting.setattr(store, "matches", slow)
+        answer = sign_in(client, "vera")
+    assert answer.status_code == 401
+    assert "name or the password is wrong" in answer.text
+    assert SESSION_COOKIE not in client.cookies
+    registry.accounts.enable("vera", by="anna")
+    assert client.get("/page/sites").status_code == 303
+    rest = registry.audit.lines(kinds=("account",))
+    assert "signed-in" not in {line.entry().change for line in rest}  # type: ignore[union-attr]
