@@ -135,7 +135,7 @@ class BufferedRun(CampaignRun):
         self._note_step(step)
         with UpdateSpool(folder, self._shapes(number)) as spool:
             step.buffer.spool_into(spool)
-            aggregated = aggregate(spool, campaign.aggregation, refused=step.buffer.refused)
+            aggregated = aggregate(spool, campaign.aggregation, refused=step.refused)
         self._registry.note_deviations(campaign.id, number, aggregated.deviations)
         self._model.step(aggregated.delta, number=number)
         self._state.done, self._state.metrics = number, found

@@ -11,7 +11,7 @@ from common.plan import RoundPlan
 from server.registry.records import Campaign, Contribution
 from server.rounds.buffer_rule import BufferRule
 from server.rounds.link import Link
-from server.rounds.replies import Answer, contribution_of
+from server.rounds.replies import Answer, contribution_of, is_caught
 from server.rounds.round_plans import is_scored, round_plan
 from server.rounds.sent_requests import SentRequest
 from server.rounds.site_pace import SitePace
@@ -36,6 +36,8 @@ class BufferedStep:
         Whose updates were in the steps before.
     scores : dict of str to SiteEvaluation
         Of that very model, by site.
+    caught : set of str
+        The sites of which an answer was refused for what was in it, in this step.
     """
 
     campaign: Campaign
@@ -46,6 +48,7 @@ class BufferedStep:
     standing: Standing
     pace: SitePace
     scores: dict[str, SiteEvaluation] = field(default_factory=dict)
+    caught: set[str] = field(default_factory=set)
 
     @property
     def number(self) -> int:
@@ -56,6 +59,11 @@ class BufferedStep:
     def rule(self) -> BufferRule:
         """When it is complete."""
         return BufferRule.of(self.campaign)
+
+    @property
+    def refused(self) -> int:
+        """How many sites were caught, and have no update in it."""
+        return len(self.caught - set(self.buffer.sites))
 
     @property
     def drains(self) -> bool:
@@ -128,6 +136,7 @@ def open_step(
             since=campaign.settings.phase(buffer.step).first_round,
         ),
         scores=dict(buffer.scores(base)),
+        caught={c.site for c in own if is_caught(c)},
     )
 
 
@@ -149,6 +158,8 @@ def record(link: Link, step: BufferedStep, request: SentRequest, answer: Answer)
     request = replace(request, attempt=step.standing.next_number(request.site))
     told = contribution_of(link, request, answer, number=step.number)
     link.registry.record_contribution(told)
+    if is_caught(told):
+        step.caught.add(told.site)
     logger.info(
         "contribution campaign=%s round=%d site=%s turn=%d outcome=%s code=%s",
         *(told.campaign, told.round, told.site, request.expected.plan.round),

@@ -23,7 +23,7 @@ from server.rounds.control_variates import SentCorrection
 from server.rounds.exchange_records import Collected, Request
 from server.rounds.kept_answers import AnswerHeader
 from server.rounds.link import Link
-from server.rounds.replies import Answer, Take, contribution_of, read_answer
+from server.rounds.replies import Answer, Take, contribution_of, is_caught, read_answer
 from server.rounds.sent_requests import SentRequest, new_request, pull_replies, push_request
 from server.rounds.site_pace import SitePace
 from server.rounds.update_checks import Expected
@@ -70,6 +70,7 @@ class Exchange:
         base = request.step.header.base_digest if request.step is not None else None
         self._holders = {c.site for c in told if c.receipt and c.receipt.base_digest == base}
         before = [c for c in told if c.round == request.number]
+        self._collected.caught |= {c.site for c in before if is_caught(c)}
         self._earlier = max((c.attempt for c in before), default=0)
         self._asked = {c.site for c in before if c.outcome != "absent"}
         accepted = {c.site: c for c in before if c.outcome == "accepted"}
@@ -206,6 +207,8 @@ class Exchange:
         site = request.site
         told = contribution_of(self._link, request, answer, number=self._request.number)
         self._link.registry.record_contribution(told)
+        if is_caught(told):
+            self._collected.caught.add(site)
         logger.info(
             "contribution campaign=%s round=%d site=%s outcome=%s code=%s",
             *(told.campaign, told.round, site, told.outcome, told.code),

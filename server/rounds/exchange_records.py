@@ -54,12 +54,22 @@ class Request:
 
 @dataclass
 class Collected:
-    """What a round's exchange brought; ``faults`` has a code for each site without success."""
+    """What a round's exchange brought; ``faults`` has a code for each site without success.
+
+    ``caught`` names the sites of which an answer was refused for what was in it, before an
+    interruption of the round, too.
+    """
 
     quorum: int
     accepted: dict[str, Receipt] = field(default_factory=dict)
     evaluations: dict[str, SiteEvaluation] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
+    caught: set[str] = field(default_factory=set)
+
+    @property
+    def refused(self) -> int:
+        """How many sites were caught, and have no update in the round."""
+        return len(self.caught - self.accepted.keys())
 
     @property
     def met(self) -> bool:

@@ -38,6 +38,9 @@ FLOWER_ERRORS = {
 STEP_REFUSALS = ("base-unknown", "plan-base-mismatch", "request-malformed")
 """Answers to a step that mean: send the whole model."""
 
+NO_LIE = frozenset({"reply-node", "site-revoked", "update-stale"})
+"""Codes of rejected answers that say nothing of the site's update itself."""
+
 Take = Callable[[SiteReply, Receipt, Expected, Content], float | None]
 """Checks and takes in a reply, so that it is not lost; returns its update's norm, or raises
 UpdateRefused."""
@@ -100,6 +103,15 @@ def read_answer(link: Link, request: SentRequest, message: Message, take: Take) 
         return Answer("rejected", error.code)
     note_taken(log, site, plan, reply, message.content)
     return Answer("accepted", None, receipt, reply.evaluation, norm, came.bytes)
+
+
+def is_caught(told: Contribution) -> bool:
+    """Tell whether a site's answer to a training round was refused for what was in it.
+
+    Wherever it failed, be it that it could not even be read: aggregation counts the site among
+    the malicious that it bears.
+    """
+    return told.outcome == "rejected" and told.code not in NO_LIE
 
 
 def contribution_of(

@@ -52,7 +52,6 @@ class UpdateBuffer:
         self._norms = norms
         self._staleness = staleness
         self._limit = limit
-        self._refused: set[str] = set()
         self._headers: list[AnswerHeader] = []
         for answer in self._answers.read(lambda base: staleness(base) <= limit):
             norms.add(answer.header.norm)
@@ -67,11 +66,6 @@ class UpdateBuffer:
     def sites(self) -> list[str]:
         """Whose updates they are; a site is named once an update."""
         return [header.site for header in self._headers]
-
-    @property
-    def refused(self) -> int:
-        """Sites whose update the checks refused since this process took the step up."""
-        return len(self._refused)
 
     def scores(self, digest: str) -> BySite:
         """Return what sites that answered with an update made of the model of this digest."""
@@ -96,7 +90,6 @@ class UpdateBuffer:
                 "An update was trained on a model that is too old.",
                 code="update-stale",
             )
-        self._refused.add(expected.site)
         norm = check_update(reply.update, receipt, expected, self._norms)
         if reply.update is None:  # check_update refuses that; this is for the type checker
             raise UpdateRefused("A reply has no update.", code="update-missing")
@@ -111,7 +104,6 @@ class UpdateBuffer:
         )
         self._answers.keep(header, reply.update.tensors, several=True)
         self._headers.append(header)
-        self._refused.remove(expected.site)
         return norm
 
     def spool_into(self, spool: UpdateSpool) -> None:

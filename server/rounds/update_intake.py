@@ -31,12 +31,6 @@ class UpdateIntake:
         self._answers = KeptAnswers(folder, number)
         self._spool = spool
         self._norms = norms
-        self._refused: set[str] = set()
-
-    @property
-    def refused(self) -> int:
-        """Sites whose update the checks refused."""
-        return len(self._refused)
 
     def kept(self, base_digest: str) -> tuple[AnswerHeader, ...]:
         """Take in what was kept before the round was interrupted; return whose it is."""
@@ -59,7 +53,6 @@ class UpdateIntake:
         StoreError
             If the disk failed.
         """
-        self._refused.add(expected.site)
         norm = check_update(reply.update, receipt, expected, self._norms)
         if reply.update is None:  # check_update refuses that; this is for the type checker
             raise UpdateRefused("A reply has no update.", code="update-missing")
@@ -75,5 +68,4 @@ class UpdateIntake:
         )
         self._answers.keep(told, tensors)
         self._spool.add(expected.site, tensors, weight=receipt.public_patients, norm=norm)
-        self._refused.remove(expected.site)
         return norm

@@ -76,7 +76,7 @@ def test_an_update_to_a_model_that_is_too_old_is_refused(tmp_path: Path) -> None
     with pytest.raises(UpdateRefused) as caught:
         take(buffer, "north", 1, "c" * 64)
     assert caught.value.code == "update-stale"
-    assert (buffer.headers, buffer.refused) == ((), 0), "nobody lied"
+    assert buffer.headers == ()
     assert made(tmp_path).headers == ()
 
 
