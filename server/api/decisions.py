@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 Reason = Annotated[str, Form(max_length=500)]
 Confirmation = Annotated[str, Form(max_length=64)]
+Seen = Annotated[str, Form(max_length=64)]
+"""What the page showed; without it, nothing that is so now was seen."""
 Ring = Annotated[Literal["all", "chosen"], Form()]
 Sites = Annotated[list[str], Form(alias="site", max_length=4096)]
 
@@ -36,6 +38,7 @@ def approve(
     ring: Ring,
     sites: Sites = [],  # noqa: B006 - FastAPI copies it
     champion_changed: Annotated[bool, Form()] = False,
+    seen: Seen = "",
 ) -> Response:
     """Approve a waiting candidate, for every site or for the chosen ones first."""
     check_form(visitor, token)
@@ -45,6 +48,7 @@ def approve(
         by=visitor.account.name,
         sites=chosen,
         champion_changed=champion_changed,
+        seen=seen,
     )
     return _published(services, "published", "/page/releases")
 
@@ -68,12 +72,17 @@ def roll_out(
     ring: Ring,
     sites: Sites = [],  # noqa: B006 - FastAPI copies it
     champion_changed: Annotated[bool, Form()] = False,
+    seen: Seen = "",
 ) -> Response:
     """Let more sites, or all, take a release."""
     check_form(visitor, token)
     chosen = None if ring == "all" else sites
     services.registry.rollouts.roll_out(
-        version, by=visitor.account.name, sites=chosen, champion_changed=champion_changed
+        version,
+        by=visitor.account.name,
+        sites=chosen,
+        champion_changed=champion_changed,
+        seen=seen,
     )
     return _published(services, "rollout", f"/page/releases/{version}")
 
@@ -94,6 +103,7 @@ def roll_back(
     token: FormToken,
     confirmation: Confirmation,
     reason: Reason,
+    newest: Annotated[int, Form()] = 0,
 ) -> Response:
     """Bring the weights of this release back, for every site at once."""
     check_form(visitor, token)
@@ -105,6 +115,7 @@ def roll_back(
         version,
         by=visitor.account.name,
         reason=reason,
+        newest=newest,
     )
     return _published(services, "rolled-back", "/page/releases")
 

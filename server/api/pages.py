@@ -14,6 +14,7 @@ from server.api.drawing import draw
 from server.api.services import Services
 from server.pages import views
 from server.registry.campaign_states import TRANSITIONS
+from server.registry.seen import seen_candidate, seen_release
 
 router = APIRouter(include_in_schema=False)
 
@@ -71,11 +72,13 @@ def release(version: int, request: Request, services: Services, visitor: Viewer)
         (r.version for r in services.registry.releases(task=view.release.task)), default=version
     )
     manifest: ReleaseManifest = view.release.manifest
+    change = services.registry.rollouts.rollout_change(view.release) if view.open else None
     context = {
         "view": view,
         "newest": newest,
         "manifest": manifest,
-        "change": services.registry.rollouts.rollout_change(view.release) if view.open else None,
+        "change": change,
+        "seen": seen_release(view.release, change),
         "sites": [site.name for site in services.registry.sites()],
     }
     return draw(request, "release.html", visitor, context)
@@ -85,9 +88,11 @@ def release(version: int, request: Request, services: Services, visitor: Viewer)
 def candidate(identifier: str, request: Request, services: Services, visitor: Viewer) -> Response:
     """Show one candidate beside the champion, with every verdict of the gate."""
     found = services.registry.candidate(identifier)
+    change = services.registry.rollouts.champion_change(found)
     context = {
         "candidate": found,
-        "change": services.registry.rollouts.champion_change(found),
+        "change": change,
+        "seen": seen_candidate(found, change),
         "sites": [site.name for site in services.registry.sites()],
         "ring": services.settings.canary_sites,
     }

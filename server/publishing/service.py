@@ -100,6 +100,7 @@ def roll_back(
     *,
     by: str,
     reason: str,
+    newest: int | None = None,
 ) -> Candidate:
     """Roll back to a release whose weights can be read; else nothing is withdrawn.
 
@@ -111,7 +112,7 @@ def roll_back(
         With code ``weights-lost``.
     """
     restored_weights(publisher, models, registry.release(restores).model_digest)
-    return registry.rollouts.roll_back(restores, by=by, reason=reason)
+    return registry.rollouts.roll_back(restores, by=by, reason=reason, newest=newest)
 
 
 def keep_timestamp_fresh(

@@ -22,6 +22,7 @@ from server.registry.champions import (
     pending_candidates,
     rollout_change,
 )
+from server.registry.seen import refuse_unseen, seen_candidate, seen_release
 from server.registry.tables import CampaignRow, CandidateRow, ReleaseRow, SiteRow
 
 Ring = Sequence[str] | None
@@ -51,10 +52,17 @@ def waiting_candidate(session: Session, identifier: str) -> CandidateRow:
     return row
 
 
-def known_change(session: Session, row: CandidateRow, *, known: bool) -> str | None:
-    """Return what is to be kept on record of a changed champion; refuse where it is not known."""
+def known_change(
+    session: Session, row: CandidateRow, *, known: bool, seen: str | None
+) -> str | None:
+    """Return what is to be kept on record of a changed champion; refuse where it is not known.
+
+    ``seen`` is of the page that the decision was made on, as `server.registry.seen` makes it.
+    """
     lock_releases(session, ReleaseDraft.model_validate_json(row.draft).task)
     change = champion_change(session, row)
+    now = seen_candidate(rows.candidate(row), change)
+    refuse_unseen(seen, now, name=f"Candidate {row.id}", code="candidate-changed")
     if change is None:
         return None
     if not known:
@@ -68,9 +76,18 @@ def known_change(session: Session, row: CandidateRow, *, known: bool) -> str | N
     return f"Approved although the champion had changed. {change}"
 
 
-def known_rollout(session: Session, row: ReleaseRow, ring: Ring, *, known: bool) -> bool:
-    """Tell whether a ring is widened knowingly over another champion; refuse where unknowingly."""
-    change = rollout_change(session, row) if _widened(row, ring) else None
+def known_rollout(
+    session: Session, row: ReleaseRow, ring: Ring, *, known: bool, seen: str | None
+) -> bool:
+    """Tell whether a ring is widened knowingly over another champion; refuse where unknowingly.
+
+    ``seen`` is as for `known_change`.
+    """
+    change = rollout_change(session, row) if row.state in LIMITED else None
+    now = seen_release(rows.release(row), change)
+    refuse_unseen(seen, now, name=f"Release {row.version}", code="release-changed")
+    if not _widened(row, ring):
+        return False
     if change is not None and not known:
         raise RoundFailed(
             f"Release {row.version} was not held against the current release. {change}",
@@ -142,8 +159,20 @@ def open_release(session: Session, version: int) -> ReleaseRow:
     return row
 
 
-def refuse_no_rollback(target: ReleaseRow, newer: list[ReleaseRow]) -> None:
-    """Refuse a rollback to a release that is no way back; ``newer`` is of `newer_releases`."""
+def refuse_no_rollback(
+    target: ReleaseRow, newer: list[ReleaseRow], *, newest: int | None = None
+) -> None:
+    """Refuse a rollback to a release that is no way back; ``newer`` is of `newer_releases`.
+
+    ``newest`` is what the page showed as the newest release: one that nobody saw is not withdrawn.
+    """
+    if newest is not None and newer and newer[0].version != newest:
+        raise RoundFailed(
+            f"Release {newer[0].version} is the newest now, not {newest}; nothing was done.",
+            meaning="The rollback would withdraw it for good, and the page did not show it.",
+            action="Go back, load the page again, and decide on what it shows then.",
+            code="release-changed",
+        )
     if not newer:
         why = "It is the newest release of its task."
     elif target.state == "withdrawn":

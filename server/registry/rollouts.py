@@ -30,6 +30,7 @@ from server.audit import decision_entry, rollout_entry
 from server.registry import rows
 from server.registry.champions import champion_change, present_champion, rollout_change
 from server.registry.decision_checks import (
+    LIMITED,
     Ring,
     checked_reason,
     checked_ring,
@@ -59,12 +60,19 @@ class Rollouts:
         self._audit = audit
 
     def approve(
-        self, identifier: str, *, by: str, sites: Ring = None, champion_changed: bool = False
+        self,
+        identifier: str,
+        *,
+        by: str,
+        sites: Ring = None,
+        champion_changed: bool = False,
+        seen: str | None = None,
     ) -> Candidate:
         """Approve a waiting candidate; it is published next, to ``sites`` first.
 
         ``champion_changed`` says that the approver knows that the gate compared it with another
-        release than the current one.
+        release than the current one. ``seen`` is what a page showed (`server.registry.seen`),
+        None where the decision was made without one.
 
         Raises
         ------
@@ -72,15 +80,15 @@ class Rollouts:
             If there is no such candidate.
         RoundFailed
             With code ``candidate-decided``, if it does not wait: a failed gate is final; with
-            ``champion-changed``, where the champion has changed and ``champion_changed`` is not
-            said.
+            ``candidate-changed``, if it is not as it was seen; with ``champion-changed``, where
+            the champion has changed and ``champion_changed`` is not said.
         InputRefused
             With code ``site-unknown``, or ``ring-empty``.
         """
         with self._sessions.writing() as session:
             row = waiting_candidate(session, identifier)
             ring = checked_ring(session, sites)
-            row.reason = known_change(session, row, known=champion_changed)
+            row.reason = known_change(session, row, known=champion_changed, seen=seen)
             row.approved_over = present_champion(session, row)
             row.state, row.sites = "approved", rows.ring_text(ring)
             row.decided_by, row.decided_at = by, utc_now()
@@ -107,12 +115,19 @@ class Rollouts:
         return rows.candidate(row)
 
     def roll_out(
-        self, version: int, *, by: str, sites: Ring = None, champion_changed: bool = False
+        self,
+        version: int,
+        *,
+        by: str,
+        sites: Ring = None,
+        champion_changed: bool = False,
+        seen: str | None = None,
     ) -> Release:
         """Let more sites, or all of them, take a release; a held one goes on.
 
         ``champion_changed`` says as in `approve` that the gate compared it with another release
-        than the one that more sites would lose by it.
+        than the one that more sites would lose by it. ``seen`` is as there: a form from before a
+        hold is not to undo it.
 
         Raises
         ------
@@ -120,7 +135,8 @@ class Rollouts:
             If there is no such release.
         RoundFailed
             With code ``release-withdrawn``, or ``release-superseded`` where a newer one is meant
-            for every site already; with ``champion-changed``, where more sites would take it, it
+            for every site already; with ``release-changed``, if it is not as it was seen; with
+            ``champion-changed``, where more sites would take it, it
             was compared with another champion, and ``champion_changed`` is not said.
         InputRefused
             With code ``site-unknown``, or ``ring-empty``.
@@ -128,7 +144,7 @@ class Rollouts:
         with self._sessions.writing() as session:
             row = open_release(session, version)
             ring = checked_ring(session, sites)
-            known = known_rollout(session, row, ring, known=champion_changed)
+            known = known_rollout(session, row, ring, known=champion_changed, seen=seen)
             row.state = "everywhere" if ring is None else "canary"
             row.sites = rows.ring_text(ring)
             row.changed_by, row.changed_at = by, utc_now()
@@ -139,7 +155,7 @@ class Rollouts:
 
     def rollout_change(self, release: Release) -> str | None:
         """Say how what more sites would lose differs from what a release was compared with."""
-        if release.state not in ("canary", "held"):
+        if release.state not in LIMITED:
             return None
         with self._sessions.reading() as session:
             return rollout_change(session, session.get_one(ReleaseRow, release.version))
@@ -154,11 +170,14 @@ class Rollouts:
         self._remember(lines)
         return rows.release(row)
 
-    def roll_back(self, restores: int, *, by: str, reason: str) -> Candidate:
+    def roll_back(
+        self, restores: int, *, by: str, reason: str, newest: int | None = None
+    ) -> Candidate:
         """Bring back the weights of an older release, under a higher version, for every site.
 
         What is newer is withdrawn at once; the approved candidate that is returned is published
-        next, like any other.
+        next, like any other. ``newest`` is what a page showed as the task's newest release, None
+        where the decision was made without one.
 
         Raises
         ------
@@ -167,13 +186,14 @@ class Rollouts:
         RoundFailed
             With code ``rollback-nowhere``: the release is the newest of its task, or was
             withdrawn itself, or has the weights that the newest one has; with
-            ``rollback-pending``, while an earlier rollback of the task is not published yet.
+            ``rollback-pending``, while an earlier rollback of the task is not published yet; with
+            ``release-changed``, if another release is the newest.
         """
         with self._sessions.writing() as session:
             target = locked_release(session, restores, of_task=True)
             refuse_second_rollback(session, target.task)
             newer = newer_releases(session, target)
-            refuse_no_rollback(target, newer)
+            refuse_no_rollback(target, newer, newest=newest)
             withdrawn = [row for row in newer if row.state != "withdrawn"]
             for row in withdrawn:
                 row.state, row.changed_by, row.changed_at = "withdrawn", by, utc_now()

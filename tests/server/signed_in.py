@@ -35,6 +35,13 @@ def token_of(page: httpx.Response) -> str:
     return found[1]
 
 
+def seen_of(page: httpx.Response) -> str:
+    """Return what a page's forms say that it showed."""
+    found = set(re.findall(r'name="seen" value="([0-9a-f]{64})"', page.text))
+    assert len(found) == 1, page.text
+    return str(found.pop())
+
+
 def sign_in(client: TestClient, name: str, password: str = PASSWORD) -> httpx.Response:
     page = client.get("/sign-in")
     fields = {"name": name, "password": password, "token": token_of(page)}
@@ -43,5 +50,12 @@ def sign_in(client: TestClient, name: str, password: str = PASSWORD) -> httpx.Re
 
 def post(client: TestClient, page: str, address: str, **fields: object) -> int:
     """Send a form as the page that holds it would; returns the status."""
-    token = token_of(client.get(page))
-    return client.post(address, data={"token": token, **fields}).status_code  # type: ignore[dict-item]
+    shown = client.get(page)
+    sent = {"token": token_of(shown), **_hidden(shown.text, address), **fields}
+    return client.post(address, data=sent).status_code
+
+
+def _hidden(page: str, address: str) -> dict[str, str]:
+    """Return what the page's forms that go there send by themselves; nothing where it has none."""
+    forms = re.findall(rf'<form[^>]* action="{re.escape(address)}"[^>]*>(.*?)</form>', page, re.S)
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', " ".join(forms)))

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from server.publishing.service import publish_approved
 from server.registry.registry import Registry
 from tests.releases import TASK, Coordinator, approve
-from tests.server.signed_in import post, sign_in, token_of
+from tests.server.signed_in import post, seen_of, sign_in, token_of
 from tests.server.test_api_coordinator import running_campaign
 
 
@@ -41,12 +41,13 @@ def test_another_web_site_cannot_decide(
 ) -> None:
     waiting = approve(coordinator, registry, 1, approved=False)
     sign_in(client, "anna")
-    token = token_of(client.get("/page/releases"))
+    page = client.get(f"/page/candidates/{waiting.id}")
     address = f"/page/candidates/{waiting.id}/approve"
-    answer = client.post(address, data={"token": token, "ring": "all"}, headers=headers)
+    form = {"token": token_of(page), "seen": seen_of(page), "ring": "all"}
+    answer = client.post(address, data=form, headers=headers)
     assert answer.status_code == 403
     assert registry.candidate(waiting.id).state == "waiting"
-    assert client.post(address, data={"token": token, "ring": "all"}).status_code == 303
+    assert client.post(address, data=form).status_code == 303
 
 
 def test_a_candidate_against_another_champion_is_approved_knowingly_or_not_at_all(
@@ -221,8 +222,9 @@ def test_a_decision_that_cannot_be_published_now_is_recorded(
     (coordinator.metadata / "timestamp.json").rename(coordinator.metadata / "away")
     sign_in(client, "anna")
     page = f"/page/candidates/{waiting.id}"
-    token = token_of(client.get(page))
-    answer = client.post(f"{page}/approve", data={"token": token, "ring": "all"})
+    shown = client.get(page)
+    form = {"token": token_of(shown), "seen": seen_of(shown), "ring": "all"}
+    answer = client.post(f"{page}/approve", data=form)
     assert answer.headers["location"] == "/page/releases?done=recorded"
     assert registry.candidate(waiting.id).state == "approved"
 
