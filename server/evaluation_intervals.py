@@ -35,6 +35,7 @@ DRAWS = 500
 SEGMENTS = 128
 """To which the grid is coarsened for drawing: the spread of a figure needs no more."""
 
+ROUNDING = 1e-9
 NORMAL_975, NORMAL_95 = 1.959964, 1.644854
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -57,9 +58,7 @@ def auroc_estimate(
         return None
     drawn = draw_aurocs(positive, negative, generator)
     low, high = _percentiles(drawn + value)
-    if (
-        drawn.std() == 0
-    ):  # a perfect ranking: nothing else can be drawn, but half a pair is in doubt
+    if _nothing_else(value, drawn):
         slack = _perfect_slack(positive.total, negative.total)
         low, high = value - slack, value + slack
     return Estimate(value, max(0.0, min(low, value)), min(1.0, max(high, value)))
@@ -80,8 +79,11 @@ def average_precision_estimate(
     scale = np.log(np.clip(drawn, 1e-6, 1 - 1e-6)) - np.log1p(-np.clip(drawn, 1e-6, 1 - 1e-6))
     at = min(max(value, 1e-6), 1 - 1e-6)
     middle, half = math.log(at / (1 - at)), NORMAL_975 * float(scale[1:].std())
-    ends = [1 / (1 + math.exp(-(middle + sign * half))) for sign in (-1, 1)]
-    return Estimate(value, min(ends[0], value), max(ends[1], value))
+    low, high = (1 / (1 + math.exp(-(middle + sign * half))) for sign in (-1, 1))
+    if _nothing_else(value, drawn):
+        slack = _perfect_slack(positive.total, negative.total)
+        low, high = max(0.0, value - slack), min(1.0, value + slack)
+    return Estimate(value, min(low, value), max(high, value))
 
 
 def mean_estimate(parts: tuple[Estimate | None, ...]) -> Estimate | None:
@@ -133,8 +135,8 @@ def difference_lower_bound(
         after = area_under_curve(new.positives[index], new.negatives[index])
         if before is None or after is None:
             continue
-        gain = _with_slack(new, index, generator)
-        loss = _with_slack(old, index, generator)
+        gain = _with_slack(new, index, after, generator)
+        loss = _with_slack(old, index, before, generator)
         spread = gain.std()
         together = gain * (loss.std() / spread) if spread else loss
         loss = correlation * together + math.sqrt(1 - correlation**2) * loss
@@ -152,13 +154,23 @@ def draw_aurocs(
     return np.asarray(areas[1:] - areas[0], dtype=np.float64)
 
 
-def _with_slack(counts: Counts, index: int, generator: np.random.Generator) -> Floats:
+def _with_slack(counts: Counts, index: int, area: float, generator: np.random.Generator) -> Floats:
     positive, negative = counts.positives[index], counts.negatives[index]
     drawn = draw_aurocs(positive, negative, generator)
-    if drawn.std() == 0:
+    if _nothing_else(area, drawn):
         slack = _perfect_slack(positive.total, negative.total) / NORMAL_975
         return generator.normal(0.0, slack, size=DRAWS)
     return drawn
+
+
+def _nothing_else(value: float, drawn: Floats) -> bool:
+    """Tell whether no draw can say how sure a figure is.
+
+    Of a perfect ranking, the right way round or the other, nothing else can be drawn; nor where
+    all scores are alike. Draws that are alike may differ by rounding, and so may 1: a spread of
+    exactly 0 would be a matter of chance.
+    """
+    return value >= 1 - ROUNDING or value <= ROUNDING or float(drawn.std()) < ROUNDING
 
 
 def _perfect_slack(positives: int, negatives: int) -> float:
@@ -187,7 +199,9 @@ def _segment_edges(positive: ScoreHistogram, negative: ScoreHistogram) -> NDArra
     density = positive.density() / positive.total + negative.density() / negative.total
     cumulative = np.cumsum(density)
     wanted = np.linspace(0, cumulative[-1], SEGMENTS + 1)[1:-1]
-    inner = np.searchsorted(cumulative, wanted) + 1
+    # Rounded a little too small, a sum of densities would move an edge to the next case's bin, and
+    # with that some of the other side's cases into one segment with these.
+    inner = np.searchsorted(cumulative, wanted - ROUNDING) + 1
     return np.unique(np.concatenate([[0], inner, [BINS]]))
 
 

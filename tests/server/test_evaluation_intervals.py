@@ -126,3 +126,37 @@ def test_what_is_undefined_has_no_interval() -> None:
     sure = calibration_estimate(one.calibration, generator)
     assert sure is not None
     assert sure.value == pytest.approx(0.2, abs=0.01)
+
+
+def separated(positives: int, negatives: int) -> SiteEvaluation:
+    generator = np.random.default_rng(1)
+    scores = np.concatenate(
+        [generator.uniform(1, 5, positives), -generator.uniform(1, 5, negatives)]
+    )
+    positive = 1 / (1 + np.exp(-scores))
+    labels = np.repeat([1, 0], [positives, negatives])
+    return evaluate_predictions(
+        np.stack([1 - positive, positive], axis=1), labels, CLASSES, minimum_cell=1
+    )
+
+
+@pytest.mark.parametrize("positives", range(10, 30))
+def test_no_perfect_ranking_is_certain_by_rounding(positives: int) -> None:
+    for negatives in range(40, 240, 16):
+        perfect = separated(positives, negatives)
+        sides = perfect.positives[1], perfect.negatives[1]
+        for turned in (False, True):
+            generator = np.random.default_rng(0)
+            found = auroc_estimate(*(sides[::-1] if turned else sides), generator)
+            assert found is not None
+            certain = found.upper - found.lower
+            assert certain >= 3 / positives - 1e-9, (negatives, turned)
+        precise = average_precision_estimate(*sides, np.random.default_rng(0))
+        assert precise is not None
+        assert precise.value == pytest.approx(1.0)
+        assert precise.lower <= 1 - 3 / positives + 1e-9, negatives
+        bound = difference_lower_bound(
+            perfect, perfect, correlation=0.5, generator=np.random.default_rng(0)
+        )
+        assert bound is not None
+        assert bound < -1.2 * 3 / positives / 1.96, negatives
