@@ -97,9 +97,10 @@ def _loss(recipe: Recipe) -> str:
 
 
 def _local(training: LocalTraining) -> str:
+    steps = f"{training.local_steps} step" + ("s" if training.local_steps != 1 else "")
     return (
-        f"{training.optimizer}, rate {short(training.learning_rate)}, {training.local_steps} "
-        f"steps a round, each patient in a step with probability {short(training.sampling_rate)}"
+        f"{training.optimizer}, rate {short(training.learning_rate)}, {steps} a round, each "
+        f"patient in a step with probability {short(training.sampling_rate)}"
     )
 
 

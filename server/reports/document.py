@@ -47,7 +47,11 @@ class Series:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Curves over two axes. ``diagonal`` draws the dotted line from (0, 0) to (1, 1)."""
+    """Curves over two axes.
+
+    ``diagonal`` draws the dotted line from (0, 0) to (1, 1); ``whole_x`` says that nothing lies
+    between whole numbers of the x axis.
+    """
 
     title: str
     x_label: str
@@ -56,6 +60,7 @@ class LineChart:
     x_range: tuple[float, float] = (0.0, 1.0)
     y_range: tuple[float, float] = (0.0, 1.0)
     diagonal: bool = False
+    whole_x: bool = False
 
 
 @dataclass(frozen=True)

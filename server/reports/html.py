@@ -37,7 +37,9 @@ def render_html(document: Document) -> bytes:
     page: str = _template().render(
         document=document,
         kind=_kind,
-        chart_id=lambda part: next(name for name, chart in charts if chart is part),
+        chart_of=lambda part: next(
+            figure for figure, (_, chart) in zip(figures, charts, strict=True) if chart is part
+        ),
         figures=Markup(_json(figures)),  # noqa: S704 (escaped by _json)
         plotly=Markup(scripts[0]),  # noqa: S704 (the installed package's own file)
         plot=Markup(scripts[1]),  # noqa: S704 (a constant)

@@ -20,7 +20,6 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
-from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     CondPageBreak,
@@ -45,7 +44,7 @@ from server.reports.document import (
 )
 from server.reports.palette import COLOURS, INK, PALE
 from server.reports.pdf_charts import draw
-from server.reports.pdf_shapes import BOLD, FONT
+from server.reports.pdf_shapes import BOLD, FONT, register_fonts
 
 MARGIN = 18 * mm
 FRAME_PADDING = 6
@@ -54,12 +53,11 @@ ABOVE, UNDER = 3 * mm, 2 * mm
 """The air around a chart."""
 HEIGHT = A4[1] - 2 * (MARGIN + FRAME_PADDING) - ABOVE - UNDER - 1
 """The highest chart that a page holds; the point is ReportLab's, for rounding."""
-ITALIC = "Vera-Italic"
 
 
 def render_pdf(document: Document) -> bytes:
     """Return the report as a PDF on A4. The same report gives the same bytes."""
-    _register_fonts()
+    register_fonts()
     target = BytesIO()
     template = SimpleDocTemplate(
         target,
@@ -195,13 +193,6 @@ def _styles() -> dict[str, ParagraphStyle]:
 
 def _style(name: str) -> ParagraphStyle:
     return _styles()[name]
-
-
-@lru_cache(maxsize=1)
-def _register_fonts() -> None:
-    for name, file in ((FONT, "Vera.ttf"), (BOLD, "VeraBd.ttf"), (ITALIC, "VeraIt.ttf")):
-        pdfmetrics.registerFont(TTFont(name, file))
-    pdfmetrics.registerFontFamily(FONT, normal=FONT, bold=BOLD, italic=ITALIC, boldItalic=BOLD)
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,7 @@ from server.reports.pdf_shapes import (
     SIZE,
     TITLE_HEIGHT,
     dotted,
+    register_fonts,
     square,
     style,
     text,
@@ -27,6 +28,8 @@ from server.reports.pdf_shapes import (
 LEGEND_ROW = 11
 ESTIMATE_ROW = 16.0
 BELOW_ESTIMATES = 34.0
+FINEST = 0.05
+"""The least distance of an axis's ticks."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def draw(chart: Chart, *, width: float, height: float) -> tuple[Drawing, ...]:
     Estimates that one page cannot hold go on in a further drawing; what else is too high is
     made smaller.
     """
+    register_fonts()
     if isinstance(chart, Heatmap):
         return (draw_matrix(chart, width, height),)
     if isinstance(chart, IntervalChart):
@@ -75,7 +79,7 @@ def _lines(chart: LineChart, width: float) -> Drawing:
     plot = min(width - 52, 200.0) if chart.diagonal else 150.0
     frame = _Frame(40, below, width - 52, plot, chart.x_range, chart.y_range)
     drawing = titled(chart.title, width, below + plot + TITLE_HEIGHT)
-    _axes(drawing, frame, chart.x_label, chart.y_label)
+    _axes(drawing, frame, chart.x_label, chart.y_label, finest=1.0 if chart.whole_x else FINEST)
     if chart.diagonal:
         drawing.add(dotted(frame.x(0), frame.y(0), frame.x(1), frame.y(1)))
     for index, series in enumerate(chart.series):
@@ -148,11 +152,17 @@ def _round_span(low: float, high: float) -> tuple[float, float]:
 
 
 def _axes(
-    drawing: Drawing, frame: _Frame, x_label: str, y_label: str, *, y_ticks: bool = True
+    drawing: Drawing,
+    frame: _Frame,
+    x_label: str,
+    y_label: str,
+    *,
+    y_ticks: bool = True,
+    finest: float = FINEST,
 ) -> None:
     grid = colors.HexColor("#e6e8ec")
     right, top = frame.left + frame.width, frame.bottom + frame.height
-    for value in _ticks(*frame.x_range):
+    for value in _ticks(*frame.x_range, finest=finest):
         x = frame.x(value)
         drawing.add(Line(x, frame.bottom, x, top, strokeColor=grid, strokeWidth=0.4))
         drawing.add(text(x, frame.bottom - 10, f"{value:g}", anchor="middle"))
@@ -167,10 +177,10 @@ def _axes(
         turned_centre(drawing, 10, frame.bottom + frame.height / 2, y_label)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Return at most eight round values from low to high."""
-    steps = (0.05, 0.1, 0.2, 0.5, *(m * 10**e for e in range(6) for m in (1, 2, 5)))
-    step: float = next(s for s in steps if (high - low) / s <= 7)
+def _ticks(low: float, high: float, *, finest: float = FINEST) -> list[float]:
+    """Return at most eight round values from low to high, none closer than ``finest``."""
+    steps = (FINEST, 0.1, 0.2, 0.5, *(m * 10**e for e in range(6) for m in (1, 2, 5)))
+    step: float = next(s for s in steps if s >= finest and (high - low) / s <= 7)
     first = int(low / step - 1e-9) if low <= 0 else int(low / step + 1 - 1e-9)
     values = (round(step * n, 6) for n in range(first, first + 9))
     return [value for value in values if low - 1e-9 <= value <= high + 1e-9]

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from reportlab.graphics.shapes import Drawing, Group, Line, Rect, String
 from reportlab.lib import colors
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
 
 from server.reports.palette import COLOURS, DASHES, INK, PALE
 
-FONT, BOLD = "Vera", "Vera-Bold"
+FONT, BOLD, ITALIC = "Vera", "Vera-Bold", "Vera-Italic"
 SIZE = 7.5
 TITLE_HEIGHT = 20
+
+
+@lru_cache(maxsize=1)
+def register_fonts() -> None:
+    """Let ReportLab know the fonts that it comes with."""
+    for name, file in ((FONT, "Vera.ttf"), (BOLD, "VeraBd.ttf"), (ITALIC, "VeraIt.ttf")):
+        pdfmetrics.registerFont(TTFont(name, file))
+    pdfmetrics.registerFontFamily(FONT, normal=FONT, bold=BOLD, italic=ITALIC, boldItalic=BOLD)
 
 
 def titled(title: str, width: float, height: float) -> Drawing:

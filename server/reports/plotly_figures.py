@@ -25,9 +25,11 @@ def _lines(chart: LineChart) -> Figure:
     data = [_curve(series, index) for index, series in enumerate(chart.series)]
     if chart.diagonal:
         data.insert(0, _line((0, 1), (0, 1)))
-    layout = _layout(chart.title, chart.x_label, chart.y_label, height=420)
+    layout = _layout(chart.x_label, chart.y_label, height=420)
     layout["xaxis"]["range"] = _padded(chart.x_range)
     layout["yaxis"]["range"] = _padded(chart.y_range)
+    if chart.whole_x:
+        layout["xaxis"] |= {"tick0": 0, "dtick": _whole_step(*chart.x_range)}
     return {"data": data, "layout": layout}
 
 
@@ -66,7 +68,7 @@ def _matrix(chart: Heatmap) -> Figure:
         "colorscale": [[0, SHADES[0]], [1, SHADES[1]]], "zmin": 0, "zmax": 1, "showscale": False,
         "xgap": 1, "ygap": 1,
     }  # fmt: skip
-    layout = _layout(chart.title, chart.x_label, chart.y_label, height=140 + 40 * len(chart.rows))
+    layout = _layout(chart.x_label, chart.y_label, height=140 + 40 * len(chart.rows))
     layout["yaxis"]["autorange"] = "reversed"
     for axis in ("xaxis", "yaxis"):
         layout[axis] |= {"type": "category", "showgrid": False}
@@ -85,7 +87,7 @@ def _intervals(chart: IntervalChart) -> Figure:
                         "color": COLOURS[0]},
         }
     ]  # fmt: skip
-    layout = _layout(chart.title, chart.x_label, "", height=140 + 36 * len(names))
+    layout = _layout(chart.x_label, "", height=140 + 36 * len(names))
     layout["yaxis"] |= {"type": "category", "autorange": "reversed"}
     if chart.reference is not None:
         layout["shapes"] = [
@@ -95,20 +97,25 @@ def _intervals(chart: IntervalChart) -> Figure:
     return {"data": data, "layout": layout}
 
 
-def _layout(title: str, x_label: str, y_label: str, *, height: int) -> Figure:
+def _layout(x_label: str, y_label: str, *, height: int) -> Figure:
     axis = {"automargin": True, "zeroline": False, "gridcolor": "#e6e8ec", "linecolor": PALE}
     return {
-        "title": {"text": f"<b>{escape(title)}</b>", "font": {"size": 14}, "x": 0, "xref": "paper",
-                  "xanchor": "left"},
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
         "height": height,
-        "margin": {"l": 60, "r": 20, "t": 48, "b": 50},
+        "margin": {"l": 60, "r": 20, "t": 24, "b": 50},
         "paper_bgcolor": "#ffffff",
         "plot_bgcolor": "#ffffff",
         "xaxis": {**axis, "title": {"text": x_label}},
         "yaxis": {**axis, "title": {"text": y_label}},
         "legend": {"font": {"size": 12}},
     }  # fmt: skip
+
+
+def _whole_step(low: float, high: float) -> int:
+    """Return the least round distance of whole ticks that are ten at most."""
+    steps = (m * 10**e for e in range(6) for m in (1, 2, 5))
+    found: int = next(step for step in steps if (high - low) / step <= 10)
+    return found
 
 
 def _padded(span: tuple[float, float]) -> list[float]:

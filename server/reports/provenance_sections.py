@@ -29,7 +29,8 @@ def privacy(report: ReleaseReport) -> Section:
     if any(part.receipt is not None and part.receipt.life_unbounded for part in told):
         intro += (
             " A site whose life is unbounded once trained without privacy: the epsilon bounds what "
-            "this campaign tells of its patients, and nothing bounds what all that it ever did tells."
+            "this campaign tells of its patients, and nothing bounds what all that it ever did "
+            "tells."
         )
     spent = Table(
         "What it cost, by each site's last receipt",
@@ -124,7 +125,7 @@ def _rounds(report: ReleaseReport) -> list[Part]:
     return [
         LineChart(
             "Over the rounds: the model that each round began with", "round", "score",
-            series, x_range=(float(first), float(max(last, first + 1))),
+            series, x_range=(float(first), float(max(last, first + 1))), whole_x=True,
         )
     ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from flwr.app import RecordDict
+from reportlab.graphics.shapes import String
 
 from common.errors import NotFound
 from common.plan import RoundPlan
@@ -21,11 +22,13 @@ from server.registry.records import Candidate
 from server.reports.assembly import document
 from server.reports.checklists import CLAIM, TRIPOD_AI
 from server.reports.content import ReleaseReport, candidate_report, release_report
-from server.reports.document import Document, Heatmap, Paragraph, Table
+from server.reports.document import Document, Heatmap, LineChart, Paragraph, Table
 from server.reports.html import render_html
 from server.reports.making import make_in_child
-from server.reports.pdf import render_pdf
+from server.reports.pdf import HEIGHT, WIDTH, render_pdf
+from server.reports.pdf_charts import draw
 from server.reports.performance_sections import performance
+from server.reports.plotly_figures import figure_of
 from server.reports.store import ReportKeeper, report_paths
 from tests.server.campaigns import Coordinator
 from tests.server.reports.examples import SITES, finished, released
@@ -148,6 +151,12 @@ def test_the_html_refers_to_nothing_outside_itself(page: bytes) -> None:
     assert "'unsafe-inline'" not in found.policy.split("script-src")[1]
 
 
+HEIGHTS = (
+    "[...document.querySelectorAll('.chart')].map(chart => [chart.getBoundingClientRect().height, "
+    "chart.querySelector('.main-svg').getBoundingClientRect().height])"
+)
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH nor in WARDROUND_CHROMIUM")
 def test_a_browser_draws_every_chart_and_asks_for_nothing(page: bytes, tmp_path: Path) -> None:
@@ -165,10 +174,25 @@ def test_a_browser_draws_every_chart_and_asks_for_nothing(page: bytes, tmp_path:
         tab.goto(path.as_uri())
         tab.wait_for_selector("#chart-1 .main-svg")
         charts, drawn = tab.locator(".chart").count(), tab.locator(".chart .plot-container").count()
+        tab.set_viewport_size({"width": 390, "height": 800})
+        tab.wait_for_selector(f'#chart-{charts} .main-svg[width="350"]')
+        boxes = tab.evaluate(HEIGHTS)
         browser.close()
     assert charts == drawn >= 4
+    assert all(frame >= drawing for frame, drawing in boxes)  # none lies over the text below it
     assert asked == [path.as_uri()]
     assert faults == []
+
+
+def test_rounds_are_counted_in_whole_numbers(report: ReleaseReport) -> None:
+    parts = (part for section in document(report).sections for part in section.parts)
+    chart = next(p for p in parts if isinstance(p, LineChart) and p.x_label == "round")
+    assert chart.x_range == (1.0, 4.0)
+    assert figure_of(chart)["layout"]["xaxis"]["dtick"] == 1
+    (drawing,) = draw(chart, width=WIDTH, height=HEIGHT)
+    texts = [shape.text for shape in drawing.getContents() if isinstance(shape, String)]
+    assert {"1", "2", "3", "4"} <= set(texts)
+    assert "1.5" not in texts
 
 
 def test_the_pdf_holds_every_section_and_is_the_same_each_time(report: ReleaseReport) -> None:
