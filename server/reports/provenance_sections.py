@@ -67,7 +67,7 @@ def gate(report: ReleaseReport) -> Section:
         return Section("gate", "Release gate", (Paragraph(words, notable=True),), answers=False)
     intro = (
         "Limits stand in the recipe and the campaign's settings, which were fixed before training. "
-        "A check without its figure fails."
+        "A check without its figure fails, unless they name it as not required or set no limit."
     )
     rows = tuple(
         (check.name, count_or_figure(check.figure), count_or_figure(check.limit),

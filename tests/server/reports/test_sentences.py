@@ -11,10 +11,11 @@ from flwr.app import RecordDict
 from common.evaluation import SiteEvaluation, evaluate_predictions, merge
 from common.plan import RoundPlan
 from common.records import SiteReply
+from common.release import GateCheck
 from common.wire import reply_to_records
 from server.reports.assembly import document
 from server.reports.content import ReleaseReport, candidate_report
-from server.reports.document import Heatmap, Paragraph
+from server.reports.document import Heatmap, Paragraph, Table
 from server.reports.performance_sections import COMPARED
 from tests.server.campaigns import Coordinator
 from tests.server.reports.examples import finished, released
@@ -105,3 +106,14 @@ def test_suppression_is_told_where_all_suppress_and_only_there(report: ReleaseRe
     open_ = said(of_sites(report, north=evaluation(minimum_cell=1, cases=30, seed=1)))
     assert LOWER_BOUNDS not in open_
     assert "did not leave them" not in open_
+
+
+def test_a_check_that_passed_without_its_figure_is_not_said_to_fail(report: ReleaseReport) -> None:
+    waived = GateCheck(name="worst-subgroup", passed=True, limit=0.5, unjudged=("age 80+",))
+    gate = (*report.draft.gate, waived)
+    found = document(replace(report, draft=report.draft.model_copy(update={"gate": gate})))
+    section = next(section for section in found.sections if section.anchor == "gate")
+    rows = next(part for part in section.parts if isinstance(part, Table)).rows
+    assert rows[-1][1:4] == ("–", "0.500", "not enough cases to judge (not required)")
+    words = " ".join(part.text for part in section.parts if isinstance(part, Paragraph))
+    assert "A check without its figure fails, unless they name it as not required" in words
