@@ -19,6 +19,7 @@ class DecisionSpec(Part):
 WaivableCheck: TypeAlias = Literal[
     "champion-interval",
     "sensitivity-floor",
+    "worst-site-sensitivity",
     "calibration-error",
     "worst-site",
     "worst-subgroup",
@@ -35,7 +36,9 @@ class ReleaseGateSpec(Part):
     champion by the figures themselves; ``interval_margin`` is what it may lose at the lower end
     of the difference's 95 % interval, the two models' AUROCs being correlated by
     ``champion_correlation``. ``wanted_sensitivity`` for the positive classes chooses the
-    operating threshold; None keeps the recipe's. ``worst_site_auroc_floor`` and
+    operating threshold; None keeps the recipe's. ``worst_site_sensitivity_floor`` is broken by a
+    site whose sensitivity there is surely below (its whole 95 % interval); None is 0.2 below
+    ``wanted_sensitivity``. ``worst_site_auroc_floor`` and
     ``worst_subgroup_auroc_floor`` are broken by a site or subgroup whose figure is below, over
     the classes of which it has ``judged_cases`` cases, and as many of the others; one without
     such a class is not judged. ``largest_change`` is the distance to the base model over the
@@ -52,6 +55,10 @@ class ReleaseGateSpec(Part):
     minimum_sites: Annotated[int, Field(ge=1)] = 2
     wanted_sensitivity: Fraction | None = None
     sensitivity_floor: Fraction | None = None
+    # Left out where it is not set: digests of older recipes and locked protocols stay the same.
+    worst_site_sensitivity_floor: Annotated[
+        Fraction | None, Field(exclude_if=lambda floor: floor is None)
+    ] = None
     calibration_error_ceiling: Fraction | None = None
     worst_site_auroc_floor: Fraction | None = None
     worst_subgroup_auroc_floor: Fraction | None = None

@@ -56,13 +56,20 @@ def _worst(
     if worst is not None:
         words += f", {worst} (95 % {judged[worst].lower:.3f} to {judged[worst].upper:.3f})"
     words += f"; {len(judged)} of {len(parts)} judged."
-    if unjudged:
-        more = len(unjudged) - MOST_NAMED
-        names = ", ".join(unjudged[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        words += f" Not enough cases to judge ({minimum} of a class and of the others): {names}."
+    why = f"Not enough cases to judge ({minimum} of a class and of the others):"
+    words += named_unjudged(unjudged, why)
     figure = None if worst is None else judged[worst].value
     check = at_least(name, figure, floor, words[:380], evidence.limits)
     return check.model_copy(update={"unjudged": unjudged})
+
+
+def named_unjudged(parts: tuple[str, ...], why: str) -> str:
+    """Return the sentence on parts that were not judged, with a space before it; none of none."""
+    if not parts:
+        return ""
+    more = len(parts) - MOST_NAMED
+    names = ", ".join(parts[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f" {why} {names}."
 
 
 def _judged(counts: Counts, minimum: int, floor: float | None) -> Estimate | None:

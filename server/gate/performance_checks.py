@@ -12,6 +12,7 @@ from server.gate.chance_checks import accuracy_checks, against_majority
 from server.gate.evidence import Evidence
 from server.gate.operating_point import operating_threshold
 from server.gate.part_checks import worst_site, worst_subgroup
+from server.gate.site_sensitivity import worst_site_sensitivity
 from server.gate.verdicts import at_least, at_most
 
 
@@ -23,6 +24,8 @@ def performance_checks(evidence: Evidence) -> list[GateCheck]:
         checks += accuracy_checks(evidence, limits.accuracy_floor)
     if limits.wanted_sensitivity is not None or limits.sensitivity_floor is not None:
         checks.append(_sensitivity(evidence))
+    if limits.wanted_sensitivity is not None or limits.worst_site_sensitivity_floor is not None:
+        checks.append(worst_site_sensitivity(evidence))
     if limits.calibration_error_ceiling is not None:
         checks.append(_calibration(evidence))
     if limits.worst_site_auroc_floor is not None:

@@ -12,7 +12,12 @@ from common.evaluation_counts import Counts, SiteEvaluation
 from common.recipe import Recipe
 
 MAXIMUM_CASES = 1_000_000
-"""Of one site's holdout: with more it alone would decide every figure."""
+"""Of one site's holdout: more is a mistake, or a lie that is easily seen.
+
+It does not bound what one site decides. Invented cases that are fewer than this, but more than all
+others have, still choose the operating threshold; what that does to the other sites is the business
+of `server.gate.site_sensitivity`.
+"""
 
 MAXIMUM_RANGES = 200_000
 """Of all of a report's histograms together; 14 histograms of 10,000 cases need 140,000."""

@@ -60,6 +60,7 @@ BARE = (site(1.0, statistics=()), site(1.0, seed=1, statistics=()))
     [
         ("sensitivity-floor", "sensitivity_floor", 0.5, 0.99),
         ("calibration-error", "calibration_error_ceiling", 0.2, 0.001),
+        ("worst-site-sensitivity", "worst_site_sensitivity_floor", 0.6, 0.99),
         ("worst-site", "worst_site_auroc_floor", 0.6, 0.99),
         ("worst-subgroup", "worst_subgroup_auroc_floor", 0.6, 0.99),
     ],
@@ -74,6 +75,7 @@ def test_a_limit_is_kept_or_broken(name: str, limit: str, easy: float, hard: flo
     ("name", "limit"),
     [
         ("sensitivity-floor", "sensitivity_floor"),
+        ("worst-site-sensitivity", "worst_site_sensitivity_floor"),
         ("calibration-error", "calibration_error_ceiling"),
         ("worst-subgroup", "worst_subgroup_auroc_floor"),
     ],
@@ -186,7 +188,7 @@ def test_the_threshold_reaches_the_wanted_sensitivity() -> None:
     assert failed(found) == ()
     without = evidence(*BARE, wanted_sensitivity=0.95)
     assert operating_threshold(without) == without.recipe.decision.threshold
-    assert failed(without) == ("sensitivity-floor",)
+    assert failed(without) == ("sensitivity-floor", "worst-site-sensitivity")
 
 
 def test_the_interval_of_the_gain_refuses_what_is_worse_and_what_is_unknown() -> None:
