@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import ValidationError
@@ -51,6 +52,33 @@ def pooled_metrics(evaluations: BySite, classes: tuple[str, ...]) -> Metrics:
         nobody = np.zeros((0, len(classes)))
         total = evaluate_predictions(nobody, np.zeros(0, dtype=np.int64), classes, minimum_cell=1)
     return metrics(total)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Macro AUROCs of two models, ``new`` and ``old``, over the classes that have one in both.
+
+    A class's AUROC is defined or not by its cases, not by the model, and classes are not alike
+    easy: means over different classes say nothing of the models. Both are None where nothing can
+    be compared, and ``new`` where it ``lacks`` classes that the old one has: what became of these
+    is not known.
+    """
+
+    new: float | None
+    old: float | None
+    lacks: tuple[str, ...]
+
+
+def compared(new: BySite, old: BySite, classes: tuple[str, ...]) -> Compared:
+    """Compare pooled macro AUROCs; give the sites that are in both (`on_common_sites`)."""
+    here, there = (pooled_metrics(one, classes).auroc for one in (new, old))
+    pairs = list(zip(classes, here, there, strict=True))
+    both = [(a, b) for _, a, b in pairs if a is not None and b is not None]
+    lacks = tuple(name for name, a, b in pairs if a is None and b is not None)
+    if not both:
+        return Compared(None, None, lacks)
+    after, before = (sum(column) / len(both) for column in zip(*both, strict=True))
+    return Compared(None if lacks else after, before, lacks)
 
 
 def on_common_sites(first: BySite, second: BySite) -> tuple[BySite, BySite]:

@@ -6,12 +6,12 @@ import numpy as np
 
 from common.evaluation_figures import calibration_bins, calibration_error, rates_at
 from common.release import GateCheck
-from server.evaluation import merged, on_common_sites, pooled_metrics
+from server.evaluation import BySite, compared, merged, on_common_sites, pooled_metrics
 from server.evaluation_intervals import difference_lower_bound
 from server.gate.chance_checks import accuracy_checks, against_majority
 from server.gate.evidence import Evidence
 from server.gate.operating_point import operating_threshold
-from server.gate.part_checks import worst_site, worst_subgroup
+from server.gate.part_checks import MOST_NAMED, worst_site, worst_subgroup
 from server.gate.site_sensitivity import worst_site_sensitivity
 from server.gate.verdicts import at_least, at_most
 
@@ -41,17 +41,7 @@ def champion_checks(evidence: Evidence) -> list[GateCheck]:
         return []
     limits = evidence.limits
     new, old = on_common_sites(evidence.candidate, evidence.champion)
-    before = pooled_metrics(old, evidence.recipe.classes).macro_auroc
-    margin = limits.non_inferiority_margin
-    checks = [
-        at_least(
-            "champion-non-inferiority",
-            pooled_metrics(new, evidence.recipe.classes).macro_auroc,
-            1.0 if before is None else before - margin,
-            f"Macro AUROC on the {len(new)} sites that scored both; the limit is the current "
-            f"release's, less {margin:g}.",
-        )
-    ]
+    checks = [_non_inferiority(evidence, new, old)]
     if limits.interval_margin is not None:
         after, earlier = merged(new), merged(old)
         figure = None
@@ -70,6 +60,21 @@ def champion_checks(evidence: Evidence) -> list[GateCheck]:
             )
         )
     return checks
+
+
+def _non_inferiority(evidence: Evidence, new: BySite, old: BySite) -> GateCheck:
+    found = compared(new, old, evidence.recipe.classes)
+    margin = evidence.limits.non_inferiority_margin
+    words = (
+        f"Macro AUROC on the {len(new)} sites that scored both, over the classes that both have "
+        f"one for; the limit is the current release's, less {margin:g}."
+    )
+    if found.lacks:
+        more = len(found.lacks) - MOST_NAMED
+        names = ", ".join(found.lacks[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        words += f" The candidate has none for {names}, where the current release has."
+    limit = 1.0 if found.old is None else found.old - margin
+    return at_least("champion-non-inferiority", found.new, limit, words[:380])
 
 
 def _macro_auroc_floor(evidence: Evidence) -> GateCheck:

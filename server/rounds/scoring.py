@@ -8,7 +8,7 @@ from common.errors import RoundFailed
 from common.recipe import Recipe
 from common.update import Tensors, tensors_digest
 from common.wire import pack_tensors
-from server.evaluation import BySite, on_common_sites, pooled_metrics
+from server.evaluation import BySite, compared, on_common_sites, pooled_metrics
 from server.model_store import ModelStore
 from server.registry.champions import CHAMPION_ROUND
 from server.registry.records import Campaign, RoundState
@@ -142,12 +142,12 @@ def gain(new: BySite, old: BySite, campaign: Campaign) -> float | None:
     """Return by how much a model's pooled macro AUROC is above another's.
 
     On the sites alone that scored both: hospitals differ by more than rounds do, and a model that
-    fails at one looks better wherever that one is missing. None where fewer than a quorum did.
+    fails at one looks better wherever that one is missing. Over the classes that both have an
+    AUROC for alone, for the same reason. None where fewer than a quorum scored both, or the other
+    has a class that the new one lacks.
     """
     here, there = on_common_sites(new, old)
     if len(here) < campaign.settings.quorum:
         return None
-    classes = campaign.recipe.classes
-    after = pooled_metrics(here, classes).macro_auroc
-    before = pooled_metrics(there, classes).macro_auroc
-    return None if after is None or before is None else after - before
+    found = compared(here, there, campaign.recipe.classes)
+    return None if found.new is None or found.old is None else found.new - found.old
