@@ -10,6 +10,9 @@ from common.refusals import SITE_REFUSALS
 TRAINING_LOST = "training-lost"
 """Of a site that refuses a round as answered before, though no answer to it ever came."""
 
+ROUND_LOST = "round-lost"
+"""Of a round that ended without a step for that, and of the updates that it had got."""
+
 _SILENT = {
     "not-connected": "The site was not connected.",
     "awaited": "The site is registered, and not connected yet.",
@@ -30,6 +33,9 @@ _FAILED = {
     "site-failed": "Flower reports that the site failed, and not how.",
     TRAINING_LOST: "The site began to train this round and was cut off, so no update came. The "
     "round's privacy is spent there, and it does not train it again; it joins the next one.",
+    ROUND_LOST: "Sites were cut off while they trained, and without them there was no quorum. The "
+    "round is over without a step, its updates were not used, and the next one starts from the same "
+    "model.",
     "answer-dropped": "What the site had sent was removed when the campaign failed; it is asked "
     "to send it again.",
     "step-not-taken": "No step was made of the update: the sites' rounds were used up.",

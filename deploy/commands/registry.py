@@ -122,9 +122,10 @@ def _draw_campaign(document: CampaignDocument, console: Console) -> None:
     table = Table("round", "purpose", "state", "AUROC", "accuracy", "majority", "sites")
     for r in document.rounds:
         sites = ", ".join(f"{s.site} {s.code or s.outcome}" for s in r.sites)
-        table.add_row(str(r.number), r.purpose, r.state, *_scores(r.metrics), sites)
+        table.add_row(str(r.number), r.purpose, r.code or r.state, *_scores(r.metrics), sites)
     console.print(table)
-    _explain({s.code for r in document.rounds for s in r.sites if s.code}, console)
+    codes = [code for r in document.rounds for code in (r.code, *(s.code for s in r.sites))]
+    _explain({code for code in codes if code}, console)
     last = [r for r in document.rounds if any(s.update_norm is not None for s in r.sites)]
     if last:
         console.print(_deviations(last[-1]))

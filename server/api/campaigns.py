@@ -122,11 +122,15 @@ class SiteOutcome(_Document):
 
 
 class RoundDocument(_Document):
-    """One round; ``metrics`` are of the model that it started from, merged over the sites."""
+    """One round; ``metrics`` are of the model that it started from, merged over the sites.
+
+    ``code`` is ``round-lost`` where it ended without a step and the campaign went on.
+    """
 
     number: int
     purpose: str
     state: str
+    code: str | None = None
     base_digest: str
     aggregate_digest: str | None
     metrics: Metrics | None
@@ -141,6 +145,7 @@ class RoundDocument(_Document):
             number=found.number,
             purpose=found.purpose,
             state=found.state,
+            code=found.code,
             base_digest=found.base_digest,
             aggregate_digest=found.aggregate_digest,
             metrics=found.metrics,

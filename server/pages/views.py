@@ -126,7 +126,7 @@ def campaign_view(services: CoordinatorServices, identifier: str) -> CampaignVie
         epsilon=charts.line_chart(_epsilon(contributions), low=0.0),
         spent=spent,
         candidates=registry.candidates(campaign=identifier),
-        reasons=_reasons(contributions),
+        reasons=_reasons([*contributions, *rounds]),
         forecasts=forecasts,
         reasons_before=_reasons(forecasts),
     )
@@ -199,7 +199,7 @@ def _offered(services: CoordinatorServices, site: str, serves: Release | None) -
     return offered if offered > current else None
 
 
-def _reasons(told: Sequence[Contribution] | Sequence[SiteForecast]) -> dict[str, str]:
+def _reasons(told: Sequence[Contribution | Round] | Sequence[SiteForecast]) -> dict[str, str]:
     codes = {one.code or "" for one in told}
     return {code: OUTCOME_REASONS[code] for code in sorted(codes & OUTCOME_REASONS.keys())}
 

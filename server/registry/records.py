@@ -13,6 +13,7 @@ from common.plan import Identifier
 from common.recipe import AggregationSpec, LocalTraining, Recipe, ReleaseGateSpec, ServerOptimizer
 from common.records import Forecast, Receipt
 from common.release import ReleaseDraft, ReleaseManifest
+from server.outcome_reasons import ROUND_LOST
 from server.protocol import GateProtocol
 from server.registry.campaign_states import CampaignState
 
@@ -192,7 +193,9 @@ class Campaign:
 class Round:
     """One exchange with the sites; number 0 scores a champion, rounds + 1 the last model.
 
-    Where the best model of the rounds did better, rounds + 2 scores that one.
+    Where the best model of the rounds did better, rounds + 2 scores that one. A round of training
+    that has failed, and still has the digest of the model that it left behind, was lost: the
+    campaign went on from the same model (`server.rounds.lost_rounds`).
     """
 
     campaign: str
@@ -204,6 +207,12 @@ class Round:
     metrics: Metrics | None
     started_at: datetime
     finished_at: datetime | None
+
+    @property
+    def code(self) -> str | None:
+        """``round-lost`` where it ended without a step and the campaign went on."""
+        went_on = self.state == "failed" and self.aggregate_digest is not None
+        return ROUND_LOST if went_on and self.purpose == "train" else None
 
 
 @dataclass(frozen=True)

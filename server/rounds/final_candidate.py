@@ -82,8 +82,9 @@ def make_candidate(
         accepted=tuple(c for c in contributions if c.outcome == "accepted" and 0 < c.round < final),
         base=first,
     )
+    lost = sum(r.code is not None for r in link.registry.rounds(campaign.id))
     return record_candidate(
-        link.registry, campaign, evidence, model_digest=digest, rounds=state.done
+        link.registry, campaign, evidence, model_digest=digest, rounds=state.done - lost
     )
 
 

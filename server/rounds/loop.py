@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 
 from common.errors import RoundFailed
+from common.evaluation import Metrics
 from common.tracing import Place, traced
 from common.wire import pack_tensors
 from server.evaluation import BySite, pooled_metrics
 from server.model_store import ModelStore
-from server.registry.records import Campaign, Candidate, TrainablePhase
+from server.registry.records import Campaign, Candidate, RoundState, TrainablePhase
 from server.rounds.aggregation import Aggregate, aggregate
 from server.rounds.aggregation_spool import UpdateSpool
 from server.rounds.checkpoints import Checkpoints
@@ -27,6 +28,12 @@ from server.rounds.global_model import GlobalModel
 from server.rounds.kept_answers import remove_answers
 from server.rounds.link import Link
 from server.rounds.loop_state import LoopState
+from server.rounds.lost_rounds import (
+    LOST_IN_A_ROW,
+    give_up_updates,
+    lost_sites,
+    rounds_lost,
+)
 from server.rounds.round_plans import round_plan
 from server.rounds.scoring import note_scores, other_champion_scores
 from server.rounds.update_checks import NormHistory
@@ -78,7 +85,7 @@ class CampaignRun:
         CampaignPaused
             After a round, if somebody asked for it meanwhile.
         RoundFailed
-            With code ``quorum`` (the text says who is missing, and why), or
+            With code ``quorum`` (the text says who is missing, and why), ``rounds-lost`` or
             ``aggregate-not-finite``; with ``campaign-lost``, if another one drives it now.
         StoreError
             If the registry or the disk failed.
@@ -149,16 +156,33 @@ class CampaignRun:
             collected = self._collect(number, intake, base_digest)
             found = pooled_metrics(collected.evaluations, campaign.recipe.classes)
             if not collected.met:
-                self._registry.end_round(campaign.id, number, state="failed", metrics=found)
-                raise self._quorum_missed(number, collected)
+                self._lose(number, collected, found, base_digest)
+                return
             self._note(number, base_digest, collected.evaluations)
             aggregated = self._aggregate(spool, collected.refused)
             if self._variates is not None:
                 self._variates.learn(spool, self._model.weights, number=number)
         self._registry.note_deviations(campaign.id, number, aggregated.deviations)
         self._model.step(aggregated.delta, number=number)
-        self._state.done, self._state.metrics = number, found
+        self._state.done, self._state.metrics, self._state.lost = number, found, 0
         self._end_round(self._checkpoint())
+
+    def _lose(
+        self, number: int, collected: Collected, found: Metrics | None, base_digest: str
+    ) -> None:
+        """End a round that has no quorum: without a step, where it never will have one."""
+        campaign, lost = self._campaign.id, lost_sites(collected)
+        if not lost:
+            self._registry.end_round(campaign, number, state="failed", metrics=found)
+            raise self._quorum_missed(number, collected)
+        logger.warning("round-lost campaign=%s round=%d sites=%s", campaign, number, ",".join(lost))
+        if number == 1:  # the release's scores; the next round has the same model scored again
+            self._note(number, base_digest, collected.evaluations)
+        self._state.done, self._state.metrics = number, found
+        self._state.lost += 1
+        self._end_round(self._checkpoint())
+        if self._state.lost % LOST_IN_A_ROW == 0:  # resumed, it may lose as many again
+            raise rounds_lost(campaign, number, lost)
 
     def _enter_phase(self, number: int) -> None:
         phase = self._campaign.settings.phase(number)
@@ -199,6 +223,8 @@ class CampaignRun:
         return Exchange(self._link, request, intake.take).collect()
 
     def _note(self, number: int, digest: str, evaluations: BySite) -> None:
+        if number > 1 and digest == self._campaign.initial_digest:
+            return  # no step was made yet: it is not a result of this campaign
         best = note_scores(
             self._state, self._campaign, number, digest=digest, evaluations=evaluations
         )
@@ -233,12 +259,15 @@ class CampaignRun:
         return digest
 
     def _end_round(self, digest: str) -> None:
-        """Mark the newest round as finished, if it is not; sites' updates go with it."""
+        """Mark the newest round as ended, if it is not; sites' updates go with it."""
         number, campaign = self._state.done, self._campaign.id
+        state: RoundState = "failed" if self._state.lost else "finished"
         found = [r for r in self._registry.rounds(campaign) if r.number == number]
-        if [r.state for r in found] != ["finished"]:
+        if [(r.state, r.aggregate_digest) for r in found] != [(state, digest)]:
+            if self._state.lost:
+                give_up_updates(self._registry, campaign, number)
             self._registry.end_round(
-                campaign, number, aggregate_digest=digest, metrics=self._state.metrics
+                campaign, number, state=state, aggregate_digest=digest, metrics=self._state.metrics
             )
         remove_answers(self._checkpoints.folder, through=number)
 

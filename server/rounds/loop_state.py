@@ -39,6 +39,7 @@ class _Packed(BaseModel):
     norms: tuple[float, ...]
     metrics: Metrics | None
     former: str | None = None
+    lost: int = 0
 
 
 @dataclass
@@ -60,6 +61,8 @@ class LoopState:
         Of the last round, for its row in the registry.
     former : str or None
         Digest of the best model as the checkpoint before has it.
+    lost : int
+        How many rounds in a row, the last one among them, ended without a step.
     """
 
     done: int = 0
@@ -69,6 +72,7 @@ class LoopState:
     norms: tuple[float, ...] = ()
     metrics: Metrics | None = None
     former: str | None = None
+    lost: int = 0
 
     @property
     def bests(self) -> frozenset[str]:

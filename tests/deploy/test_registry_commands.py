@@ -19,6 +19,7 @@ from server.registry.records import SiteForecast
 from server.site_answers import SiteAnswer
 from tests.fakes import FakeSite, broken
 from tests.server.campaigns import Coordinator
+from tests.server.rounds.buffered import ledgered
 
 app = typer.Typer()
 app.command("campaigns")(commands.list_campaigns)
@@ -170,3 +171,13 @@ def test_a_life_that_nothing_bounds_is_said_to_be_so(made: tuple[Coordinator, st
     answer = SiteAnswer.of(SiteForecast("north", forecast=forecast))
     commands.draw_answers([answer], shown)
     assert shown.export_text().count("unbounded") == 1
+
+
+def test_a_round_that_was_lost_is_named_with_what_it_means(tmp_path: Path) -> None:
+    made, sites = ledgered(tmp_path, 1.0, 1.0)
+    sites["a"].loses = sites["b"].loses = (2,)
+    campaign = made.create(rounds=3, quorum=2)
+    made.run(campaign)
+    text = " ".join(run("campaign", campaign.id, "--folder", str(made.settings.folder)).split())
+    assert "round-lost: Sites were cut off while they trained" in text
+    assert text.count("round-lost") == 2  # in the table, and what it means

@@ -153,6 +153,20 @@ def test_a_campaign_claims_no_bound_over_the_life_of_a_site_that_states_none(
     assert client.get(address).text.count("unbounded") == 2  # and by its receipt
 
 
+def test_a_round_that_was_lost_is_explained(
+    client: TestClient, registry: Registry, coordinator: Coordinator
+) -> None:
+    campaign = running_campaign(coordinator, registry)
+    registry.start_round(campaign, 2, purpose="train", base_digest="1" * 64)
+    told = Contribution(campaign, 2, "north", 1, "refused", code="training-lost")
+    registry.record_contribution(told)
+    registry.end_round(campaign, 2, state="failed", aggregate_digest="1" * 64)
+    sign_in(client, "vera")
+    shown = client.get(f"/page/campaigns/{campaign}").text
+    assert "<code>round-lost</code>" in shown
+    assert "The round is over without a step" in shown
+
+
 def test_scripts_read_with_a_token_of_a_role(client: TestClient, registry: Registry) -> None:
     headers = bearer(registry)
     assert client.get("/campaigns").status_code == 401
