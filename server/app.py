@@ -18,28 +18,24 @@ from common.errors import (
     ConfigurationError,
     NotFound,
     RoundFailed,
-    StoreError,
     WardroundError,
 )
 from common.signing import SigningKey
 from common.tracing import Place, traced
 from server.audit import note_candidate
-from server.model_store import ModelStore
-from server.registry.records import Campaign, Candidate
+from server.registry.records import Candidate
 from server.registry.registry import Registry
 from server.revocations import revoked_sites
 from server.rounds.buffered_loop import BufferedRun
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.clock import Clock, SystemClock
-from server.rounds.control_variates import remove_variates
 from server.rounds.driver import campaign_folder, driving
 from server.rounds.kept_answers import remove_answers
+from server.rounds.leftovers import own_models, remove_files
 from server.rounds.link import Link
 from server.rounds.loop import CampaignPaused, CampaignRun
-from server.rounds.loop_state import LoopState
 from server.rounds.preflight import preflight
 from server.rounds.site_directory import SiteDirectory
-from server.rounds.turns import Turns
 from server.settings import CoordinatorSettings
 
 logger = logging.getLogger(__name__)
@@ -171,13 +167,11 @@ def _run(
         settings=campaign.settings,
         plan_seconds=settings.plan_seconds,
     )
-    models = ModelStore(
-        settings.models, named=lambda digest: registry.names_model(digest, beside=identifier)
-    )
+    models = own_models(settings, registry, identifier)
     checkpoints = Checkpoints(models, campaign_folder(settings, identifier))
     done = registry.candidates(campaign=identifier)
     if done:  # killed after its last deed
-        _clear(campaign, done[0], models, checkpoints)
+        remove_files(settings, registry, identifier)
         if not any(f'"{done[0].id}"' in line.body for line in registry.audit.lines(kinds=KINDS)):
             note_candidate(registry.audit, done[0])
         return done[0]
@@ -187,23 +181,3 @@ def _run(
         return None
     kind = CampaignRun if campaign.settings.buffer is None else BufferedRun
     return kind(campaign, link=link, models=models, checkpoints=checkpoints).run()
-
-
-def _clear(
-    campaign: Campaign, candidate: Candidate, models: ModelStore, checkpoints: Checkpoints
-) -> None:
-    """Remove what a campaign that has its candidate needs no more, as its run does at its end."""
-    kept = {candidate.model_digest, campaign.initial_digest}
-    for digest in kept:
-        checkpoints.protect(digest)
-    try:
-        newest = checkpoints.newest()
-        bests = frozenset() if newest is None else LoopState.unpack(newest.state).bests
-        checkpoints.clear()
-        remove_variates(checkpoints.folder)
-        turns = Turns(checkpoints.folder)
-        for digest in (turns.bases() | bests) - kept:
-            models.remove(digest)
-        turns.remove()
-    except StoreError as error:  # what is damaged stays; the campaign is over all the same
-        logger.warning("leftovers-stay campaign=%s code=%s", campaign.id, error.code)

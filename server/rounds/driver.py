@@ -17,6 +17,8 @@ from common.errors import RoundFailed
 from server.settings import CoordinatorSettings
 
 PATIENCE_SECONDS = 5.0
+LOCK_NAME = "driver.lock"
+"""Of the file in a campaign's folder that is never removed: who waits for it holds it open."""
 
 
 def campaign_folder(settings: CoordinatorSettings, campaign: str) -> Path:
@@ -62,4 +64,4 @@ def is_driven(folder: Path) -> bool:
 
 def _lock(folder: Path) -> FileLock:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return FileLock(folder / "driver.lock", timeout=0, is_singleton=False)
+    return FileLock(folder / LOCK_NAME, timeout=0, is_singleton=False)
