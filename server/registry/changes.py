@@ -8,9 +8,11 @@ from sqlalchemy import func, select
 
 from server.registry.sessions import Sessions
 from server.registry.tables import (
+    AUDIT,
     CampaignRow,
     CandidateRow,
     ContributionRow,
+    ForecastRow,
     ReleaseRow,
     RoundRow,
     SiteRow,
@@ -24,7 +26,9 @@ class Changes:
         self._sessions = sessions
 
     def fingerprint(self) -> str:
-        """Return 64 hex digits that differ when campaigns, candidates or releases changed.
+        """Return 64 hex digits that differ when anything in the registry changed that a page shows.
+
+        Accounts and sign-ins are told by the audit log's newest line.
 
         Raises
         ------
@@ -35,11 +39,13 @@ class Changes:
             select(CampaignRow.id, CampaignRow.state).order_by(CampaignRow.id),
             select(func.count(), func.max(RoundRow.started_at), func.max(RoundRow.finished_at)),
             select(func.count(), func.max(ContributionRow.recorded_at)),
+            select(func.count(), func.max(ForecastRow.recorded_at)),
             select(CandidateRow.id, CandidateRow.state).order_by(CandidateRow.id),
             select(
                 ReleaseRow.version, ReleaseRow.state, ReleaseRow.sites, ReleaseRow.changed_at
             ).order_by(ReleaseRow.version),
             select(SiteRow.name).order_by(SiteRow.name),
+            select(func.max(AUDIT.c.sequence)),
         )
         with self._sessions.reading() as session:
             found = [[tuple(row) for row in session.execute(query)] for query in queries]
