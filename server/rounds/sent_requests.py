@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, Message, MessageType
 from common.plan import RoundPlan, sign_plan
 from common.wire import PackedStep, content_of, request_to_records
 from server.audit import note_plan
+from server.registry.records import CampaignSettings
 from server.rounds.control_variates import SentCorrection
 from server.rounds.link import Link
 from server.rounds.update_checks import Expected
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 PULL_AT_ONCE = 4
 """Replies that may be in memory at once; each may hold a whole update."""
+
+PAUSE_AT_MOST = 60.0
+"""Seconds; more than an exchange rests between two attempts."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,16 @@ class SentRequest:
     def site(self) -> str:
         """Who was asked."""
         return self.expected.site
+
+
+def answer_seconds(settings: CampaignSettings) -> float:
+    """Return how long an answer may be waited for, at most.
+
+    A request stays open while others are asked again: through all attempts, each with its wait
+    for sites to connect.
+    """
+    one = settings.round_deadline_seconds + settings.site_wait_seconds + PAUSE_AT_MOST
+    return settings.attempts * one
 
 
 def new_request(
@@ -99,7 +113,8 @@ def push_request(
         request_to_records(signed, model, correction.packed if correction is not None else None),
         request.node,
         MessageType.TRAIN if plan.purpose == "train" else MessageType.EVALUATE,
-        ttl=float(link.plan_seconds),
+        # The SuperLink drops an answer that comes after it. When a site may begin is the plan's.
+        ttl=max(float(link.plan_seconds), answer_seconds(link.settings)),
         group_id=str(number),
     )
     note_plan(link.registry.audit, site, plan, signed)
