@@ -34,8 +34,8 @@ _FAILED = {
     TRAINING_LOST: "The site began to train this round and was cut off, so no update came. The "
     "round's privacy is spent there, and it does not train it again; it joins the next one.",
     ROUND_LOST: "Sites were cut off while they trained, and without them there was no quorum. The "
-    "round is over without a step, its updates were not used, and the next one starts from the same "
-    "model.",
+    "round is over without a step, its updates were not used, and the next one starts from the "
+    "same model.",
     "answer-dropped": "What the site had sent was removed when the campaign failed; it is asked "
     "to send it again.",
     "step-not-taken": "No step was made of the update: the sites' rounds were used up.",

@@ -146,8 +146,8 @@ def noise_multiplier_for(
     if found is None:
         raise PrivacyRefused(
             "The privacy budget of this site is spent.",
-            meaning="No amount of noise that a coordinator takes would keep the rest of the campaign "
-            "within the policy.",
+            meaning="No amount of noise that a coordinator takes would keep the rest of the "
+            "campaign within the policy.",
             action="See `wardround site budget`; only the policy's owner may raise the limits.",
             code="budget-exhausted",
         )

@@ -199,7 +199,7 @@ def _offered(services: CoordinatorServices, site: str, serves: Release | None) -
     return offered if offered > current else None
 
 
-def _reasons(told: Sequence[Contribution | Round] | Sequence[SiteForecast]) -> dict[str, str]:
+def _reasons(told: Sequence[Contribution | Round | SiteForecast]) -> dict[str, str]:
     codes = {one.code or "" for one in told}
     return {code: OUTCOME_REASONS[code] for code in sorted(codes & OUTCOME_REASONS.keys())}
 

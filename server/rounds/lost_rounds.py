@@ -43,7 +43,7 @@ def rounds_lost(campaign: str, last: int, sites: tuple[str, ...]) -> RoundFailed
     return RoundFailed(
         f"{number(LOST_IN_A_ROW, 'round')} in a row of campaign {campaign}, the last being round "
         f"{last}, ended without a step: training was cut off at {listed(sites)}.",
-        meaning="Each has cost the sites their privacy and brought nothing. The model is as it was.",
+        meaning="Each has cost the sites their privacy, and the model is as it was before them.",
         action="Find out what ends the training there (memory, restarts), then resume the "
         f"campaign: it goes on after round {last}.",
         code="rounds-lost",

@@ -126,8 +126,7 @@ def test_never_more_noise_than_the_coordinator_takes(
 ) -> None:
     try:
         sigma = _solve(target, sampling_rate=q, steps=10, rounds_left=rounds, guess=guess)
-    except PrivacyRefused as error:
-        assert error.code == "budget-exhausted"
+    except PrivacyRefused:
         entry = Spend(MAXIMUM_NOISE_MULTIPLIER, q, 10 * rounds)
         assert epsilon([entry], DELTA) > target
         return
