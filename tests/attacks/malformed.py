@@ -105,13 +105,15 @@ def broken_update(data: st.DataObject) -> None:
 def _is_sound(reply: SiteReply) -> bool:
     """Tell whether an edit left the honest update as it was, and a receipt that could be true.
 
-    A site may well say another number of seconds or patients: that is no malformed message.
+    A site may well say another number of seconds or patients: that is no malformed message. Nor is
+    it one to state no epsilon for its life, as a site does that once trained without privacy.
     """
     assert reply.update is not None
     assert _HONEST.update is not None
     receipt = reply.receipt
     assert receipt is not None
-    numbers = (receipt.epsilon_campaign, receipt.epsilon_life, receipt.delta, receipt.seconds)
+    life = 0.0 if receipt.life_unbounded else receipt.epsilon_life
+    numbers = (receipt.epsilon_campaign, life, receipt.delta, receipt.seconds)
     finite = all(n is not None and np.isfinite(n) and n >= 0 for n in numbers)
     return finite and reply.update.digest == _HONEST.update.digest and reply.site == "north"
 
