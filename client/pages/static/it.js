@@ -5,6 +5,7 @@ import { releases, send } from "./service.js";
 import { refresh, watchStatus } from "./status.js";
 
 const SECONDS = 30;
+const LONGEST_ANSWER_SECONDS = 20;
 const decides = document.body.dataset.decides === "yes";
 const STATES = {
   serving: ["good", "answers"], previous: ["dull", "the one before"], held: ["warn", "held: waits for you"],
@@ -16,25 +17,52 @@ const WHY = {
   "not-worse": "not worse on the held-out cases here", worse: "worse on the held-out cases here", unclear: "the held-out cases here cannot tell",
 };
 
-// Nothing is swapped under somebody's hands: an open form or a focus within stays.
-const busy = () => byId("live").contains(document.activeElement) || byId("live").querySelector("details[open]") !== null;
+// Nothing is swapped under somebody's hands: an open form stays, and a field in which somebody types.
+const TYPED = "input, select, textarea";
+const focused = () => (byId("live").contains(document.activeElement) ? document.activeElement : null);
+const busy = () => focused()?.matches(TYPED) || byId("live").querySelector("details[open]") !== null;
+let readAt = Date.now();
+let waiting = false;
+let reads = 0;
 
 async function reload(force = false) {
-  if (!force && (busy() || document.hidden)) return;
+  if (!force && document.hidden) return;
   const status = byId("live-status");
+  if (leftAlone(force)) return;
+  reads += 1;
+  const turn = reads;
   try {
-    const response = await fetch(window.location.pathname, { cache: "no-store" });
+    const response = await fetch(window.location.pathname, { cache: "no-store", signal: AbortSignal.timeout(LONGEST_ANSWER_SECONDS * 1000) });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const live = page.getElementById("live");
-    if (live === null) throw new Error("signed out");
-    if (!force && busy()) return;
+    if (live === null) throw new Error("it failed, or this session has ended");
+    if (turn !== reads || leftAlone(force)) return;
+    const held = focused();
     byId("live").replaceChildren(...live.childNodes);
-    status.textContent = `Read at ${clock(Date.now())}.`;
+    readAt = Date.now();
+    status.textContent = `Read at ${clock(readAt)}.`;
     watchForms();
+    focusAgain(held);
     await showReleases();
+    focusAgain(held);
   } catch {
-    status.textContent = "The page cannot be kept up to date: load it again.";
+    if (turn === reads) status.textContent = `Not up to date: it is as it was at ${clock(readAt)}. It is read again in half a minute; if this stays, load the page again.`;
   }
+}
+
+function leftAlone(force) {
+  waiting = !force && busy();
+  if (waiting) byId("live-status").textContent = `As it was at ${clock(readAt)}: the page waits until its open forms are closed.`;
+  return waiting;
+}
+
+const catchUp = () => { if (waiting) reload(); };
+
+// What had the focus is found again by what it is called.
+function focusAgain(held) {
+  if (held === null || document.activeElement !== document.body) return;
+  const name = (part) => part.getAttribute("href") ?? part.textContent;
+  [...byId("live").querySelectorAll(held.localName)].find((part) => name(part) === name(held))?.focus({ preventScroll: true });
 }
 
 function watchForms() {
@@ -120,4 +148,7 @@ watchForms();
 watchStatus();
 refresh();
 showReleases();
+byId("live").addEventListener("focusout", catchUp);
+byId("live").addEventListener("toggle", catchUp, true); // it does not bubble
+document.addEventListener("visibilitychange", () => reload());
 window.setInterval(reload, SECONDS * 1000);
