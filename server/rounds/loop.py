@@ -176,8 +176,8 @@ class CampaignRun:
             self._registry.end_round(campaign, number, state="failed", metrics=found)
             raise self._quorum_missed(number, collected)
         logger.warning("round-lost campaign=%s round=%d sites=%s", campaign, number, ",".join(lost))
-        if number == 1:  # the release's scores; the next round has the same model scored again
-            self._note(number, base_digest, collected.evaluations)
+        if base_digest == self._campaign.initial_digest:
+            self._note(number, base_digest, collected.evaluations)  # some of the release's scores
         self._state.done, self._state.metrics = number, found
         self._state.lost += 1
         self._end_round(self._checkpoint())
@@ -223,8 +223,6 @@ class CampaignRun:
         return Exchange(self._link, request, intake.take).collect()
 
     def _note(self, number: int, digest: str, evaluations: BySite) -> None:
-        if number > 1 and digest == self._campaign.initial_digest:
-            return  # no step was made yet: it is not a result of this campaign
         best = note_scores(
             self._state, self._campaign, number, digest=digest, evaluations=evaluations
         )

@@ -42,6 +42,8 @@ def round_plan(
     within = max(number, 1) if number <= settings.rounds else settings.site_rounds
     one = min(max(number, 1), settings.rounds)
     scored = is_scored(one, settings.rounds, recipe.federation.evaluations)
+    if campaign.base_release is not None and base_digest == campaign.initial_digest:
+        scored = True  # the gate asks for the release's scores; the round before may have been lost
     if turn is not None:
         within, scored = turn.number, turn.evaluate
     return RoundPlan(

@@ -111,6 +111,9 @@ def note_scores(
 ) -> Scored | None:
     """Remember a round's scores, which are of its base model.
 
+    Until the first step that is the current release, where the campaign starts from it. Rounds
+    that end without a step may have it scored by some sites each; what they told adds up.
+
     A base that a quorum scored, but too few of them scored the best one, too, takes its place:
     the best would else be whatever the sites that are gone had scored, for all rounds that follow.
 
@@ -120,11 +123,12 @@ def note_scores(
         The base, where rounds are compared with it from now on and early stopping asks for that:
         its weights are to be kept.
     """
-    if number == 1 and campaign.base_release is not None:
-        state.champion = evaluations
+    first = number == 1 or digest == campaign.initial_digest
+    if first and campaign.base_release is not None:
+        state.champion = {**(state.champion or {}), **evaluations}
     if campaign.settings.early_stopping_rounds == 0:
         return None
-    if number == 1:  # the model that the campaign started from is not a result of it
+    if first:  # the model that the campaign started from is not a result of it
         return None
     if gain(evaluations, evaluations, campaign) is None:  # nothing can be compared with it
         return None
