@@ -98,15 +98,18 @@ class ScoreHistogram(BaseModel):
         ranges: list[tuple[int, int, int]] = []
         held = minimum
         for index in np.flatnonzero(dense).tolist():
+            # A bin that is a run by itself, as the grid's last one of a sure model, is not smeared
+            # over the bins of the few before it.
+            if held < minimum <= dense[index] and len(ranges) > 1:
+                _join_last(ranges)
+                held = minimum
             if held >= minimum:
                 ranges.append((index, index, 0))
             first, _, held = ranges[-1]
             held += int(dense[index])
             ranges[-1] = (first, index, held)
         if held < minimum and len(ranges) > 1:
-            _, last, rest = ranges.pop()
-            first, _, count = ranges.pop()
-            ranges.append((first, last, count + rest))
+            _join_last(ranges)
         told: Counter[tuple[int, int]] = Counter()
         for first, last, count in ranges:
             told[_even_range(first, dense[first : last + 1])] += count
@@ -120,6 +123,13 @@ class ScoreHistogram(BaseModel):
             for start, width, count in zip(part.starts, part.widths, part.counts, strict=True):
                 ranges[start, width] += count
         return cls.of(ranges)
+
+
+def _join_last(ranges: list[tuple[int, int, int]]) -> None:
+    """Give the cases of the last run to the run before it."""
+    _, last, rest = ranges.pop()
+    first, _, count = ranges.pop()
+    ranges.append((first, last, count + rest))
 
 
 def _even_range(first: int, counts: NDArray[np.int64]) -> tuple[int, int]:

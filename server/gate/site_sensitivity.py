@@ -21,6 +21,10 @@ from server.gate.verdicts import at_least
 NAME = "worst-site-sensitivity"
 FAR_BELOW = 0.2
 """Below the wanted sensitivity, where the limits set no floor of their own."""
+_BELOW = (
+    " What the release promises is surely not so there: its patients differ, or another site's "
+    "counts are false."
+)
 
 
 def worst_site_sensitivity(evidence: Evidence) -> GateCheck:
@@ -39,15 +43,15 @@ def worst_site_sensitivity(evidence: Evidence) -> GateCheck:
         found = judged[worst]
         words += (
             f", where it is lowest: {worst}, which finds {found.value:.3f} of its positive cases "
-            f"(95 % {found.lower:.3f} to {found.upper:.3f}). Below the limit, what the release "
-            "promises is surely not so there: either its patients differ, or another site's "
-            "counts are false"
+            f"(95 % {found.lower:.3f} to {found.upper:.3f})"
         )
     words += f". {len(judged)} of {len(told)} judged." + named_unjudged(
         unjudged, "No positive cases told of:"
     )
-    figure = None if worst is None else judged[worst].upper
-    check = at_least(NAME, figure, _floor(evidence), words[:380], _waived(evidence.limits))
+    figure, floor = None if worst is None else judged[worst].upper, _floor(evidence)
+    if figure is not None and floor is not None and figure < floor:
+        words += _BELOW
+    check = at_least(NAME, figure, floor, words[:380], _waived(evidence.limits))
     return check.model_copy(update={"unjudged": unjudged})
 
 

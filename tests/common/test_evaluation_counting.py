@@ -3,12 +3,14 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from common.evaluation import CaseGroups, SiteEvaluation, evaluate_predictions
 from common.evaluation_counts import Statistic
-from common.score_histogram import BINS, ScoreHistogram
+from common.score_histogram import BINS, LOG_ODDS_LIMIT, ScoreHistogram, area_under_curve
 from tests.common.test_evaluation import predictions
 
 EVERYTHING: tuple[Statistic, ...] = ("decision", "calibration", "subgroups")
@@ -116,3 +118,29 @@ def test_an_even_answer_is_a_tie_for_both_classes() -> None:
     )
     assert even.positives == even.negatives
     assert [histogram.starts for histogram in even.positives] == [(BINS // 2 - 1,), (BINS // 2,)]
+
+
+def test_a_bin_that_is_a_run_by_itself_is_told_by_itself() -> None:
+    """The few cases before it go to the run before them."""
+    bins = np.repeat([200, 300, 400, BINS - 1], [3, 3, 3, 600])
+    told = ScoreHistogram.count(bins, 5)
+    runs = dict(zip(zip(told.starts, told.widths, strict=True), told.counts, strict=True))
+    assert runs.pop((BINS - 1, 1)) == 600
+    assert list(runs.values()) == [9]
+
+
+@pytest.mark.parametrize("minimum", [5, 10])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_sure_model_has_its_area(seed: int, minimum: int) -> None:
+    """Most of its scores lie at the grid's ends; ties with them are half a pair each."""
+    generator = np.random.default_rng(seed)
+    labels = (np.arange(1_000) < 100).astype(np.int64)
+    odds = 6 * (np.where(labels == 1, 0.6, -0.6) + generator.normal(size=1_000) - 1.8)
+    odds = np.clip(odds, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
+    sick = 1 / (1 + np.exp(-odds))
+    report = evaluate_predictions(
+        np.stack([1 - sick, sick], axis=1), labels, ("a", "b"), minimum_cell=minimum
+    )
+    for positive, negative in zip(report.positives, report.negatives, strict=True):
+        area = area_under_curve(positive, negative)
+        assert area == pytest.approx(roc_auc_score(labels, odds), abs=0.01)

@@ -109,6 +109,16 @@ def test_a_site_that_tells_of_no_positive_case_is_named_and_not_judged() -> None
     assert found.explanation.endswith("No positive cases told of: healthy.")
 
 
+def test_long_names_are_told_in_full() -> None:
+    healthy = scored(np.zeros(0), np.linspace(-4, 0, 60))
+    without = ("university-hospital-no-positives-0", "university-hospital-no-positives-1")
+    sites = {f"university-hospital-{site}": found for site, found in HONEST.items()}
+    for more in ({}, {"liar": liar(2_000)}):
+        found = check(evidence({**sites, **more, **dict.fromkeys(without, healthy)}), NAME)
+        assert found.explanation.count("no-positives-") == 2, found.explanation
+        assert len(found.explanation) <= 400
+
+
 def test_where_nothing_is_told_it_fails_unless_it_is_waived() -> None:
     bare = {site: one.model_copy(update={"decision": None}) for site, one in HONEST.items()}
     assert NAME in failed(evidence(bare))
