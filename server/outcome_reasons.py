@@ -10,6 +10,9 @@ from common.refusals import SITE_REFUSALS
 TRAINING_LOST = "training-lost"
 """Of a site that refuses a round as answered before, though no answer to it ever came."""
 
+PLAN_LATE = "plan-late"
+"""Of a site that refuses a plan as expired, and is right by the coordinator's own clock."""
+
 ROUND_LOST = "round-lost"
 """Of a round that ended without a step for that, and of the updates that it had got."""
 
@@ -30,6 +33,8 @@ _FAILED = {
     "site-app-crashed": "The site's runner was killed or crashed while it worked on this.",
     "reply-lost": "The site's answer was lost on the way; it is asked to send it again.",
     "site-unreachable": "The site's node was gone when it was to be asked.",
+    PLAN_LATE: "The site came to the request after its plan's end, having been busy or away; it is "
+    "asked again.",
     "site-failed": "Flower reports that the site failed, and not how.",
     TRAINING_LOST: "The site began to train this round and was cut off, so no update came. The "
     "round's privacy is spent there, and it does not train it again; it joins the next one.",

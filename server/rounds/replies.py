@@ -16,7 +16,7 @@ from common.evaluation import SiteEvaluation
 from common.records import Receipt, SiteReply
 from common.wire import Content, content_of, records_to_reply
 from server.audit import note_refused, note_taken
-from server.outcome_reasons import TRAINING_LOST
+from server.outcome_reasons import PLAN_LATE, TRAINING_LOST
 from server.registry.records import Contribution, Outcome
 from server.rounds.evaluation_checks import check_evaluation
 from server.rounds.link import Link
@@ -94,7 +94,7 @@ def read_answer(link: Link, request: SentRequest, message: Message, take: Take) 
         if reply.refusal is not None:
             note_refused(log, site, plan, reply.refusal.code, message.content)
             told = _told(link, request, reply, message)
-            return _refusal(request, reply.refusal.code, told)
+            return _refusal(link, request, reply.refusal.code, told)
         receipt = check_reply(reply, request.expected)
         came = content_of(message.content)
         norm = take(reply, receipt, request.expected, came)
@@ -162,9 +162,13 @@ def _told(
     return reply.evaluation
 
 
-def _refusal(request: SentRequest, code: str, told: SiteEvaluation | None) -> Answer:
+def _refusal(link: Link, request: SentRequest, code: str, told: SiteEvaluation | None) -> Answer:
     if request.stepped and code in STEP_REFUSALS:
         return Answer("failed", code, wants_model=True)
+    # The site was busy or away for the plan's whole life, and would take a new one. Where the
+    # plan is good by our clock, the site's is wrong, and no new plan would help.
+    if code == "plan-expired" and link.clock.now() >= request.expected.plan.expires_at:
+        return Answer("failed", PLAN_LATE)
     # Each request has a nonce of its own, so this is about the round: its training was reserved,
     # and there is no reply to repeat.
     if code == "plan-replayed" and request.expected.plan.purpose == "train":

@@ -10,6 +10,7 @@ from common.update import Tensors, tensors_digest
 from common.wire import pack_tensors
 from server.evaluation import BySite, compared, on_common_sites, pooled_metrics
 from server.model_store import ModelStore
+from server.outcome_reasons import PLAN_LATE
 from server.registry.champions import CHAMPION_ROUND
 from server.registry.records import Campaign, RoundState
 from server.rounds.downlink import DownLink
@@ -21,8 +22,10 @@ from server.rounds.round_plans import round_plan
 
 logger = logging.getLogger(__name__)
 
-OUTAGES = frozenset({NOT_CONNECTED, "deadline", "not-delivered", "reply-lost", "site-unreachable"})
-"""Faults of the way to a site: it said nothing, and may answer when it is asked again."""
+OUTAGES = frozenset(
+    {NOT_CONNECTED, PLAN_LATE, "deadline", "not-delivered", "reply-lost", "site-unreachable"}
+)
+"""Faults of the way to a site: it said nothing of the round, and may when it is asked again."""
 
 
 def evaluate_at_sites(
