@@ -15,6 +15,7 @@ from common.wording import listed, number
 from server.outcome_reasons import ROUND_LOST, TRAINING_LOST
 from server.registry.registry import Registry
 from server.rounds.exchange_records import Collected
+from server.rounds.scoring import OUTAGES
 
 LOST_IN_A_ROW = 3
 """So many, one after the other, are no accident: a person should look before more is spent."""
@@ -23,12 +24,14 @@ LOST_IN_A_ROW = 3
 def lost_sites(collected: Collected) -> tuple[str, ...]:
     """Return who was cut off, where the quorum was missed by that alone; else nobody.
 
-    Then nothing makes up for it. A quorum that is missed for other reasons may be met when the
-    round is asked for again.
+    Then nothing makes up for it. A quorum that is missed for other reasons, or that sites which
+    were only silent could make, may be met when the round is asked for again.
     """
     lost = sorted(site for site, code in collected.faults.items() if code == TRAINING_LOST)
-    enough = len(collected.accepted) + len(lost) >= collected.quorum
-    return tuple(lost) if enough and not collected.met else ()
+    accepted, quorum = len(collected.accepted), collected.quorum
+    silent = sum(code in OUTAGES for code in collected.faults.values())
+    is_lost = accepted + silent < quorum <= accepted + len(lost)
+    return tuple(lost) if is_lost else ()
 
 
 def give_up_updates(registry: Registry, campaign: str, round_number: int) -> None:

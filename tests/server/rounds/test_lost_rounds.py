@@ -191,3 +191,25 @@ def test_what_the_coordinator_remembers_survives_a_lost_round(
     campaign = made.create(recipe, rounds=5, quorum=2, early_stopping_rounds=2)
     made.run(campaign)
     assert [r.number for r in rounds(made, campaign) if r.code] == [1, 3]
+
+
+def test_a_site_that_was_only_silent_may_complete_a_round(tmp_path: Path) -> None:
+    made, sites = ledgered(tmp_path, 1.0, 1.0, 1.0)
+    sites["b"].loses = (2,)
+    behave = sites["c"]
+
+    def silent_in_the_second(reply: SiteReply, plan: RoundPlan) -> RecordDict | None:
+        return None if (plan.round, plan.purpose) == (2, "train") else behave(reply, plan)
+
+    made.sites["c"].behave = silent_in_the_second
+    campaign = made.create(rounds=3, quorum=2)
+    with pytest.raises(RoundFailed) as caught:
+        made.run(campaign)
+    assert caught.value.code == "quorum"
+    assert "c (deadline)" in caught.value.what
+    made.sites["c"].behave = behave
+    made.registry.moves.resume(campaign.id)
+    assert made.run(campaign).draft.lineage.rounds == 3
+    assert [r.state for r in rounds(made, campaign)] == ["finished"] * 3
+    accepted = {s for s, c in of_round(made, campaign, 2).items() if c.outcome == "accepted"}
+    assert accepted == {"a", "c"}
