@@ -32,6 +32,7 @@ from server.rounds.lost_rounds import (
     LOST_IN_A_ROW,
     give_up_updates,
     lost_sites,
+    nothing_trained,
     rounds_lost,
 )
 from server.rounds.round_plans import round_plan
@@ -98,6 +99,8 @@ class CampaignRun:
                 with traced("round", Place(self._campaign.id, self._state.done + 1)):
                     self._train(self._state.done + 1)
                 self._pause_if_asked()
+            if self._is_untrained():
+                raise nothing_trained(self._registry, self._campaign.id, count=self._state.done)
             # Score the last model, judge it, and record it as the candidate.
             candidate = make_candidate(
                 self._link, self._campaign, self._models, model=self._model, state=self._state
@@ -141,6 +144,10 @@ class CampaignRun:
             return True
         return self._state.done >= self._campaign.settings.rounds
 
+    def _is_untrained(self) -> bool:
+        """Tell whether no round is left, and all were lost."""
+        return self._over() and 0 < self._state.lost == self._state.done
+
     def _pause_if_asked(self) -> None:
         if self._registry.campaign(self._campaign.id).state == "pausing":
             raise CampaignPaused
@@ -181,8 +188,10 @@ class CampaignRun:
         self._state.done, self._state.metrics = number, found
         self._state.lost += 1
         self._end_round(self._checkpoint())
-        if self._state.lost % LOST_IN_A_ROW == 0:  # resumed, it may lose as many again
-            raise rounds_lost(campaign, number, lost)
+        in_a_row = self._state.lost
+        if in_a_row % LOST_IN_A_ROW == 0 and not self._is_untrained():
+            # Resumed, it may lose as many again.
+            raise rounds_lost(campaign, number, lost, count=in_a_row)
 
     def _enter_phase(self, number: int) -> None:
         phase = self._campaign.settings.phase(number)

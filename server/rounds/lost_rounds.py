@@ -41,13 +41,27 @@ def give_up_updates(registry: Registry, campaign: str, round_number: int) -> Non
             registry.record_contribution(replace(told, outcome="failed", code=ROUND_LOST))
 
 
-def rounds_lost(campaign: str, last: int, sites: tuple[str, ...]) -> RoundFailed:
-    """Return the error for a campaign that loses one round after the other."""
+def rounds_lost(campaign: str, last: int, sites: tuple[str, ...], *, count: int) -> RoundFailed:
+    """Return the error for a campaign that loses one round after the other, now ``count``."""
     return RoundFailed(
-        f"{number(LOST_IN_A_ROW, 'round')} in a row of campaign {campaign}, the last being round "
+        f"{number(count, 'round')} in a row of campaign {campaign}, the last being round "
         f"{last}, ended without a step: training was cut off at {listed(sites)}.",
         meaning="Each has cost the sites their privacy, and the model is as it was before them.",
         action="Find out what ends the training there (memory, restarts), then resume the "
         f"campaign: it goes on after round {last}.",
+        code="rounds-lost",
+    )
+
+
+def nothing_trained(registry: Registry, campaign: str, *, count: int) -> RoundFailed:
+    """Return the error for a campaign of which all rounds, ``count``, ended without a step."""
+    told = registry.contributions(campaign)
+    sites = sorted({c.site for c in told if c.code == TRAINING_LOST})
+    return RoundFailed(
+        f"Campaign {campaign} made no step in {number(count, 'round')}, which were all that it "
+        f"had: training was cut off at {listed(sites)}.",
+        meaning="Its rounds have cost the sites their privacy, and there is no model to judge.",
+        action="Find out what ends the training there (memory, restarts), then start a new "
+        "campaign: in this one no round is left.",
         code="rounds-lost",
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import RoundFailed
 from common.recipe import Recipe
 from server.registry.records import Campaign, Candidate
 from tests.fakes import toy_recipe
@@ -71,3 +72,46 @@ def test_a_round_that_is_lost_later_is_no_score_of_the_release(tmp_path: Path) -
     made.run(campaign)
     asked = {plan.round: plan.evaluate for plan in made.sites["a"].plans if plan.purpose == "train"}
     assert asked == {1: True, 2: False, 3: False, 4: True}
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4])
+def test_a_campaign_whose_rounds_were_all_lost_has_no_candidate(
+    tmp_path: Path, rounds: int
+) -> None:
+    made, sites = ledgered(tmp_path, 1.0, 1.0)
+    sites["b"].loses = (1, 2, 3, 4)
+    campaign = made.create(rounds=rounds, quorum=2)
+    if rounds == 4:  # a person looked after three, and let it go on
+        with pytest.raises(RoundFailed, match="3 rounds in a row"):
+            made.run(campaign)
+        made.registry.moves.resume(campaign.id)
+    for _ in range(2):
+        with pytest.raises(RoundFailed) as caught:
+            made.run(campaign)
+        assert caught.value.code == "rounds-lost"
+        assert f"no step in {rounds} round" in caught.value.what
+        assert "cut off at b" in caught.value.what
+        assert "start a new campaign" in caught.value.action
+        assert made.registry.campaign(campaign.id).state == "failed"
+        made.registry.moves.resume(campaign.id)  # which brings nothing, and says so
+    assert {r.purpose for r in made.registry.rounds(campaign.id)} == {"train"}
+    assert made.registry.candidates() == ()
+    assert sites["a"].trained == list(range(1, rounds + 1))
+
+
+def test_the_rounds_in_a_row_are_counted_over_a_resume(tmp_path: Path) -> None:
+    made, sites = ledgered(tmp_path, 1.0, 1.0)
+    sites["b"].loses = (1, 2, 3, 4, 5, 6)
+    campaign = made.create(rounds=7, quorum=2)
+    for count in (3, 6):
+        with pytest.raises(RoundFailed, match=f"{count} rounds in a row"):
+            made.run(campaign)
+        made.registry.moves.resume(campaign.id)
+    assert made.run(campaign).draft.lineage.rounds == 1
+
+
+def test_rounds_that_were_lost_at_the_end_leave_what_was_trained(tmp_path: Path) -> None:
+    made, sites = ledgered(tmp_path, 1.0, 1.0)
+    sites["b"].loses = (2, 3)
+    candidate = made.run(made.create(rounds=3, quorum=2))
+    assert candidate.draft.lineage.rounds == 1
