@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from safetensors.numpy import save_file
 
 from client.settings import SiteSettings
@@ -26,19 +24,17 @@ from deploy.provision import provision
 from server.registry.records import CampaignSettings, Candidate, TrainablePhase
 from server.registry.registry import Registry
 from server.settings import CoordinatorSettings
+from tests.chromium import NEEDS_CHROMIUM, SCREENSHOTS, launched
 from tests.releases import draft, metrics
 from tests.server.signed_in import PASSWORD
 
-CHROMIUM = os.environ.get("WARDROUND_CHROMIUM") or shutil.which("chromium")
-SCREENSHOTS = os.environ.get("WARDROUND_SCREENSHOTS")
 SITES = ("north", "south")
 ROLLBACK_LIMIT_SECONDS = 10.0
 RECIPE = load_recipe("mammography").with_changes(model="test_resnet", image_size=32)
 
 pytestmark = [
     pytest.mark.journey,
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH nor in WARDROUND_CHROMIUM"),
+    *NEEDS_CHROMIUM,
 ]
 
 
@@ -125,12 +121,8 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--headless"]
-        )
-        yield launched
-        launched.close()
+    with launched() as opened:
+        yield opened
 
 
 def shoot(page: Page, name: str) -> None:

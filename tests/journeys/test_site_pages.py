@@ -7,8 +7,6 @@ the next model version.
 from __future__ import annotations
 
 import io
-import os
-import shutil
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -20,7 +18,7 @@ import numpy as np
 import pytest
 import tomli_w
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from client.access.people import People
 from client.access.roles import Role
@@ -31,10 +29,9 @@ from client.settings import SiteSettings
 from common.database import open_database
 from common.recipe import DecisionSpec, LocalTraining, Recipe, ReleaseGateSpec
 from deploy.local import LocalFederation
+from tests.chromium import NEEDS_CHROMIUM, SCREENSHOTS, launched
 from tests.client.rounds import TOY, fill
 
-CHROMIUM = os.environ.get("WARDROUND_CHROMIUM") or shutil.which("chromium")
-SCREENSHOTS = os.environ.get("WARDROUND_SCREENSHOTS")
 SITES = ("north", "south")
 PASSWORD = "correct horse battery"
 RECIPE_TRAINING = LocalTraining(
@@ -44,9 +41,8 @@ ROUND_SECONDS = 120.0
 
 pytestmark = [
     pytest.mark.journey,
-    pytest.mark.browser,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH nor in WARDROUND_CHROMIUM"),
+    *NEEDS_CHROMIUM,
 ]
 
 
@@ -121,12 +117,8 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFedera
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=60_000)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--headless"]
-        )
-        yield launched
-        launched.close()
+    with launched() as opened:
+        yield opened
 
 
 def train(federation: LocalFederation, version: int) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from client.access.roles import Role
 from client.main import make_app
+from tests.chromium import NEEDS_CHROMIUM, launched
 from tests.client.access.conftest import PASSWORD
-from tests.client.pages.visits import CHROMIUM, NEEDS_BROWSER, faults
+from tests.client.pages.visits import faults
 from tests.client.serving import FakeReleases, listening, site_settings
 
-pytestmark = NEEDS_BROWSER
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture
@@ -22,14 +23,10 @@ def page(tmp_path: Path) -> Iterator[Page]:
     site = site_settings(tmp_path)
     app = make_app(site, releases=FakeReleases())
     app.state.services.access.people.add("anna", [Role.auditor], password=PASSWORD)
-    with listening(site, app) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--headless"]
-        )
+    with listening(site, app) as url, launched() as browser:
         opened = browser.new_context(bypass_csp=True).new_page()  # for axe-core
         opened.goto(f"{url}/outcomes")
         yield opened
-        browser.close()
 
 
 def test_a_person_signs_in_comes_back_and_signs_out(page: Page) -> None:

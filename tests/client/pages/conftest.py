@@ -5,28 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from client.main import make_app
+from tests.chromium import launched
 from tests.client.api.conftest import (  # noqa: F401 - pytest finds fixtures by name
     kit,
     melanoma,
     settings,
     site,
 )
-from tests.client.pages.visits import CHROMIUM, House, Visit
+from tests.client.pages.visits import House, Visit
 from tests.client.serving import FakeReleases, listening, release, site_settings
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=30_000)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--headless"]
-        )
-        yield launched
-        launched.close()
+    with launched() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,11 @@ from playwright.sync_api import FileChooser, Route, expect
 from client.api.prediction_documents import PredictionDocument
 from client.review.submission import Submission
 from common.errors import ModelError
-from tests.client.pages.visits import NEEDS_BROWSER, Visit
+from tests.chromium import NEEDS_CHROMIUM
+from tests.client.pages.visits import Visit
 from tests.client.serving import RECIPE, release, wide_picture
 
-pytestmark = NEEDS_BROWSER
+pytestmark = NEEDS_CHROMIUM
 PATIENCE = 90.0
 
 

@@ -10,9 +10,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from client.pause import pause, resume
 from client.status.reader import KEPT_SECONDS
-from tests.client.pages.visits import NEEDS_BROWSER, House, Visit
+from tests.chromium import NEEDS_CHROMIUM
+from tests.client.pages.visits import House, Visit
 
-pytestmark = NEEDS_BROWSER
+pytestmark = NEEDS_CHROMIUM
 
 INTERVAL = 31_000
 PAUSED = "Paused by it-anna"

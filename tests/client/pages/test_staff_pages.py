@@ -11,10 +11,11 @@ from playwright.sync_api import Browser, expect
 from client.access.caller import Role
 from client.pause import current_pause, resume
 from client.review.room import Submission
+from tests.chromium import NEEDS_CHROMIUM
 from tests.client.pages.doors import as_caller
-from tests.client.pages.visits import NEEDS_BROWSER, House, Visit, faults
+from tests.client.pages.visits import House, Visit, faults
 
-pytestmark = NEEDS_BROWSER
+pytestmark = NEEDS_CHROMIUM
 
 Open = Callable[[str], Visit]
 

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Page
 
 from client.api.services import Services
+from tests.chromium import SCREENSHOTS
 from tests.client.serving import FakeReleases, picture
 
-CHROMIUM = os.environ.get("WARDROUND_CHROMIUM") or shutil.which("chromium")
-SCREENSHOTS = os.environ.get("WARDROUND_SCREENSHOTS")
 WIDTHS = (1280, 390)
-
-NEEDS_BROWSER = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH nor in WARDROUND_CHROMIUM"),
-]
 
 
 @dataclass

@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from server.publishing.service import follow_registry
+from tests.chromium import NEEDS_CHROMIUM, SCREENSHOTS
 from tests.releases import approve
-from tests.server.api.serving import Service, serving
-from tests.server.signed_in import PASSWORD, account
+from tests.server.api.serving import Service
+from tests.server.signed_in import PASSWORD
 from tests.server.test_api_coordinator import running_campaign
 
-CHROMIUM = os.environ.get("WARDROUND_CHROMIUM") or shutil.which("chromium")
-SCREENSHOTS = os.environ.get("WARDROUND_SCREENSHOTS")
 WIDTHS = (1280, 390)
 MOST_TABS = 40
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH nor in WARDROUND_CHROMIUM"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--headless"]
-        )
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(tmp_path_factory.mktemp("page") / "coordinator") as made:
-        registry = made.services.registry
-        for number, name in enumerate(("north", "south")):
-            registry.register_site(name, node_id=number + 1, public_key="key")
-        account(registry, "anna", "approver")
-        yield made
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture

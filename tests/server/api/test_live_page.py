@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from server.registry.records import Contribution, SiteForecast
 from server.registry.registry import Registry
+from tests.chromium import NEEDS_CHROMIUM
 from tests.releases import approve
-from tests.server.api.serving import Service, serving
+from tests.server.api.serving import Service
 from tests.server.signed_in import PASSWORD, account
 
-CHROMIUM = os.environ.get("WARDROUND_CHROMIUM") or shutil.which("chromium")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH nor in WARDROUND_CHROMIUM"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--headless"]
-        )
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(tmp_path_factory.mktemp("page") / "coordinator") as made:
-        registry = made.services.registry
-        for number, name in enumerate(("north", "south")):
-            registry.register_site(name, node_id=number + 1, public_key="key")
-        account(registry, "anna", "approver")
-        yield made
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture
