@@ -7,6 +7,7 @@ rate. ``server.strategy.optimizers.AdamW`` is another method: Loshchilov's on th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,7 +22,7 @@ Floats = Mapping[str, NDArray[np.float32]]
 State = dict[str, NDArray[np.generic]]
 
 
-class Adaptive:
+class Adaptive(ABC):
     """The skeleton: first moments, and second ones as `second_moment` makes them.
 
     One round: ``m <- b1 m + (1 - b1) delta``; ``v`` as the method says; the model moves by
@@ -41,9 +42,9 @@ class Adaptive:
         self._first: dict[str, Moment] = {}
         self._second: dict[str, Moment] = {}
 
+    @abstractmethod
     def second_moment(self, before: Moment, square: Moment) -> Moment:
         """Return v after a round, from v before it and the squared mean update."""
-        raise NotImplementedError
 
     def step(self, base: Tensors, delta: Floats, *, number: int) -> State:
         """Return the next model; ``number`` is the round, from 1."""

@@ -111,7 +111,11 @@ class AdamW:
         self._steps = {name: int(array) for name, array in parts["steps"].items()}
 
 
-_ADAPTIVE = {"adagrad": FedAdagrad, "yogi": FedYogi, "adam": FedAdam}
+_ADAPTIVE: dict[str, type[FedAdagrad] | type[FedYogi] | type[FedAdam]] = {
+    "adagrad": FedAdagrad,
+    "yogi": FedYogi,
+    "adam": FedAdam,
+}
 
 
 def choose_optimizer(spec: ServerOptimizer, training: LocalTraining, *, rounds: int) -> Optimizer:
