@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from common.database import migrate, open_database
 from server.registry.records import CampaignSettings, SiteForecast, TrainablePhase
-from server.registry.registry import MIGRATIONS, Registry
+from server.registry.registry import Registry
 from tests.fakes import TRAINABLE, toy_recipe
+from tests.server.registry.opened import opened
 from tests.server.signed_in import account
 
 SETTINGS = CampaignSettings(
@@ -22,11 +22,8 @@ SETTINGS = CampaignSettings(
 
 @pytest.fixture
 def registry(database_url: str) -> Iterator[Registry]:
-    engine = open_database(database_url)
-    migrate(engine, MIGRATIONS)
-    registry = Registry(engine)
-    yield registry
-    registry.close()
+    with opened(database_url) as registry:
+        yield registry
 
 
 def test_it_differs_after_all_that_a_page_shows(registry: Registry) -> None:

@@ -24,6 +24,7 @@ from server.registry.tables import Base
 from server.release_gate import Evidence
 from tests.fakes import TRAINABLE, FakeSite, first_model, make_receipt, toy_recipe
 from tests.plans import make_plan
+from tests.server.registry.opened import opened
 
 SETTINGS = CampaignSettings(
     rounds=3,
@@ -36,20 +37,14 @@ DIGEST = "ab" * 32
 
 @pytest.fixture
 def registry(database_url: str) -> Iterator[Registry]:
-    engine = open_database(database_url)
-    migrate(engine, MIGRATIONS)
-    registry = Registry(engine)
-    yield registry
-    registry.close()
+    with opened(database_url) as registry:
+        yield registry
 
 
 @pytest.fixture
 def lite(sqlite_database_url: str) -> Iterator[Registry]:
-    engine = open_database(sqlite_database_url)
-    migrate(engine, MIGRATIONS)
-    registry = Registry(engine)
-    yield registry
-    registry.close()
+    with opened(sqlite_database_url) as registry:
+        yield registry
 
 
 def campaign(registry: Registry) -> Campaign:

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from common.database import migrate, open_database
 from server.registry import registry as registry_module
 from server.registry.records import CampaignSettings, Contribution, TrainablePhase
-from server.registry.registry import MIGRATIONS, Registry
+from server.registry.registry import Registry
 from tests.fakes import TRAINABLE, FakeSite, first_model, toy_recipe
 from tests.plans import make_plan
+from tests.server.registry.opened import opened
 
 SETTINGS = CampaignSettings(
     rounds=9,
@@ -25,11 +25,8 @@ Note = Callable[..., None]
 
 @pytest.fixture
 def registry(database_url: str) -> Iterator[Registry]:
-    engine = open_database(database_url)
-    migrate(engine, MIGRATIONS)
-    registry = Registry(engine)
-    yield registry
-    registry.close()
+    with opened(database_url) as registry:
+        yield registry
 
 
 def begun(registry: Registry) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,15 @@ def test_three_in_a_row_fail_the_campaign_and_resuming_goes_on_after_them(tmp_pa
     assert sites["a"].trained == sites["b"].trained == list(range(1, 9))
 
 
+def silent_in_the_second(behave: Ledgered) -> Callable[[SiteReply, RoundPlan], RecordDict | None]:
+    """Return the behaviour of a site that answers all but the second round's training."""
+
+    def behaves(reply: SiteReply, plan: RoundPlan) -> RecordDict | None:
+        return None if (plan.round, plan.purpose) == (2, "train") else behave(reply, plan)
+
+    return behaves
+
+
 def test_a_step_between_them_starts_the_count_anew(tmp_path: Path) -> None:
     made, sites = ledgered(tmp_path, 1.0, 1.0)
     sites["b"].loses = (1, 2, 4, 5)
@@ -150,12 +160,7 @@ def test_a_step_between_them_starts_the_count_anew(tmp_path: Path) -> None:
 def test_a_quorum_that_others_lack_too_fails_as_before(tmp_path: Path) -> None:
     made, sites = ledgered(tmp_path, 1.0, 1.0, 1.0)
     sites["b"].loses = (2,)
-    behave = sites["c"]
-
-    def silent_in_the_second(reply: SiteReply, plan: RoundPlan) -> RecordDict | None:
-        return None if (plan.round, plan.purpose) == (2, "train") else behave(reply, plan)
-
-    made.sites["c"].behave = silent_in_the_second
+    made.sites["c"].behave = silent_in_the_second(sites["c"])
     campaign = made.create(rounds=4, quorum=3)
     with pytest.raises(RoundFailed) as caught:
         made.run(campaign)
@@ -163,7 +168,7 @@ def test_a_quorum_that_others_lack_too_fails_as_before(tmp_path: Path) -> None:
     last = rounds(made, campaign)[-1]
     assert (last.number, last.state, last.code) == (2, "failed", None)
     # With c back, what b cannot give is all that is missing: the campaign goes on.
-    made.sites["c"].behave = behave
+    made.sites["c"].behave = sites["c"]
     made.registry.moves.resume(campaign.id)
     made.run(campaign)
     assert [r.number for r in rounds(made, campaign) if r.code] == [2]
@@ -196,18 +201,13 @@ def test_what_the_coordinator_remembers_survives_a_lost_round(
 def test_a_site_that_was_only_silent_may_complete_a_round(tmp_path: Path) -> None:
     made, sites = ledgered(tmp_path, 1.0, 1.0, 1.0)
     sites["b"].loses = (2,)
-    behave = sites["c"]
-
-    def silent_in_the_second(reply: SiteReply, plan: RoundPlan) -> RecordDict | None:
-        return None if (plan.round, plan.purpose) == (2, "train") else behave(reply, plan)
-
-    made.sites["c"].behave = silent_in_the_second
+    made.sites["c"].behave = silent_in_the_second(sites["c"])
     campaign = made.create(rounds=3, quorum=2)
     with pytest.raises(RoundFailed) as caught:
         made.run(campaign)
     assert caught.value.code == "quorum"
     assert "c (deadline)" in caught.value.what
-    made.sites["c"].behave = behave
+    made.sites["c"].behave = sites["c"]
     made.registry.moves.resume(campaign.id)
     assert made.run(campaign).draft.lineage.rounds == 3
     assert [r.state for r in rounds(made, campaign)] == ["finished"] * 3
